@@ -1,0 +1,27 @@
+# `make quickstart` and `make test` do everything on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: quickstart test check setup clean
+
+quickstart: setup  ## set up, run the main job, print the table
+	$(BIN)/lilora run quickstart
+
+test: setup check  ## all tests, the slow ones too
+	$(BIN)/python -m pytest -q
+
+check: setup  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "lilora needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[mini,dev]'
+	touch $@
+
+clean:  ## what runs left behind (results in .lilora too)
+	rm -rf .lilora .pytest_cache .mypy_cache .ruff_cache build *.egg-info

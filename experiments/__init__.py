@@ -1,0 +1,1 @@
+"""Studies: each file a function that returns a `Study`; values, not programs."""

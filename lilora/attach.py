@@ -1,0 +1,159 @@
+"""Adapters on a model, in place: put on, named, merged for inference, taken off again without a trace.
+
+The backbone's tensors are never written. Merging swaps in other weights and unmerging swaps the originals back, so
+the model returns to the same bytes. Initial values depend on (seed, task, tensor name) alone, not on which other
+tensors a method has: methods that share a tensor start from the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lilora.state import State, Tensors
+
+InitA = Literal["kaiming", "gaussian"]
+
+
+@dataclass
+class Adapters:
+    """Handle on the adapters of one model.
+
+    Attributes:
+        model: the backbone that carries them.
+        originals: the linear layers they replaced, by site.
+        layers: the layers in their place, by site.
+        tensors: every adapter tensor by its name in the state, `SITE.NAME`.
+        trainable: names of those that this stage trains, sorted.
+        own: names of those that belong to one task alone.
+        factors: factor on the learning rate, by name; 1 where not named.
+        delta: weight update (d, k) of a layer, for merging.
+        regulariser: gives the unweighted penalty of this stage, where the method has one.
+    """
+
+    model: nn.Module
+    originals: dict[str, nn.Linear] = field(default_factory=dict)
+    layers: dict[str, nn.Module] = field(default_factory=dict)
+    tensors: dict[str, nn.Parameter] = field(default_factory=dict)
+    trainable: tuple[str, ...] = ()
+    own: frozenset[str] = frozenset()
+    factors: dict[str, float] = field(default_factory=dict)
+    delta: Callable[[Any], Tensor] | None = None
+    regulariser: Any = None
+
+    def declare(self, trainable: Sequence[str]) -> None:
+        """Make exactly these tensors trainable, and nothing else of the model."""
+        self.model.requires_grad_(False)
+        self.trainable = tuple(sorted(trainable))
+        for name in self.trainable:
+            self.tensors[name].requires_grad_(True)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable tensors by name, in the order of their names."""
+        return {name: self.tensors[name] for name in self.trainable}
+
+    def train(self, mode: bool = True) -> None:
+        """Switch the adapters' dropout on or off; the backbone stays in evaluation mode."""
+        for site, layer in self.layers.items():
+            layer.train(mode)
+            self.originals[site].eval()
+
+    def state_after(self, state: State | None, task: str) -> State:
+        """The state that this stage leaves: what `state` held, the shared tensors as they are now, `task`'s part."""
+        shared = {name: _copy(tensor) for name, tensor in self.tensors.items() if name not in self.own}
+        part = {name: _copy(self.tensors[name]) for name in sorted(self.own)}
+        if state is None:
+            return State((task,), shared, {task: part} if part else {})
+        parts = {**state.parts, **({task: part} if part else {})}
+        return State((*state.tasks, task), shared, parts, state.values, state.references)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Fold the adapters into the weights: each site becomes a plain linear layer with W + delta."""
+        for site, layer in self.layers.items():
+            assert self.delta is not None
+            original = self.originals[site]
+            weight = (original.weight + self.delta(layer)).to(original.weight.dtype)
+            merged = nn.Linear(1, 1, bias=False, device="meta")
+            merged.in_features, merged.out_features = original.in_features, original.out_features
+            merged.weight = nn.Parameter(weight, requires_grad=False)
+            merged.bias = original.bias
+            self.model.set_submodule(site, merged.eval())
+
+    def unmerge(self) -> None:
+        """Undo `merge`: the adapter layers return, over the weights that were never touched."""
+        for site, layer in self.layers.items():
+            self.model.set_submodule(site, layer)
+
+    def remove(self) -> None:
+        """Take the adapters off: the model is the one it was, module by module."""
+        for site, original in self.originals.items():
+            self.model.set_submodule(site, original)
+        if hasattr(self.model, "peft_config"):
+            del self.model.peft_config
+        self.model.requires_grad_(False)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def initial_normal(seed: int, task: str, name: str, shape: Sequence[int]) -> Tensor:
+    """Standard normal values drawn for one tensor: a function of the seed, the task and the tensor's name."""
+    return torch.randn(*shape, generator=_generator(seed, task, name))
+
+
+def initial_a(seed: int, task: str, name: str, shape: tuple[int, int], init: InitA) -> Tensor:
+    """Initial values of a down-projection (r, k).
+
+    "kaiming": uniform in +-1/sqrt(k), as PEFT and every published release do. "gaussian": N(0, 1), as the paper's text
+    says below Eq. 1; its entries are sqrt(3 k) times as large, which asks for a far smaller learning rate.
+    """
+    if init == "gaussian":
+        return initial_normal(seed, task, name, shape)
+    bound = 1 / math.sqrt(shape[1])
+    return torch.empty(shape).uniform_(-bound, bound, generator=_generator(seed, task, name))
+
+
+def _generator(seed: int, task: str, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}/{task}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def as_parameter(values: Tensor, like: Tensor) -> nn.Parameter:
+    """A float32 parameter with a copy of `values`, on the device of `like`."""
+    return nn.Parameter(values.to(like.device, torch.float32, copy=True), requires_grad=False)
+
+
+def attach_lora(
+    model: nn.Module, sites: Sequence[str], values: Tensors, rank: int, lora_alpha: float, dropout: float
+) -> Adapters:
+    """Put PEFT's LoRA layers on `sites`, with the values `SITE.A` (r, k) and `SITE.B` (d, r); nothing is trainable."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    originals = {site: model.get_submodule(site) for site in sites}
+    config = LoraConfig(r=rank, lora_alpha=lora_alpha, lora_dropout=dropout, target_modules=list(sites), bias="none")
+    training = model.training
+    inject_adapter_in_model(config, model)
+    model.train(training)
+    layers = {site: model.get_submodule(site) for site in sites}
+    tensors: dict[str, nn.Parameter] = {}
+    for site, layer in layers.items():
+        like = layer.base_layer.weight
+        for name, linear in (("A", layer.lora_A["default"]), ("B", layer.lora_B["default"])):
+            linear.weight = as_parameter(values[f"{site}.{name}"], like)
+            tensors[f"{site}.{name}"] = linear.weight
+    adapters = Adapters(model, originals, layers, tensors, delta=_lora_delta)
+    adapters.declare(())
+    return adapters
+
+
+def _lora_delta(layer: Any) -> Tensor:
+    delta = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    return delta * layer.scaling["default"]

@@ -1,0 +1,15 @@
+"""tiny-llava: a LlavaForConditionalGeneration of three million parameters, pre-trained by `experiments/pretrain_tiny.py`.
+
+Its checkpoint and the record of what made it ship with the package (`lilora/checkpoints/tiny_llava`).
+"""
+
+from __future__ import annotations
+
+from lilora.backbone import Backbone
+from lilora.checkpoints import folder, revision
+
+BACKBONE = Backbone(
+    name="tiny_llava",
+    revision=revision("tiny_llava"),
+    location=str(folder("tiny_llava")),
+)

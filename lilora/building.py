@@ -1,0 +1,102 @@
+"""Build a task's data once: a folder of Parquet files with a `datasets` Image column.
+
+Columns: id, image, instruction (question and template, no image token), answer, references, type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lilora import registry
+from lilora.benchmark import AlignmentConfig, Benchmark, BuildConfig
+from lilora.stage_run import StageRun
+
+SPLITS = ("train", "validation", "test")
+
+
+def _function(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _checked(benchmark: Benchmark, revision: int) -> None:
+    if benchmark.revision != revision:
+        raise ValueError(
+            f"benchmark '{benchmark.name}' is at revision {benchmark.revision} here, the study asks for {revision}: "
+            "plan the study again, or install the version of lilora that it was made with"
+        )
+
+
+def _write(rows: list[dict[str, Any]], path: Path, **columns: Any) -> None:
+    from datasets import Dataset, Features, Image, disable_progress_bars
+
+    disable_progress_bars()
+    features = Features({"id": _text(), "image": Image(), **columns})
+    Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features).to_parquet(
+        str(path), batch_size=1000
+    )
+
+
+def _text() -> Any:
+    from datasets import Value
+
+    return Value("string")
+
+
+def build_task(config: BuildConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+    """Write `train.parquet`, `validation.parquet` and `test.parquet` of one task to `out`.
+
+    Returns:
+        the record's summary: rows by split, the answers' number and the majority answer's share in test, sources.
+
+    Raises:
+        ValueError: the benchmark's revision differs, or a source package is missing.
+    """
+    from datasets import List
+
+    benchmark: Benchmark = registry.load("benchmarks", config.benchmark)
+    _checked(benchmark, config.revision)
+    task = benchmark.task(config.task)
+    builder = _function(benchmark.builder)
+    total = task.train + task.validation + task.test
+    counts: dict[str, int] = {}
+    for split in SPLITS:
+        rows = []
+        for row in builder(task, config.instructions, split):
+            rows.append(row)
+            run.report(sum(counts.values()) + len(rows), total, {})
+        counts[split] = len(rows)
+        text = _text()
+        _write(rows, out / f"{split}.parquet", instruction=text, answer=text, references=List(text), type=text)
+    answers = [row["answer"] for row in rows]
+    majority = max(sorted(set(answers)), key=answers.count)
+    wanted = benchmark.task_sources.get(task.name, ())
+    return {
+        "rows": counts,
+        "answers": len(set(answers)),
+        "majority": {"answer": majority, "percent": round(100 * answers.count(majority) / len(answers), 1)},
+        "sources": [vars(source) for source in benchmark.sources if source.package in wanted],
+    }
+
+
+def build_alignment(config: AlignmentConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+    """Write a benchmark's stage-1 corpus to `out/train.parquet`: image, patch labels, turns."""
+    from datasets import List, Value
+
+    benchmark: Benchmark = registry.load("benchmarks", config.benchmark)
+    _checked(benchmark, config.revision)
+    rows = []
+    for row in _alignment(benchmark, config.images):
+        rows.append(row)
+        run.report(len(rows), config.images, {})
+    text = Value("string")
+    _write(rows, out / "train.parquet", kind=text, patches=List(Value("uint8")), turns=List(List(text)))
+    return {"rows": {"train": len(rows)}, "sources": [vars(source) for source in benchmark.sources]}
+
+
+def _alignment(benchmark: Benchmark, images: int) -> Iterator[dict[str, Any]]:
+    module = benchmark.builder.partition(":")[0]
+    yield from _function(f"{module}:alignment_rows")(images)

@@ -1,0 +1,106 @@
+"""Features of pictures from a frozen vision tower, and answers' logits from features.
+
+No adapter sits in the tower, so a picture's features never change: they are computed once a process where they are
+small. Logits are computed at the answers' positions alone. Both are exact, and most of a small model's speed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lilora.encode import IGNORED, Batch, TaskData
+
+#: Features of a file's pictures stay in memory below this size; larger ones are computed as they are needed.
+MEMO_BYTES = 512 * 2**20
+#: Pictures that go through the tower together. Fixed, so that features do not depend on who asks for them.
+CHUNK = 32
+
+
+class Features:
+    """Features (P, D) of each picture of one file, as the projector takes them."""
+
+    def __init__(self, model: Any, processor: Any, data: TaskData) -> None:
+        self.model, self.processor, self.data = model, processor, data
+        self.kept: Tensor | None = None
+        if data.pictures:
+            first = self._compute(range(min(CHUNK, len(data.pictures))))
+            if first[0].nbytes * len(data.pictures) <= MEMO_BYTES:
+                starts = range(CHUNK, len(data.pictures), CHUNK)
+                rest = [self._compute(range(start, min(start + CHUNK, len(data.pictures)))) for start in starts]
+                self.kept = torch.cat([first, *rest])
+
+    def of(self, places: list[int]) -> Tensor | None:
+        """Features (n, P, D) of the pictures at `places`; None for no pictures."""
+        if not places:
+            return None
+        return self._compute(places) if self.kept is None else self.kept[places]
+
+    @torch.no_grad()
+    def _compute(self, places: Any) -> Tensor:
+        pictures = [Image.open(io.BytesIO(self.data.pictures[place])).convert("RGB") for place in places]
+        pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        tower_dtype = next(self.model.model.vision_tower.parameters()).dtype
+        found: list[Tensor] = []
+
+        def before_projector(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            found.append(arguments[0])
+
+        # The model's own choice of layer and tokens, taken where it hands them to the projector.
+        hook = self.model.model.multi_modal_projector.register_forward_pre_hook(before_projector)
+        try:
+            self.model.get_image_features(pixel_values=pixels.to(self.model.device, tower_dtype))
+        finally:
+            hook.remove()
+        return found[0]
+
+
+_MEMO: OrderedDict[tuple[Any, ...], Features] = OrderedDict()
+
+
+def load_features(model: Any, processor: Any, data: TaskData) -> Features:
+    """Features of `data`'s pictures under `model`, from memory where they are there; the oldest make room.
+
+    Call it before adapters are put on, and with a tower that carries none.
+    """
+    key = (*data.key, str(model.dtype), str(model.device))
+    if key not in _MEMO or _MEMO[key].model is not model:
+        _MEMO[key] = Features(model, processor, data)
+    _MEMO.move_to_end(key)
+    while len(_MEMO) > 1 and sum(0 if f.kept is None else f.kept.nbytes for f in _MEMO.values()) > MEMO_BYTES:
+        _MEMO.popitem(last=False)
+    return _MEMO[key]
+
+
+def embed(model: Any, input_ids: Tensor, features: Tensor | None) -> Tensor:
+    """Input embeddings (N, T, H) with the projected features in the image tokens' places."""
+    embedded = model.get_input_embeddings()(input_ids)
+    if features is None:
+        return embedded
+    projected = model.model.multi_modal_projector(features).to(embedded.dtype)
+    places = (input_ids == model.config.image_token_id).unsqueeze(-1)
+    return embedded.masked_scatter(places, projected.reshape(-1, projected.shape[-1]))
+
+
+class AnswerModel(nn.Module):
+    """A backbone as a function from a batch to the logits of its answers."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, features: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits (A, V) in float32 at the A answer positions of a right-padded batch, and the wanted tokens (A).
+
+        No mask is passed: with causal attention, what stands left of the padding never sees it.
+        """
+        embedded = embed(self.model, batch.input_ids, features)
+        hidden = self.model.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, :-1]
+        wanted = batch.labels[:, 1:]
+        answers = wanted != IGNORED
+        return self.model.lm_head(hidden[answers]).float(), wanted[answers]

@@ -1,0 +1,1 @@
+"""Layers that methods put in place of a linear layer; PEFT has the others."""

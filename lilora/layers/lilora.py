@@ -1,0 +1,118 @@
+"""LiLoRA's linear layer, and the cosine and drift of its regulariser (Eq. 6-8 of the paper).
+
+Shapes: W (d, k); A (r, k); B0 (d, r); B~ (d, r~); A~ (r~, r). The d x r product B~ A~ is formed once a forward to fuse
+it with B0; the cosine of two such products needs only r~ x r~ matrices.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LiLoRALinear(nn.Module):
+    """y = W x + b + s (alpha B0 + (1 - alpha) B~ A~) A dropout(x); or + s B A dropout(x) where B is not decomposed.
+
+    The operations and their order are PEFT's LoRA with the fused matrix in B's place, so that alpha = 1 is PEFT's LoRA
+    to the bit.
+
+    Attributes:
+        base_layer: the frozen linear layer.
+        tensors: "A", then "B0", "B_task", "A_task" and "theta", or "B_task" alone.
+        alpha: fixed fusion coefficient; None for sigmoid(theta).
+    """
+
+    def __init__(
+        self, base_layer: nn.Linear, tensors: dict[str, nn.Parameter], alpha: float | None, scaling: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.tensors = nn.ParameterDict(tensors)
+        self.alpha = alpha
+        self.scaling = scaling
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+
+    def fusion(self) -> Tensor | float:
+        """alpha: sigmoid(theta), or the fixed value."""
+        return torch.sigmoid(self.tensors["theta"]) if self.alpha is None else self.alpha
+
+    def fused(self) -> Tensor:
+        """The matrix in B's place (d, r), Eq. 6."""
+        if "B0" not in self.tensors:
+            return self.tensors["B_task"]
+        if self.alpha == 1:
+            return self.tensors["B0"]
+        product = self.tensors["B_task"] @ self.tensors["A_task"]
+        if self.alpha == 0:
+            return product
+        alpha = self.fusion()
+        return alpha * self.tensors["B0"] + (1 - alpha) * product
+
+    def delta(self) -> Tensor:
+        """The update of the weight (d, k)."""
+        return (self.fused() @ self.tensors["A"]) * self.scaling
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., k) to (..., d)."""
+        result = self.base_layer(x)
+        down = self.tensors["A"]
+        low = F.linear(self.dropout(x.to(down.dtype)), down)
+        return (result + F.linear(low, self.fused()) * self.scaling).to(result.dtype)
+
+
+def product_inner(b1: Tensor, a1: Tensor, b2: Tensor, a2: Tensor) -> Tensor:
+    """Frobenius inner product <B1 A1, B2 A2> = trace((B1^T B2)(A2 A1^T)), from r~ x r~ products."""
+    return ((b1.T @ b2) * (a1 @ a2.T)).sum()
+
+
+def cosine(inner: Tensor, square: Tensor, other_square: Tensor) -> Tensor:
+    """inner / sqrt(square * other_square); 0, without gradient, where one of the two squared norms is 0."""
+    usable = (square > 0) & (other_square > 0)
+    one = torch.ones_like(square)
+    root = torch.where(usable, square, one).sqrt() * torch.where(usable, other_square, one).sqrt()
+    return torch.where(usable, inner / root, torch.zeros_like(inner)).clamp(-1, 1)
+
+
+class BasisStability:
+    """L_reg of one stage: sum over modules m of (1 - sim_m) ||B0_m - B0_m'||_F^2, ' for the end of the last stage.
+
+    sim_m is the cosine of this task's and the last task's B~ A~ (Eq. 7). With `over_all` there is one cosine of all
+    modules' products together. `with_gradient` lets the gradient pass through the cosine; else it only weighs.
+    """
+
+    def __init__(
+        self,
+        layers: list[LiLoRALinear],
+        basis: list[Tensor],
+        last_parts: list[tuple[Tensor, Tensor]],
+        over_all: bool,
+        with_gradient: bool,
+    ) -> None:
+        """`basis`: each module's B0 as the stage found it; `last_parts`: the last task's (B~, A~)."""
+        self.layers, self.basis, self.last_parts = layers, basis, last_parts
+        self.over_all, self.with_gradient = over_all, with_gradient
+        self.last_squares = torch.stack([product_inner(b, a, b, a) for b, a in last_parts])
+
+    def similarities(self) -> Tensor:
+        """sim per module (M), or the one of all (1)."""
+        inners, squares = [], []
+        for layer, (last_b, last_a) in zip(self.layers, self.last_parts, strict=True):
+            b, a = layer.tensors["B_task"], layer.tensors["A_task"]
+            inners.append(product_inner(b, a, last_b, last_a))
+            squares.append(product_inner(b, a, b, a))
+        inner, square, last_square = torch.stack(inners), torch.stack(squares), self.last_squares
+        if self.over_all:
+            inner, square, last_square = inner.sum(0, True), square.sum(0, True), last_square.sum(0, True)
+        return cosine(inner, square, last_square)
+
+    def drifts(self) -> Tensor:
+        """||B0 - B0'||_F^2 per module (M)."""
+        pairs = zip(self.layers, self.basis, strict=True)
+        return torch.stack([(layer.tensors["B0"] - basis).square().sum() for layer, basis in pairs])
+
+    def __call__(self) -> Tensor:
+        """L_reg (scalar), Eq. 8."""
+        with torch.set_grad_enabled(self.with_gradient and torch.is_grad_enabled()):
+            similarities = self.similarities()
+        return ((1 - similarities) * self.drifts()).sum()

@@ -1,0 +1,290 @@
+"""The accuracy matrix of a continual study, and the metrics that are pure functions of it.
+
+`R[k][j]` is the score on task j after stage k, None where it was not evaluated. A metric that needs a cell which is
+not there is None: nothing is ever averaged over fewer cells than its formula says. Every metric states its formula,
+its divisor and its source. Indices in the formulas count from 1, in the order in which the tasks were learned.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Scores by stage and task.
+
+    Attributes:
+        tasks: the columns.
+        rows: a row per stage, each as long as `tasks`; None where not evaluated.
+        after: the task that each row's stage has just learned. One row may be named otherwise ("zero-shot", "joint"):
+            then no sequence was learned, and only the average of that row is defined.
+    """
+
+    tasks: tuple[str, ...]
+    rows: tuple[tuple[float | None, ...], ...]
+    after: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("a matrix needs at least one task")
+        if len(self.after) != len(self.rows):
+            raise ValueError(f"{len(self.rows)} rows but {len(self.after)} names of stages: give one name a row")
+        for what, names in (("task", self.tasks), ("stage", self.after)):
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"the {what} {repeated[0]!r} is there twice")
+        for name, row in zip(self.after, self.rows, strict=True):
+            if len(row) != len(self.tasks):
+                raise ValueError(f"the row after {name!r} has {len(row)} cells for {len(self.tasks)} tasks")
+        unknown = [name for name in self.after if name not in self.tasks]
+        if unknown and len(self.after) > 1:
+            raise ValueError(f"the row after {unknown[0]!r} names no task; the tasks are: {', '.join(self.tasks)}")
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether every row follows a task (and is not "zero-shot" or the like)."""
+        return all(name in self.tasks for name in self.after)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a row for every task."""
+        return self.is_sequence and len(self.after) == len(self.tasks)
+
+    def cell(self, after: str, task: str) -> float | None:
+        """The score on `task` after the stage that learned `after`.
+
+        Raises:
+            ValueError: there is no such row or column.
+        """
+        return self.rows[self.after.index(after)][self.tasks.index(task)]
+
+    @property
+    def last(self) -> dict[str, float | None]:
+        """Each task's score in the last row there is."""
+        return dict(zip(self.tasks, self.rows[-1], strict=True)) if self.rows else dict.fromkeys(self.tasks)
+
+    @property
+    def diagonal(self) -> dict[str, float | None]:
+        """Each task's score right after it was learned."""
+        return {task: self.cell(task, task) if task in self.after else None for task in self.tasks}
+
+    def to_csv(self) -> str:
+        """The text that `read_matrix` reads; a number is written with as many digits as it takes to get it back."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["after", *self.tasks])
+        for name, row in zip(self.after, self.rows, strict=True):
+            writer.writerow([name, *("" if value is None else repr(value) for value in row)])
+        return text.getvalue()
+
+
+def _mean(values: Sequence[float | None], divisor: int | None = None) -> float | None:
+    """Sum over `divisor` (their number if None); None if a value is missing or the divisor is 0."""
+    divisor = len(values) if divisor is None else divisor
+    if divisor == 0 or any(value is None for value in values):
+        return None
+    return math.fsum(value for value in values if value is not None) / divisor
+
+
+def _difference(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left - right
+
+
+def average_performances(matrix: Matrix) -> list[float | None]:
+    """AP_k = (1/k) sum_{j<=k} R[k,j], for each row k (LiLoRA, Eq. 9)."""
+    if not matrix.is_sequence:
+        return []
+    order = matrix.after
+    return [_mean([matrix.cell(order[k], task) for task in order[: k + 1]]) for k in range(len(order))]
+
+
+def average_performance(matrix: Matrix) -> float | None:
+    """AP = AP_N = (1/N) sum_j R[N,j] (LiLoRA, Eq. 9; ProgLoRA's ACC). None before the last task is learned.
+
+    For a single row that follows no task (zero-shot, joint): its mean over all tasks.
+    """
+    if not matrix.is_finished and (matrix.is_sequence or not matrix.rows):
+        return None
+    return _mean(matrix.rows[-1])
+
+
+def mean_average_performance(matrix: Matrix) -> float | None:
+    """MAP = (1/N) sum_k AP_k (LiLoRA, Eq. 9; ProgLoRA's MAA)."""
+    return _mean(average_performances(matrix)) if matrix.is_finished else None
+
+
+def _changes(matrix: Matrix, k: int) -> list[float | None]:
+    """R[k,j] - R[j,j] for the tasks j learned before row k (0-based)."""
+    order = matrix.after
+    return [_difference(matrix.cell(order[k], task), matrix.cell(task, task)) for task in order[:k]]
+
+
+def backward_transfers(matrix: Matrix) -> list[float | None]:
+    """BWT_k = (1/(k-1)) sum_{j<k} (R[k,j] - R[j,j]) for each row k; None for the first (LiLoRA, Eq. 10)."""
+    return [_mean(_changes(matrix, k)) for k in range(len(matrix.after))] if matrix.is_sequence else []
+
+
+def backward_transfer(matrix: Matrix) -> float | None:
+    """BWT_N, over N-1 (LiLoRA, Eq. 10). Negative when earlier tasks got worse."""
+    return backward_transfers(matrix)[-1] if matrix.is_finished else None
+
+
+def backward_transfer_over_all(matrix: Matrix) -> float | None:
+    """(1/N) sum_{j<=N} (R[N,j] - R[j,j]) (ProgLoRA, 5.3): as `backward_transfer`, but divided by N."""
+    return _mean(_changes(matrix, len(matrix.after) - 1), len(matrix.tasks)) if matrix.is_finished else None
+
+
+def forward_transfer(matrix: Matrix, isolated: Mapping[str, float] | None) -> float | None:
+    """FWT = (1/N) sum_i (R[i,i] - P_0[i]), P_0[i] the score when trained on task i alone (ProgLoRA, 5.3).
+
+    None without `isolated`.
+
+    Raises:
+        ValueError: `isolated` names other tasks than the matrix.
+    """
+    if isolated is None:
+        return None
+    if set(isolated) != set(matrix.tasks):
+        odd = sorted(set(isolated) ^ set(matrix.tasks))
+        raise ValueError(
+            f"the scores of tasks trained alone and the matrix differ in their tasks: {', '.join(odd)}. "
+            f"The matrix has: {', '.join(matrix.tasks)}"
+        )
+    return _mean([_difference(score, isolated[task]) for task, score in matrix.diagonal.items()])
+
+
+def forgetting(matrix: Matrix) -> float | None:
+    """(1/(N-1)) sum_{j<N} (max_{l<N} R[l,j] - R[N,j]) (Chaudhry et al. 2018, "Riemannian walk").
+
+    The cells from R[j,j] down are needed; a cell above the diagonal counts in the maximum where it was evaluated.
+    """
+    if not matrix.is_finished:
+        return None
+    order, losses = matrix.after, []
+    for position, task in enumerate(order[:-1]):
+        since_learned = [matrix.cell(after, task) for after in order[position:-1]]
+        before = [value for after in order[:position] if (value := matrix.cell(after, task)) is not None]
+        present = [value for value in since_learned if value is not None]
+        best = max(present + before) if len(present) == len(since_learned) else None
+        losses.append(_difference(best, matrix.cell(order[-1], task)))
+    return _mean(losses)
+
+
+def mean_instruction_following(following: Matrix) -> float | None:
+    """MIF = (1/N) sum_j (share of task j's outputs in the asked form after the last stage) (LiLoRA, Eq. 11).
+
+    `following` is the matrix of those shares in percent (see `lilora.following`).
+    """
+    return average_performance(following)
+
+
+def metrics(matrix: Matrix, isolated: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Every metric by its name in the papers; ACC is AP and MAA is MAP, as ProgLoRA calls them."""
+    average, mean_average = average_performance(matrix), mean_average_performance(matrix)
+    return {
+        "AP": average,
+        "MAP": mean_average,
+        "BWT": backward_transfer(matrix),
+        "BWT_N": backward_transfer_over_all(matrix),
+        "ACC": average,
+        "MAA": mean_average,
+        "FWT": forward_transfer(matrix, isolated),
+        "forgetting": forgetting(matrix),
+        "AP_k": average_performances(matrix),
+        "BWT_k": backward_transfers(matrix),
+    }
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Read `after,TASK1,...,TASKn` and a row per stage; an empty cell is one that was not evaluated.
+
+    Raises:
+        ValueError: the file or a row is not of that form; the message names the file, the row and the remedy.
+        OSError: the file cannot be read.
+    """
+    header, rows = _read_table(path)
+    if header[0] != "after" or len(header) < 2:
+        raise ValueError(f"{path}, row 1: the header must be 'after,TASK1,...,TASKn', not {','.join(header)!r}")
+    tasks = _check_tasks(path, header[1:])
+    after: list[str] = []
+    cells = []
+    for number, row in rows:
+        name = row[0]
+        if name not in tasks:
+            raise ValueError(
+                f"{path}, row {number}: {name!r} in column 'after' is not a task; the header has: {', '.join(tasks)}"
+            )
+        if name in after:
+            raise ValueError(f"{path}, row {number}: the task {name!r} has a row already; keep one row a stage")
+        after.append(name)
+        cells.append(tuple(_number(path, number, task, cell) for task, cell in zip(tasks, row[1:], strict=True)))
+    if not cells:
+        raise ValueError(f"{path}: no row below the header; give a row per stage")
+    return Matrix(tasks, tuple(cells), tuple(after))
+
+
+def read_isolated(path: Path) -> dict[str, float]:
+    """Read `TASK1,...,TASKn` and one row: each task's score when it is trained alone.
+
+    Raises:
+        ValueError: the file is not of that form; the message names the file, the row and the remedy.
+        OSError: the file cannot be read.
+    """
+    header, rows = _read_table(path)
+    tasks = _check_tasks(path, header)
+    if len(rows) != 1:
+        raise ValueError(f"{path}: {len(rows)} rows below the header where one is expected")
+    number, row = rows[0]
+    scores = {task: _number(path, number, task, cell) for task, cell in zip(tasks, row, strict=True)}
+    result = {task: score for task, score in scores.items() if score is not None}
+    if missing := sorted(set(scores) - set(result)):
+        raise ValueError(f"{path}, row {number}: no score for {missing[0]!r}; every task needs one")
+    return result
+
+
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and (line number, cells) of each row that is not blank; every row as long as the header."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8 ({error.reason}); save it as CSV in UTF-8") from error
+    reader = csv.reader(io.StringIO(text))
+    lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    lines = [(number, row) for number, row in lines if any(row)]
+    if not lines:
+        raise ValueError(f"{path} is empty; a header is needed in its first row")
+    header = lines[0][1]
+    for number, row in lines[1:]:
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path}, row {number}: {len(row)} cells, but the header has {len(header)}; "
+                "leave a cell empty where nothing was evaluated, and keep its comma"
+            )
+    return header, lines[1:]
+
+
+def _check_tasks(path: Path, names: list[str]) -> tuple[str, ...]:
+    for name in names:
+        if not name:
+            raise ValueError(f"{path}, row 1: a task without a name; remove the empty column")
+        if names.count(name) > 1:
+            raise ValueError(f"{path}, row 1: the task {name!r} is there twice")
+    return tuple(names)
+
+
+def _number(path: Path, number: int, task: str, cell: str) -> float | None:
+    if not cell:
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{path}, row {number}, column {task!r}: {cell!r} is not a number; write 75.78, or nothing")
+    return value

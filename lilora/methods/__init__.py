@@ -1,0 +1,1 @@
+"""Methods: a file each, exporting `METHOD`."""

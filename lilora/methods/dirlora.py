@@ -1,0 +1,33 @@
+"""DirLoRA: a LoRA module of its own for each task, each trained from the backbone. The upper bound that cannot forget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from lilora.method import Method, ParameterCount, Schedule, Sites
+from lilora.methods.seqlora import SeqLoRA
+
+
+@dataclass(frozen=True)
+class DirLoRA(SeqLoRA):
+    """W' = W + (lora_alpha / r) B_i A_i for task i (LiLoRA, Eq. 2). Fields as in SeqLoRA.
+
+    Its stages are SeqLoRA's first stages, one a task; `stage_method` says so, and equal stages are trained once.
+    Parameters: sum over sites of r (d + k), trainable in each stage and stored for each task.
+    """
+
+    schedule: ClassVar[Schedule] = "independent"
+    needs_task_id: ClassVar[bool] = True
+
+    def stage_method(self) -> Method:
+        """The SeqLoRA with the same fields."""
+        return SeqLoRA(**{field.name: getattr(self, field.name) for field in fields(SeqLoRA)})
+
+    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
+        """Sum of r (d + k), trainable and per task."""
+        total = sum(self.rank * (d + k) for d, k in sites.values())
+        return ParameterCount(trainable=total, shared=0, per_task=total)
+
+
+METHOD = DirLoRA

@@ -1,0 +1,82 @@
+"""SeqLoRA: one LoRA module a layer, fine-tuned on task after task. The lower bound that forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lilora.method import Method, ParameterCount, Sites
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lilora.attach import Adapters, InitA
+    from lilora.state import State
+
+
+@dataclass(frozen=True)
+class SeqLoRA(Method):
+    """W' = W + (lora_alpha / r) B A (LoRA, Hu et al. 2021; LiLoRA, Eq. 1); A and B go on from task to task.
+
+    Parameters: sum over sites of r (d + k), trainable in each stage and stored once.
+
+    Attributes:
+        rank: r.
+        lora_alpha: the update is scaled by lora_alpha / rank.
+        dropout: on the adapter's input.
+        init_a: "kaiming" (PEFT's, and the releases') or "gaussian" (the paper's words); see `attach.initial_a`.
+    """
+
+    rank: int = 16
+    lora_alpha: float = 32
+    dropout: float = 0.0
+    init_a: InitA = "kaiming"
+
+    def __post_init__(self) -> None:
+        check_lora_fields(self.rank, self.dropout, self.init_a)
+
+    def attach(
+        self, model: nn.Module, sites: Sequence[str], state: State | None, task: str, seed: int | None
+    ) -> Adapters:
+        """PEFT's LoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
+        import torch
+
+        from lilora.attach import attach_lora, initial_a
+
+        if state is not None:
+            values = dict(state.shared)
+        elif seed is None:
+            raise ValueError("SeqLoRA answers from a trained state, and there is none; train a stage first")
+        else:
+            values = {}
+            for site in sites:
+                d, k = model.get_submodule(site).weight.shape
+                values[f"{site}.A"] = initial_a(seed, task, f"{site}.A", (self.rank, k), self.init_a)
+                values[f"{site}.B"] = torch.zeros(d, self.rank)
+        adapters = attach_lora(model, sites, values, self.rank, self.lora_alpha, self.dropout)
+        if seed is not None:
+            adapters.declare(list(adapters.tensors))
+        return adapters
+
+    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
+        """Sum of r (d + k), trainable and shared."""
+        total = sum(self.rank * (d + k) for d, k in sites.values())
+        return ParameterCount(trainable=total, shared=total, per_task=0)
+
+
+def check_lora_fields(rank: int, dropout: float, init_a: str) -> None:
+    """Refuse what no LoRA can be built of.
+
+    Raises:
+        ValueError: the rank is below 1, the dropout outside [0, 1), or the initialisation unknown.
+    """
+    if rank < 1:
+        raise ValueError(f"rank is {rank}; it must be at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+    if init_a not in ("kaiming", "gaussian"):
+        raise ValueError(f"no init_a '{init_a}'; there are: kaiming, gaussian")
+
+
+METHOD = SeqLoRA

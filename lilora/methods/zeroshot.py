@@ -1,0 +1,37 @@
+"""Zero-shot: the backbone as it is. Nothing is trained; the lower end of every comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from lilora.method import Method, ParameterCount, Schedule, Sites
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lilora.attach import Adapters
+    from lilora.state import State
+
+
+@dataclass(frozen=True)
+class ZeroShot(Method):
+    """No adapters, no stages. Parameters: 0."""
+
+    schedule: ClassVar[Schedule] = "none"
+
+    def attach(
+        self, model: nn.Module, sites: Sequence[str], state: State | None, task: str, seed: int | None
+    ) -> Adapters:
+        """An empty handle."""
+        from lilora.attach import Adapters
+
+        return Adapters(model)
+
+    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
+        """0."""
+        return ParameterCount(0, 0, 0)
+
+
+METHOD = ZeroShot

@@ -1,0 +1,34 @@
+"""Multiple choice: the letter of the right option (ScienceQA)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from lilora.scorer import ItemScore, Scorer
+
+
+def find_letter(prediction: str) -> str | None:
+    """The option letter that a prediction means, by the rule of CoIN's ScienceQA evaluation; None if there is none.
+
+    The whole text if it is one letter A-Z; else the letter before a leading ". " ("B. a bus"); else the first word of
+    one character, in upper case (so the article in "it is a cat" reads as "A", as it does there).
+    """
+    text = prediction.strip()
+    if re.fullmatch(r"[A-Z]", text):
+        return text
+    if leading := re.match(r"([A-Z])\. ", text):
+        return leading[1]
+    single = re.search(r"\b\w\b", text)
+    return single[0].upper() if single else None
+
+
+def score_item(prediction: str, references: Sequence[str]) -> ItemScore:
+    """strict (and main): the text is the letter and nothing else; lenient: `find_letter` finds it."""
+    strict = float(any(prediction.strip() == reference.strip() for reference in references))
+    letter = find_letter(prediction)
+    lenient = float(any(letter == reference.strip() for reference in references))
+    return ItemScore(main=strict, strict=strict, lenient=max(strict, lenient))
+
+
+SCORER = Scorer("option_letter", score_item)

@@ -1,0 +1,55 @@
+"""How a running stage talks to whatever runs it: a scratch folder, progress, its place among the workers.
+
+None of this is part of a result's identity. `LocalRun` is all that a notebook or a script needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Strategy = Literal["ddp", "zero1", "zero2", "zero3"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a stage runs: one of `world_size` workers, and how they share the work.
+
+    `micro_batch` is the number of samples a worker holds at a time (None: its whole share of the effective batch).
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    strategy: Strategy = "ddp"
+    micro_batch: int | None = None
+    device: str = "cpu"
+
+
+def _no_progress(done: int, total: int, metrics: dict[str, float]) -> None:
+    """Reports nothing."""
+
+
+@dataclass
+class StageRun:
+    """Handed to every step's function as `run`.
+
+    Attributes:
+        scratch: a folder that survives a kill, for checkpoints; removed when the result is committed.
+        report: called as `report(done, total, metrics)`, often; it must be cheap.
+        placement: this worker's place.
+        find: folder of another finished artifact, by digest (an earlier task's frozen part is referenced, not copied).
+        checkpoint_seconds: how often a long stage saves its state to `scratch`.
+    """
+
+    scratch: Path
+    report: Callable[[int, int, dict[str, float]], None] = _no_progress
+    placement: Placement = field(default_factory=Placement)
+    find: Callable[[str], Path] | None = None
+    checkpoint_seconds: float = 30.0
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one worker that writes results."""
+        return self.placement.rank == 0

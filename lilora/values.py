@@ -1,0 +1,78 @@
+"""Canonical bytes of a value, and the digest of them: what identity is made of.
+
+A value is built from frozen dataclasses, tuples, string-keyed mappings and plain scalars. A dataclass field that
+equals its default is left out, so adding a field keeps old digests (and a shipped default is therefore frozen).
+What has no stable bytes - a function, an array, an open file, a NaN - is refused: it is never pickled, never str()-ed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+def canonical(value: Any, where: str = "value") -> Json:
+    """`value` as plain JSON data with one spelling for each meaning.
+
+    A dataclass becomes `{"type": its name, **fields that differ from their defaults}`; its name is the class
+    attribute `identity` where it has one, so a class may move or be renamed and keep its digests. A number in a field
+    annotated `float` is a float (1 and 1.0 are one value). Fields with `metadata={"identity": False}` (labels, hints
+    on how to run) are left out.
+
+    Raises:
+        TypeError: `value` holds something without stable bytes; the message says where and what to use instead.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{where} is {value}: a value must be finite to have an identity; use None for 'no limit'")
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _canonical_dataclass(value, where)
+    if isinstance(value, (list, tuple)):
+        return [canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{where} has the key {key!r}: keys must be strings")
+        return {key: canonical(value[key], f"{where}[{key!r}]") for key in sorted(value)}
+    raise TypeError(
+        f"{where} is a {type(value).__name__}, which has no stable bytes: "
+        "use a frozen dataclass, a tuple, a mapping with string keys, a string or a number"
+    )
+
+
+def _canonical_dataclass(value: Any, where: str) -> dict[str, Json]:
+    name = getattr(value, "identity", type(value).__name__)
+    result: dict[str, Json] = {"type": name}
+    for field in dataclasses.fields(value):
+        if not field.metadata.get("identity", True):
+            continue
+        item = getattr(value, field.name)
+        if field.default is not dataclasses.MISSING and item == field.default:
+            continue
+        if field.default_factory is not dataclasses.MISSING and item == field.default_factory():
+            continue
+        if str(field.type).startswith("float") and isinstance(item, int) and not isinstance(item, bool):
+            item = float(item)
+        result[field.name] = canonical(item, f"{where}.{field.name}")
+    return dict(sorted(result.items()))
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of `value`: sorted keys, no spaces, ASCII."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 (64 hexadecimal digits) of `canonical_json(value)`."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()

@@ -1,0 +1,1 @@
+"""The plumbing: steps, plans, store, executor, tracking, reports and the command line."""

@@ -1,0 +1,88 @@
+"""Where a command's words go. With --json, standard output ends in one JSON object and all else goes to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+if TYPE_CHECKING:
+    from orchestrator.results import Stat
+
+
+class Output:
+    """A command's output: `say` for people, `finish` for machines."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.console = Console(stderr=as_json, highlight=False)
+        self.errors = Console(stderr=True, highlight=False)
+
+    def say(self, *parts: Any) -> None:
+        """Print for people; text may hold rich markup."""
+        self.console.print(*parts, soft_wrap=all(isinstance(part, str) for part in parts))
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """With --json, whatever libraries print inside goes to standard error."""
+        if self.as_json:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
+        else:
+            yield
+
+    def finish(self, answer: Mapping[str, Any]) -> None:
+        """With --json, print `answer` as the last line of standard output."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(answer, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+
+def show_error(error: BaseException) -> None:
+    """One panel with the message; messages name the remedy."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    note = "[dim]the traceback: lilora --debug ...[/dim]"
+    Console(stderr=True, highlight=False).print(
+        Panel(f"{escape(text)}\n{note}", title="Error", title_align="left", border_style="red")
+    )
+
+
+def number(value: float | None) -> str:
+    """A score with two decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def stat(value: Stat | None) -> str:
+    """A mean, with the standard deviation where there are several trials; a dash where one is missing."""
+    if value is None:
+        return "-"
+    return f"{value.mean:.1f}" if value.deviation is None else f"{value.mean:.1f} ±{value.deviation:.1f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: "45 s", "3:07 min", "2:05 h"."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+def size(count: float) -> str:
+    """Bytes in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

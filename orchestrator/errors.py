@@ -1,0 +1,42 @@
+"""Errors that a user can mend. Each message says what is wrong and what to do; the command line prints it alone."""
+
+from __future__ import annotations
+
+import errno
+
+# Room for records, logs and a small adapter; a stage that writes more fails on its own with the same remedy.
+MINIMUM_FREE_BYTES = 32 * 2**20
+
+
+class UserError(ValueError):
+    """Something outside the program is wrong; the message names the remedy."""
+
+
+class StoreError(UserError):
+    """The store cannot be read or written."""
+
+
+class DamagedError(UserError):
+    """An artifact is not what its record says."""
+
+
+class PlacementError(UserError):
+    """A step needs more than the cluster has."""
+
+
+class ClusterError(UserError):
+    """Ray cannot be started or reached, or it has no room for a worker."""
+
+
+def explain_os_error(error: OSError, root: object) -> str | None:
+    """The remedy for a store that is full or cannot be written; None for any other error."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the store {root} is full ({error.strerror}): free some space, or name another store with --store DIR; "
+            "what is finished is kept, and the same command goes on from there"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"the store {root} cannot be written ({error}): change its owner or mode, or name another with --store DIR"
+        )
+    return None

@@ -1,0 +1,159 @@
+"""Run what a plan is missing, in parallel, on Ray; or in this process.
+
+Each digest runs once, on one of a few resident workers. A failure blocks only what depends on it. A worker that dies
+is replaced, and its step goes on from its scratch. What is committed stays, whatever ends the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from types import FrameType
+
+from lilora.stage_run import Placement
+from orchestrator import events
+from orchestrator.driver import Driver
+from orchestrator.events import Listener, Listeners, Outcome
+from orchestrator.making import PROGRESS_SECONDS, Job, device_for, make, stage_run
+from orchestrator.plan import Needs, Plan
+from orchestrator.schedule import Ready, check_fits
+from orchestrator.step import Step
+from orchestrator.store import Store
+from orchestrator.tally import Tally
+from orchestrator.workers import Settings, describe_error
+
+
+def execute(
+    plan: Plan,
+    store: Store,
+    *,
+    slots: int | None = None,
+    address: str | None = None,
+    listeners: Iterable[Listener] = (),
+    checkpoint_seconds: float = 30.0,
+) -> Outcome:
+    """Make the results of `plan` that `store` lacks, on Ray.
+
+    Args:
+        plan: what to have done.
+        store: where artifacts are, and go.
+        slots: steps at once; by default as many as the cluster has cores.
+        address: of a running cluster; by default an own local one, which ends with the run. A Ray that this process
+            already uses is used as it is. If nothing is missing, Ray is not started.
+        listeners: called with each event.
+        checkpoint_seconds: how often a long stage saves its state.
+
+    Returns:
+        The outcome; `interrupted` after Ctrl-C or SIGTERM.
+
+    Raises:
+        StoreError, PlacementError, ClusterError: before any work starts, with the remedy.
+    """
+    say = Listeners.of(listeners)
+    tally = Tally(plan, say)
+    try:
+        store.prepare()
+        needs = checked_needs(plan, store, say)
+        tally.needs = needs
+        if not needs.missing:
+            tally.start()
+            return tally.finish()
+        from orchestrator.cluster import WORKER_ENVIRONMENT, import_path, session
+
+        with session(address) as machines, _terminated_like_interrupted():
+            slots = check_fits(needs.missing, [machine.total for machine in machines], slots)
+            settings = Settings(str(store.root), checkpoint_seconds, import_path(), tuple(WORKER_ENVIRONMENT.items()))
+            tally.start()
+            Driver(needs, store, settings, slots, tally).run()
+    except KeyboardInterrupt:
+        return tally.finish(interrupted=True)
+    return tally.finish()
+
+
+def execute_inline(
+    plan: Plan, store: Store, listeners: Iterable[Listener] = (), checkpoint_seconds: float = 30.0
+) -> Outcome:
+    """The same steps one after another in this process, without Ray: for tests, notebooks and comparison.
+
+    A step that asks for several workers runs with one; its result is the same, since placement is not identity.
+    """
+    say = Listeners.of(listeners)
+    tally = Tally(plan, say)
+    try:
+        store.prepare()
+        needs = tally.needs = checked_needs(plan, store, say)
+        tally.start()
+        ready = Ready(needs)
+        for step in needs.missing:
+            if step.digest not in tally.blocked:
+                _make_inline(step, store, tally, ready, checkpoint_seconds)
+    except KeyboardInterrupt:
+        return tally.finish(interrupted=True)
+    return tally.finish()
+
+
+def checked_needs(plan: Plan, store: Store, say: Listeners) -> Needs:
+    """What `plan` needs, after every artifact that will be read passed its checksums.
+
+    A damaged one is moved aside, and counts as missing.
+    """
+    while True:
+        needs = plan.needs(store)
+        damaged = {step.digest: store.verify(step.digest) for step in needs.reused}
+        # A missing step whose folder is there has a record that cannot be read, or refers to something lost.
+        damaged |= {step.digest: _why_unusable(store, step) for step in needs.missing if store.has(step.digest)}
+        damaged = {digest: problems for digest, problems in damaged.items() if problems}
+        for digest, problems in damaged.items():
+            kept = store.set_aside(digest)
+            say(events.StepDamaged(plan.by_digest[digest], problems, str(kept)))
+        if not damaged:
+            return needs
+
+
+def _why_unusable(store: Store, step: Step) -> tuple[str, ...]:
+    return store.quick_check(step.digest) or ("it refers to an artifact that is gone",)
+
+
+def _make_inline(step: Step, store: Store, tally: Tally, ready: Ready, checkpoint_seconds: float) -> None:
+    job, last = Job.of(step), [0.0]
+
+    def report(done: int, total: int, metrics: dict[str, float]) -> None:
+        if time.monotonic() - last[0] >= PROGRESS_SECONDS or done >= total:
+            last[0] = time.monotonic()
+            tally.say(events.StepProgress(step, done, total, metrics))
+
+    placement = Placement(micro_batch=step.resources.micro_batch, device=device_for(step.resources))
+    tally.say(events.StepStarted(step))
+    try:
+        with store.lock(step.digest):
+            if store.has(step.digest):
+                record = store.record(step.digest)
+            else:
+                record = make(job, store, stage_run(job, store, placement, checkpoint_seconds, report))
+    except Exception as error:
+        with store.log(step.digest).open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        tally.failed(step, describe_error(error, store), store, ready)
+    else:
+        tally.finished(step, record, ready)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt meanwhile, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

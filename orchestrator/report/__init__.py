@@ -1,0 +1,83 @@
+"""A study's report: one self-contained HTML file, and the table and matrices as CSV. A function of the store.
+
+The page loads nothing: its style, figures and few lines of script are inside. The same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from orchestrator.report.content import page
+from orchestrator.results import Row, Stat, TrialResult, read_results, table, table_csv
+from orchestrator.store import Store
+from orchestrator.study import Lowered, Study, lower
+
+
+def write_report(study: Study | Lowered, store: Store, out_dir: Path | None = None) -> Path:
+    """Write `index.html`, `table.csv` and `matrices/TRIAL[.KEY].csv`; the path of the page.
+
+    `out_dir` is `STORE/reports/STUDY` if not given. What is not finished is left empty and said.
+    """
+    lowered = study if isinstance(study, Lowered) else lower(study)
+    out = out_dir or store.root / "reports" / lowered.study.name
+    out.mkdir(parents=True, exist_ok=True)
+    results = read_results(lowered, store)
+    rows = table(results)
+    (out / "table.csv").write_text(table_csv(rows), encoding="utf-8")
+    _write_matrices(results, out / "matrices")
+    target = out / "index.html"
+    target.write_text(_render(page(lowered, rows, results, store)), encoding="utf-8")
+    return target
+
+
+def file_name(name: str) -> str:
+    """A trial's name as a file's name: "lilora lam=1.0 seed 0" -> "lilora-lam=1.0-seed-0"."""
+    return re.sub(r"[^\w.=+-]+", "-", name).strip("-")
+
+
+def _write_matrices(results: tuple[TrialResult, ...], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for result in results:
+        for key, matrix in result.matrices.items():
+            suffix = "" if key == "main" else f".{file_name(key.removeprefix('extra:'))}"
+            path = folder / f"{file_name(result.plan.name)}{suffix}.csv"
+            path.write_text(matrix.to_csv(), encoding="utf-8")
+
+
+def _render(variables: dict[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"seconds": format_seconds, "count": format_count}
+    environment.globals["is_best"] = _is_best
+    return environment.get_template("page.html.jinja").render(**variables)
+
+
+def _is_best(row: Row, stat: Stat, best: float | None) -> bool:
+    """Whether a cell is set in bold: equal, as printed, to the best among the methods that learn in sequence."""
+    return best is not None and row.schedule == "sequential" and f"{stat.mean:.1f}" == f"{best:.1f}"
+
+
+def format_seconds(seconds: float) -> str:
+    """ "42 s", "12 min 05 s", "3 h 20 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_count(count: int | None) -> str:
+    """ "146,432"; a dash where it is not known."""
+    return "–" if count is None else f"{count:,}"

@@ -1,0 +1,238 @@
+"""What the report's page shows, as plain data for the template: no number is made here, only chosen and formatted."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lilora.matrix import Matrix
+from orchestrator.naming import method_name
+from orchestrator.record import Record
+from orchestrator.report.panels import curve_panels, legend, pair_panels, stage_panels
+from orchestrator.report.style import heat, styles
+from orchestrator.results import METRICS, Row, Stat, TrialResult, mean_matrix, read_record
+from orchestrator.store import Store
+from orchestrator.study import Lowered, load_benchmark, parameters
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """One cell of a heat map; `text` is empty where nothing was evaluated."""
+
+    text: str
+    spread: str = ""
+    background: str = ""
+    ink: str = ""
+    learned: bool = False
+
+
+def page(lowered: Lowered, rows: Sequence[Row], results: Sequence[TrialResult], store: Store) -> dict[str, Any]:
+    """The template's variables."""
+    present = store.digests()
+    records = {
+        step.digest: record
+        for step in lowered.plan.steps
+        if step.digest in present and (record := read_record(store, step.digest))
+    }
+    looks = styles(rows)
+    return {
+        "study": lowered.study,
+        "title": lowered.study.title or lowered.study.name,
+        "facts": _facts(lowered, rows, records),
+        "tasks": _all_tasks(rows),
+        "rows": rows,
+        "best": _best(rows),
+        "metrics": list(METRICS),
+        "looks": looks,
+        "legend": legend(rows, looks),
+        "curves": curve_panels(rows, looks),
+        "over_stages": stage_panels(rows, looks),
+        "pairs": pair_panels(rows, looks),
+        "maps": [_heat_map(row) for row in rows],
+        "types": _question_types(rows),
+        "data": _data(lowered, records),
+        "sources": _sources(lowered, records),
+        "trials": [_trial(result, records) for result in results],
+        "kinds": _kinds(lowered, records),
+        "environments": _environments(records),
+        "finished": _finished(records),
+    }
+
+
+def _all_tasks(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(task for row in rows for task in row.accuracy))
+
+
+def _facts(lowered: Lowered, rows: Sequence[Row], records: dict[str, Record]) -> dict[str, Any]:
+    """What was done, for the first paragraph."""
+    trials = lowered.study.trials
+    return {
+        "rows": len(rows),
+        "tasks": max(len(plan.tasks) for plan in lowered.trials),
+        "orders": len({plan.tasks for plan in lowered.trials}),
+        "seeds": len({trial.seed for trial in trials}),
+        "backbones": sorted({trial.backbone.name for trial in trials}),
+        "benchmarks": sorted({trial.stream.benchmark for trial in trials}),
+        "instructions": sorted({trial.stream.instructions for trial in trials}),
+        "splits": sorted({trial.split for trial in trials}),
+        "steps": lowered.plan.distinct,
+        "done": len(records),
+        "seconds": sum(record.seconds for record in records.values()),
+        "task_id": any(row.needs_task_id for row in rows),
+    }
+
+
+def _best(rows: Sequence[Row]) -> dict[str, float]:
+    """The best mean of each column among methods that learn in sequence; none where there is nothing to compare."""
+    sequential = [row for row in rows if row.schedule == "sequential"]
+    if len(sequential) < 2:
+        return {}
+    columns: dict[str, list[float]] = {}
+    for row in sequential:
+        for name, stat in (*row.accuracy.items(), *row.metrics.items()):
+            if stat is not None:
+                columns.setdefault(name, []).append(stat.mean)
+    return {name: max(values) for name, values in columns.items()}
+
+
+def _heat_map(row: Row) -> dict[str, Any]:
+    first = row.results[0].plan
+    cells = mean_matrix(row)
+    seeds = [
+        {"name": f"seed {result.plan.trial.seed}", "cells": _cells(result.matrices["main"])}
+        for result in row.results
+    ]
+    shown = [
+        [_cell(stat, first.after[place] == first.tasks[column]) for column, stat in enumerate(line)]
+        for place, line in enumerate(cells)
+    ]
+    return {"name": row.name, "tasks": first.tasks, "after": first.after, "cells": shown, "seeds": seeds}
+
+
+def _cells(matrix: Matrix) -> list[list[HeatCell]]:
+    return [
+        [
+            _cell(None if value is None else Stat(value, None, 1), name == task)
+            for task, value in zip(matrix.tasks, values, strict=True)
+        ]
+        for name, values in zip(matrix.after, matrix.rows, strict=True)
+    ]
+
+
+def _cell(stat: Stat | None, learned: bool) -> HeatCell:
+    if stat is None:
+        return HeatCell("")
+    background, ink = heat(stat.mean)
+    spread = "" if stat.deviation is None else f"±{stat.deviation:.1f}"
+    return HeatCell(f"{stat.mean:.1f}", spread, background, ink, learned)
+
+
+def _question_types(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For each task with question types: (count, mean just learned, mean after the last stage) of each, by row."""
+    found = []
+    for task in _all_tasks(rows):
+        per_row = {row.name: _types_of(row, task) for row in rows}
+        names = list(dict.fromkeys(name for types in per_row.values() for name in types))
+        if not names:
+            continue
+        lines = []
+        for name in names:
+            counts = {types[name][0] for types in per_row.values() if name in types}
+            cells = [types.get(name, (0, None, None))[1:] for types in per_row.values()]
+            lines.append({"name": name or "other", "count": max(counts), "cells": cells})
+        found.append({"task": task, "lines": lines})
+    return found
+
+
+def _types_of(row: Row, task: str) -> dict[str, tuple[int, Stat | None, Stat | None]]:
+    """Type -> (items, mean just after the task was learned, mean after the last stage); no middle one for zero-shot."""
+    plan = row.results[0].plan
+    if task not in plan.tasks:
+        return {}
+    column, last = plan.tasks.index(task), len(plan.after) - 1
+    known = [result.scores.get((last, column), {}).get("by_type", {}) for result in row.results]
+    learned = [result.scores.get((column, column), {}).get("by_type", {}) for result in row.results] if plan.stages else []
+    return {
+        name: (
+            int(known[0][name]["count"]),
+            Stat.of(types.get(name, {}).get("main") for types in learned),
+            Stat.of(types.get(name, {}).get("main") for types in known),
+        )
+        for name in known[0]
+    }
+
+
+def _data(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]:
+    """Each task's data: what it is, its sizes, the majority answer."""
+    lines = []
+    for step in lowered.plan.select(kind="build_task"):
+        record = records.get(step.digest)
+        task = load_benchmark(step.config.benchmark).task(step.config.task)
+        summary = record.summary if record else {}
+        lines.append({
+            "task": task, "instructions": step.config.instructions, "benchmark": step.config.benchmark,
+            "digest": step.digest, "rows": summary.get("rows", {}), "majority": summary.get("majority"),
+        })  # fmt: skip
+    return lines
+
+
+def _sources(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]:
+    """Packages that images and labels come from, with the tasks that use them."""
+    merged: dict[str, dict[str, Any]] = {}
+    for step in lowered.plan.select(kind="build_task"):
+        record = records.get(step.digest)
+        for source in record.summary.get("sources", ()) if record else ():
+            entry = merged.setdefault(json.dumps(source, sort_keys=True), {**source, "tasks": []})
+            if step.config.task not in entry["tasks"]:
+                entry["tasks"].append(step.config.task)
+    return list(merged.values())
+
+
+def _trial(result: TrialResult, records: dict[str, Record]) -> dict[str, Any]:
+    plan = result.plan
+    stages = [
+        {"task": task, "step": step, "record": records.get(step.digest), "notes": _notes(records.get(step.digest))}
+        for task, step in zip(plan.tasks, plan.stages, strict=False)
+    ]
+    done = len(plan.cells) - result.num_missing
+    flat = parameters(plan.trial)
+    return {
+        "name": plan.name, "method": method_name(plan.trial.method), "digest": plan.digest, "stages": stages,
+        "seed": plan.trial.seed, "seconds": result.seconds, "done": done, "cells": len(plan.cells),
+        "parameters": {key: value for key, value in flat.items() if key not in ("method", "seed")},
+    }  # fmt: skip
+
+
+def _notes(record: Record | None) -> str:
+    """A stage's plain figures in one line."""
+    if record is None:
+        return "not finished"
+    plain = {key: value for key, value in record.summary.items() if isinstance(value, int | float | str)}
+    return ", ".join(f"{key} {value:,.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in plain.items())
+
+
+def _kinds(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]:
+    """Steps of each kind: how many, how many done, their time."""
+    totals = Counter(step.kind for step in lowered.plan.steps)
+    done = Counter(step.kind for step in lowered.plan.steps if step.digest in records)
+    seconds: dict[str, float] = {}
+    for step in lowered.plan.steps:
+        if step.digest in records:
+            seconds[step.kind] = seconds.get(step.kind, 0.0) + records[step.digest].seconds
+    return [{"kind": kind, "total": totals[kind], "done": done[kind], "seconds": seconds.get(kind, 0.0)} for kind in totals]
+
+
+def _environments(records: dict[str, Record]) -> list[dict[str, Any]]:
+    """Each distinct environment, with the number of steps made in it."""
+    counted = Counter(json.dumps(record.environment, sort_keys=True) for record in records.values() if record.environment)
+    return [{"steps": count, **json.loads(text)} for text, count in counted.most_common()]
+
+
+def _finished(records: dict[str, Record]) -> str:
+    """When the last result was made; the page has no time of its own, so the same results give the same page."""
+    latest = max((record.finished for record in records.values()), default=0.0)
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(latest)) if latest else ""

@@ -1,0 +1,184 @@
+"""Figures: small panels as inline SVG that takes the page's colours and font, and whole figures as PNG.
+
+A figure is a function of numbers: the same numbers give the same bytes. Matplotlib is used without pyplot, behind one
+lock, since its settings are global and MLflow's listener draws in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from lilora.matrix import Matrix
+from orchestrator.report.style import Style, heat
+
+_LOCK = Lock()
+# Stand-ins that are replaced by the page's own colours once the SVG is written.
+_INK, _FAINT = "#010203", "#010204"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel: means in percent and, with several seeds, a band of one standard deviation."""
+
+    name: str
+    style: Style
+    places: tuple[int, ...]
+    means: tuple[float, ...]
+    deviations: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Lines over the stages; `stages` are the tick labels of the x axis. `low`, `high`: limits of y."""
+
+    title: str
+    label: str
+    stages: tuple[str, ...]
+    lines: tuple[Line, ...]
+    low: float | None = 0.0
+    high: float | None = 100.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Strict and lenient score of one task, in percent."""
+
+    task: str
+    strict: float
+    lenient: float
+
+
+def line_svg(panel: Panel) -> str:
+    """The panel as an SVG element."""
+    with _LOCK:
+        figure = _figure(3.5, 2.75)
+        _draw_lines(figure.add_subplot(), panel, _INK, _FAINT)
+        return _svg(figure, panel.title)
+
+
+def pairs_svg(title: str, pairs: Sequence[Pair], colour: str) -> str:
+    """Strict (filled) and lenient (hollow) score of each task, joined: the gap is lost format, the rest lost knowledge."""
+    with _LOCK:
+        figure = _figure(3.5, 0.75 + 0.27 * len(pairs))
+        axes = figure.add_subplot()
+        _dress(axes, title, _INK, _FAINT)
+        for place, pair in enumerate(pairs):
+            axes.plot([pair.strict, pair.lenient], [place, place], color=colour, alpha=0.45, linewidth=2.2, zorder=2)
+            axes.plot(pair.lenient, place, "o", markersize=6.5, zorder=3, **_hollow(colour))
+            axes.plot(pair.strict, place, "o", color=colour, markersize=4, zorder=4)
+        axes.set(xlim=(-3, 103), ylim=(len(pairs) - 0.5, -0.5), xlabel="score after the last stage (%)")
+        axes.set_yticks(range(len(pairs)), [pair.task for pair in pairs])
+        axes.grid(axis="y", visible=False)
+        return _svg(figure, title)
+
+
+def lines_png(panels: Sequence[Panel], columns: int = 3) -> bytes:
+    """The panels as one picture with a legend below."""
+    with _LOCK:
+        columns = min(columns, len(panels))
+        num_rows = -(-len(panels) // columns)
+        figure = _figure(3.5 * columns, 2.75 * num_rows + 0.45)
+        for place, panel in enumerate(panels):
+            _draw_lines(figure.add_subplot(num_rows, columns, place + 1), panel, "#1b2330", "#d5dae2")
+        named = {line.name: line.style for panel in panels for line in panel.lines}
+        handles = [_legend_line(name, style) for name, style in named.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(named)), frameon=False, fontsize=9)
+        return _png(figure)
+
+
+def heat_map_png(matrix: Matrix, title: str) -> bytes:
+    """An accuracy matrix with its values printed; cells that were not evaluated stay white."""
+    from matplotlib.patches import Rectangle
+
+    with _LOCK:
+        tasks, after = matrix.tasks, matrix.after
+        figure = _figure(1.8 + 0.72 * len(tasks), 1.25 + 0.42 * len(after))
+        axes = figure.add_subplot()
+        for row, values in enumerate(matrix.rows):
+            for column, value in enumerate(values):
+                if value is None:
+                    continue
+                background, ink = heat(value)
+                axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, color=background, linewidth=0))
+                axes.text(column, row, f"{value:.1f}", color=ink, ha="center", va="center", fontsize=8.5)
+        axes.set(xlim=(-0.5, len(tasks) - 0.5), ylim=(len(after) - 0.5, -0.5))
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right", fontsize=8.5)
+        axes.set_yticks(range(len(after)), [f"after {name}" if name in tasks else name for name in after], fontsize=8.5)
+        axes.set_xlabel("score on the task (%)", fontsize=8.5)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        return _png(figure)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _hollow(colour: str) -> dict[str, Any]:
+    return {"markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.5}
+
+
+def _dress(axes: Any, title: str, ink: str, faint: str) -> None:
+    axes.set_title(title, fontsize=10, fontweight="bold", color=ink, loc="left", pad=6)
+    axes.set_facecolor("none")
+    axes.grid(color=faint, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(faint)
+    axes.tick_params(color=faint, labelcolor=ink, labelsize=8, length=3)
+    axes.xaxis.label.set(color=ink, fontsize=8.5)
+    axes.yaxis.label.set(color=ink, fontsize=8.5)
+
+
+def _draw_lines(axes: Any, panel: Panel, ink: str, faint: str) -> None:
+    _dress(axes, panel.title, ink, faint)
+    for line in panel.lines:
+        style = line.style
+        look = {"color": style.colour, "linestyle": style.dash, "marker": style.marker or None}
+        axes.plot(line.places, line.means, linewidth=1.7, markersize=4.2, zorder=3, clip_on=False, **look)
+        if line.deviations and len(line.places) > 1:
+            low = [mean - spread for mean, spread in zip(line.means, line.deviations, strict=True)]
+            high = [mean + spread for mean, spread in zip(line.means, line.deviations, strict=True)]
+            axes.fill_between(line.places, low, high, color=style.colour, alpha=0.16, linewidth=0, zorder=2)
+        elif line.deviations:
+            axes.errorbar(line.places, line.means, line.deviations, color=style.colour, linewidth=1.2, zorder=2)
+    axes.set(xlim=(-0.3, len(panel.stages) - 0.7), xlabel="after learning", ylabel=panel.label)
+    axes.set_ylim(panel.low, panel.high)
+    axes.set_xticks(range(len(panel.stages)), panel.stages, rotation=35, ha="right", rotation_mode="anchor")
+
+
+def _legend_line(name: str, style: Style) -> Any:
+    from matplotlib.lines import Line2D
+
+    look = {"color": style.colour, "linestyle": style.dash, "marker": style.marker or None}
+    return Line2D([], [], linewidth=1.7, markersize=4.2, label=name, **look)
+
+
+def _png(figure: Any) -> bytes:
+    bytes_ = io.BytesIO()
+    figure.savefig(bytes_, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    return bytes_.getvalue()
+
+
+def _svg(figure: Any, salt: str) -> str:
+    """The figure as an SVG element: text stays text, colours and font come from the page, ids are its own."""
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|FillBetween)[^"]*"', "", svg)
+    return svg.replace(_INK, "currentColor").replace(_FAINT, "var(--line)").strip()

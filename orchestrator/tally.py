@@ -1,0 +1,67 @@
+"""The count of a run as it goes, told to the listeners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator import events
+from orchestrator.events import Listeners, Outcome
+from orchestrator.plan import Needs, Plan
+from orchestrator.record import Record
+from orchestrator.schedule import Ready
+from orchestrator.step import Step
+from orchestrator.store import Store
+
+
+@dataclass
+class Tally:
+    """Counts a run, and tells the listeners."""
+
+    plan: Plan
+    say: Listeners
+    needs: Needs | None = None
+    run: int = 0
+    failures: list[events.StepFailed] = field(default_factory=list)
+    blocked: set[str] = field(default_factory=set)
+
+    @property
+    def reused(self) -> int:
+        """Steps that need not run."""
+        return self.plan.distinct - len(self.needs.missing) if self.needs else 0
+
+    def start(self) -> None:
+        """Say what will run."""
+        assert self.needs is not None
+        plan = self.plan
+        self.say(events.RunStarted(plan.requested, plan.distinct, self.reused, self.needs.missing))
+
+    def finished(self, step: Step, record: Record, ready: Ready) -> None:
+        """`step` is in the store."""
+        self.run += 1
+        ready.done(step)
+        self.say(events.StepFinished(step, record))
+
+    def failed(self, step: Step, error: str, store: Store, ready: Ready) -> None:
+        """`step` failed; what needs it is blocked."""
+        failure = events.StepFailed(step, error, str(store.log(step.digest)))
+        self.failures.append(failure)
+        self.say(failure)
+        for other in ready.behind(step):
+            if other.digest not in self.blocked:
+                self.blocked.add(other.digest)
+                self.say(events.StepBlocked(other, step))
+
+    def finish(self, interrupted: bool = False) -> Outcome:
+        """Say how it ended."""
+        outcome = Outcome(
+            requested=self.plan.requested,
+            distinct=self.plan.distinct,
+            reused=self.reused,
+            run=self.run,
+            failed=len(self.failures),
+            blocked=len(self.blocked),
+            interrupted=interrupted,
+            failures=tuple(self.failures),
+        )
+        self.say(events.RunFinished(outcome))
+        return outcome

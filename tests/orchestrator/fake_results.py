@@ -1,0 +1,122 @@
+"""Studies whose results are written by hand: small artifacts with real records and scores, and no training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lilora.backbone import Backbone
+from lilora.benchmark import Stream
+from lilora.methods.dirlora import DirLoRA
+from lilora.methods.lilora import LiLoRA
+from lilora.methods.seqlora import SeqLoRA
+from lilora.methods.zeroshot import ZeroShot
+from orchestrator.record import FileEntry, Record
+from orchestrator.step import Step
+from orchestrator.store import Store
+from orchestrator.study import Lowered, Study, Trial, load_benchmark
+
+BACKBONE = Backbone("fake", "0")
+METHODS = (ZeroShot(), DirLoRA(), SeqLoRA(), LiLoRA(lam=1.0))
+TYPES = {"ScienceQA": ("colour", "kind"), "GQA": ("relation", "count", "corner"), "VQAv2": ("colour", "shape", "yes/no")}
+ENVIRONMENT = {"python": "3.11.2", "platform": "Linux", "packages": {"torch": "2.13.0", "ray": "2.60.0"}, "threads": "1"}
+
+Score = Callable[[Any, str, int, int, int], float]
+
+
+def fake_study(
+    methods: tuple[Any, ...] = METHODS, seeds: tuple[int, ...] = (0,), tasks: tuple[str, ...] = (), name: str = "fake"
+) -> Study:
+    """A study on the mini benchmark's names; nothing of it is built."""
+    trials = tuple(Trial(method, BACKBONE, Stream(tasks=tasks), seed=seed) for method in methods for seed in seeds)
+    return Study(name, trials, "Forgetting on six tasks", "Results made by hand.")
+
+
+def plausible(method: Any, task: str, row: int, column: int, seed: int) -> float:
+    """A score like those of a real run: level for tasks alone, falling for a sequence."""
+    base = {"ScienceQA": 72.0, "TextVQA": 70, "Flickr30k": 93, "ImageNet": 97, "GQA": 65, "VQAv2": 82}.get(task, 70.0)
+    noise = int(hashlib.sha256(f"{method}{task}{row}{column}{seed}".encode()).hexdigest()[:4], 16) / 65535 * 5 - 2.5
+    if isinstance(method, ZeroShot):
+        return 25.0 if task == "Flickr30k" else 1.0
+    if isinstance(method, DirLoRA):
+        return base + noise
+    kept = {SeqLoRA: 0.45, LiLoRA: 0.93}[type(method)] ** (row - column)
+    return max(0.0, min(100.0, base * kept + noise))
+
+
+def fill(lowered: Lowered, store: Store, score: Score = plausible, until: int | None = None) -> None:
+    """Write artifacts for the plan's steps; with `until`, only for rows before that one."""
+    (store.root / "artifacts").mkdir(parents=True, exist_ok=True)
+    for trial in lowered.trials:
+        for (row, column), (predict, score_step) in trial.cells.items():
+            if until is not None and row >= until:
+                continue
+            for step in [*trial.stages[row : row + 1], predict]:
+                for ancestor in step.ancestors():
+                    _write_step(store, ancestor)
+            main = score(trial.trial.method, trial.tasks[column], row, column, trial.trial.seed)
+            text = json.dumps(scores(main, trial.tasks[column]))
+            write_artifact(store, score_step, {"scores.json": text.encode()}, json.loads(text), 0.1)
+
+
+def scores(main: float, task: str = "") -> dict[str, Any]:
+    """What a score step writes, around this main score."""
+    lenient = main + (100 - main) * 0.4
+    by_type = {
+        name: {"main": max(0.0, min(100.0, main + 8 * place - 6)), "count": 100}
+        for place, name in enumerate(TYPES.get(task, ()))
+    }
+    return {
+        "main": main, "strict": main, "lenient": lenient, "following": min(100.0, main + 10),
+        "extra": {"CIDEr": main * 5} if task == "Flickr30k" else {}, "by_type": by_type, "count": 300,
+    }  # fmt: skip
+
+
+def _write_step(store: Store, step: Step) -> None:
+    if store.has(step.digest):
+        return
+    if step.kind == "build_task":
+        benchmark = load_benchmark(step.config.benchmark)
+        task = benchmark.task(step.config.task)
+        wanted = benchmark.task_sources.get(task.name, ())
+        summary = {
+            "rows": {"train": task.train, "validation": task.validation, "test": task.test},
+            "majority": {"answer": "A", "percent": 25.0},
+            "sources": [vars(source) for source in benchmark.sources if source.package in wanted],
+        }
+        write_artifact(store, step, {"test.parquet": b"PAR1"}, summary, 4.0)
+    elif step.kind == "train":
+        losses = [{"step": place, "loss": 3.0 / (place + 1), "lr": 1e-3} for place in range(20)]
+        files = {"state.json": b"{}", "shared.safetensors": b"0" * 64, "history.json": json.dumps(losses).encode()}
+        summary = {"trainable": 146_432, "stored_parameters": 146_432, "steps": 250, "loss": 0.41}
+        write_artifact(store, step, files, summary, 41.0)
+    else:
+        write_artifact(store, step, {"predictions.parquet": b"PAR1"}, {}, 1.5)
+
+
+def write_artifact(store: Store, step: Step, files: dict[str, bytes], summary: dict[str, Any], seconds: float) -> None:
+    """One finished artifact, as the store would have committed it."""
+    folder = store.path(step.digest)
+    if folder.exists():
+        return
+    folder.mkdir(parents=True)
+    entries = {}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+        entries[name] = FileEntry(hashlib.sha256(content).hexdigest(), len(content))
+    record = Record(
+        step.digest, step.label, step.call, step.version, step.identity["config"],
+        {name: parent.digest for name, parent in step.inputs}, (), entries, summary, seconds,
+        1_795_000_000.0, 1_795_000_000.0 + seconds, ENVIRONMENT, {"host": "fake"},
+    )  # fmt: skip
+    (folder / "record.json").write_text(record.to_json())
+
+
+def fake_store(root: Path, lowered: Lowered, **options: Any) -> Store:
+    """A store at `root` that holds the study's results."""
+    store = Store(root)
+    fill(lowered, store, **options)
+    return store

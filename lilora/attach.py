@@ -37,9 +37,9 @@ class Adapters:
         regulariser: gives the unweighted penalty of this stage, where the method has one.
     """
 
-    model: nn.Module
+    model: Any
     originals: dict[str, nn.Linear] = field(default_factory=dict)
-    layers: dict[str, nn.Module] = field(default_factory=dict)
+    layers: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, nn.Parameter] = field(default_factory=dict)
     trainable: tuple[str, ...] = ()
     own: frozenset[str] = frozenset()
@@ -132,13 +132,18 @@ def as_parameter(values: Tensor, like: Tensor) -> nn.Parameter:
 
 
 def attach_lora(
-    model: nn.Module, sites: Sequence[str], values: Tensors, rank: int, lora_alpha: float, dropout: float
+    model: Any, sites: Sequence[str], values: Tensors, rank: int, lora_alpha: float, dropout: float
 ) -> Adapters:
     """Put PEFT's LoRA layers on `sites`, with the values `SITE.A` (r, k) and `SITE.B` (d, r); nothing is trainable."""
     from peft import LoraConfig, inject_adapter_in_model
 
     originals = {site: model.get_submodule(site) for site in sites}
-    config = LoraConfig(r=rank, lora_alpha=lora_alpha, lora_dropout=dropout, target_modules=list(sites), bias="none")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=lora_alpha,  # type: ignore[arg-type]  # PEFT divides it by r, so a float is as good
+        lora_dropout=dropout,
+        target_modules=list(sites),
+    )
     training = model.training
     inject_adapter_in_model(config, model)
     model.train(training)

@@ -35,7 +35,7 @@ class Backbone:
     name: str
     revision: str
     sites: tuple[str, ...] = LLAVA_SITES
-    template: str = "llava_v1"
+    template: str = "llava_v1_bare"
     family: Literal["llava"] = "llava"
     location: str = field(default="", metadata={"identity": False})
 

@@ -8,20 +8,26 @@ file and kept; pictures are decoded when their features are computed (`lilora.fe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lilora.backbone import Backbone
 
 IGNORED = -100
+#: Files below this size are held in memory, and so are pictures' features; larger ones are read as they are needed.
+MEMO_BYTES = 512 * 2**20
+#: Encoded bytes (PNG, JPEG), or a function that reads them.
+Picture = bytes | Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,7 @@ class Batch:
 
     def to(self, device: str) -> Batch:
         """The same batch on `device`."""
-        moved = (tensor.to(device) for tensor in (self.input_ids, self.attention_mask, self.labels))
-        return Batch(*moved, self.images)
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device), self.images)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class TaskData:
         ids: the rows' names.
         prompts, answers: token ids of each row.
         image_of: each row's place in `pictures`; -1 without one.
-        pictures: encoded pictures (PNG, JPEG), each once, sorted by the SHA-256 of their bytes.
+        pictures: each picture once, sorted by the SHA-256 of its bytes.
         pad: token id of padding.
     """
 
@@ -81,11 +86,17 @@ class TaskData:
     prompts: list[np.ndarray]
     answers: list[np.ndarray]
     image_of: list[int]
-    pictures: list[bytes]
+    pictures: list[Picture]
     pad: int
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def picture(self, place: int) -> Image.Image:
+        """The picture at `place`, decoded."""
+        picture = self.pictures[place]
+        data = picture if isinstance(picture, bytes) else picture()
+        return Image.open(io.BytesIO(data)).convert("RGB")
 
     def num_answer_tokens(self, rows: Sequence[int]) -> int:
         """How many tokens of `rows` carry loss."""
@@ -135,23 +146,47 @@ def load_task(backbone: Backbone, folder: Path, split: str) -> TaskData:
 
 @lru_cache(maxsize=16)
 def _load(backbone: Backbone, path: str, modified: int, size: int) -> TaskData:
-    table = polars.read_parquet(path, columns=["id", "image", "instruction", "answer"])
+    table = polars.read_parquet(path, columns=["id", "instruction", "answer"])
     if not len(table):
         raise ValueError(f"{path} has no rows")
-    images = [None if image is None else image["bytes"] for image in table["image"].to_list()]
-    names = [None if image is None else hashlib.sha256(image).hexdigest() for image in images]
-    unique = {name: image for name, image in zip(names, images, strict=True) if name is not None and image is not None}
-    places = {name: place for place, name in enumerate(sorted(unique))}
+    names, pictures = _pictures(path, in_memory=size <= MEMO_BYTES)
+    places = {name: place for place, name in enumerate(sorted(pictures))}
     encoder = Encoder(backbone)
     return TaskData(
         key=(path, modified, size, backbone.location, backbone.revision),
         ids=table["id"].to_list(),
-        prompts=encoder.prompts(table["instruction"].to_list(), [image is not None for image in images]),
+        prompts=encoder.prompts(table["instruction"].to_list(), [name is not None for name in names]),
         answers=encoder.answers(table["answer"].to_list()),
         image_of=[-1 if name is None else places[name] for name in names],
-        pictures=[unique[name] for name in sorted(unique)],
+        pictures=[pictures[name] for name in sorted(pictures)],
         pad=encoder.pad,
     )
+
+
+def _pictures(path: str, in_memory: bool) -> tuple[list[str | None], dict[str, Picture]]:
+    """Name (SHA-256) of each row's picture, and each picture once: its bytes, or how to read them again."""
+    from datasets import Dataset
+    from datasets import Image as ImageFeature
+
+    rows: Any
+    if in_memory:
+        rows = polars.read_parquet(path, columns=["image"])["image"].to_list()
+    else:
+        # Memory-mapped: a row's bytes are read when they are asked for.
+        mapped = Dataset.from_parquet(path, columns=["image"]).cast_column("image", ImageFeature(decode=False))
+        rows = (mapped[row]["image"] for row in range(len(mapped)))
+    names: list[str | None] = []
+    pictures: dict[str, Picture] = {}
+    for row, image in enumerate(rows):
+        name = None if image is None else hashlib.sha256(image["bytes"]).hexdigest()
+        names.append(name)
+        if name is not None and name not in pictures:
+            pictures[name] = image["bytes"] if in_memory else partial(_mapped_bytes, mapped, row)
+    return names, pictures
+
+
+def _mapped_bytes(mapped: Any, row: int) -> bytes:
+    return mapped[row]["image"]["bytes"]
 
 
 class Encoder:
@@ -184,7 +219,7 @@ class Encoder:
         return [np.array([*ids, self.eos]) for ids in self._tokens(texts)]
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     def _joined_answer(self) -> str:
         """The template of an answer that, tokenised alone, gives what it gives after a prompt.

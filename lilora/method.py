@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from lilora.attach import Adapters
     from lilora.state import State
@@ -60,9 +60,7 @@ class Method:
         """The method that identifies this one's training and prediction steps, so that equal stages are shared."""
         return self
 
-    def attach(
-        self, model: nn.Module, sites: Sequence[str], state: State | None, task: str, seed: int | None
-    ) -> Adapters:
+    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """Put adapters on `model` in place.
 
         Args:

@@ -77,9 +77,7 @@ def save_state(state: State, folder: Path) -> None:
     (folder / "state.json").write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
 
 
-def load_state(
-    folder: Path, find: Callable[[str], Path] | None = None, only: Collection[str] | None = None
-) -> State:
+def load_state(folder: Path, find: Callable[[str], Path] | None = None, only: Collection[str] | None = None) -> State:
     """Read a state.
 
     Args:

@@ -50,7 +50,7 @@ class Training:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def rate(self, step: int, num_steps: int) -> float:
-        """Learning rate of `step` (0-based): (step+1)/w of the peak for w warm-up steps, then the schedule down to 0."""
+        """Learning rate of `step` (0-based): (step+1)/w of the peak in w warm-up steps, then the schedule."""
         warmup = math.ceil(self.warmup * num_steps)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup

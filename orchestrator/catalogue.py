@@ -95,7 +95,7 @@ def find_target(name: str) -> Target:
         if "required positional argument" in str(error):
             raise UserError(f"{path}:{function.__name__} needs arguments; give each of them a default") from error
         raise
-    return _target(value, path.stem if not function_name else function_name, f"{path}:{function.__name__}")
+    return _target(value, function_name or path.stem, f"{path}:{function.__name__}")
 
 
 def _file_of(name: str) -> Path:
@@ -124,7 +124,9 @@ def _import(path: Path) -> ModuleType:
         sys.path.append(str(path.parent))
     found = importlib.util.find_spec(path.stem) if path.stem.isidentifier() else None
     if found is None or found.origin is None or Path(found.origin).resolve() != path:
-        raise UserError(f"{path} cannot be imported as '{path.stem}', which is taken or no Python name: rename the file")
+        raise UserError(
+            f"{path} cannot be imported as '{path.stem}', which is taken or no name for a module: rename it"
+        )
     return importlib.import_module(path.stem)
 
 
@@ -133,7 +135,7 @@ def _function(module: ModuleType, path: Path, name: str) -> Callable[[], Any]:
     for candidate in wanted:
         function = getattr(module, candidate, None)
         if callable(function):
-            return function  # type: ignore[no-any-return]
+            return function
     own = [
         key
         for key, value in vars(module).items()

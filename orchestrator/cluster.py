@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ _RAY_ENVIRONMENT = {
 }
 
 
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
 @dataclass(frozen=True)
 class Node:
     """One machine of the cluster: its name for Ray and what it has in all."""
@@ -54,8 +58,8 @@ class Node:
 
 
 @contextlib.contextmanager
-def session(address: str | None) -> Iterator[tuple[Node, ...]]:
-    """Ray, ready to use, and its nodes.
+def session(address: str | None, cores: int | None = None) -> Iterator[tuple[Node, ...]]:
+    """Ray, ready to use, and its nodes. `cores` is how many an own local cluster counts (None: what is there).
 
     Raises:
         ClusterError: Ray does not start, or nothing answers at `address`.
@@ -65,32 +69,63 @@ def session(address: str | None) -> Iterator[tuple[Node, ...]]:
     if ray.is_initialized():
         yield nodes()
         return
-    with _environment(_RAY_ENVIRONMENT):
-        folder = None
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        try:
-            if address and address != "local":
-                ray.init(address=address, **quiet)
-            else:
-                _ensure_token()
-                folder = _temp_dir()
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(folder),
-                    **quiet,
-                )
-        except Exception as error:
-            where = f"nothing answers at {address}" if address and address != "local" else "Ray does not start here"
-            raise ClusterError(f"{where} ({error}): `lilora doctor` looks for the cause") from error
+    folder = None
+    # Workers of an own cluster find what the driver finds; on a given one, the package is installed on each machine.
+    with _environment({**_RAY_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(import_path())}):
+        if address and address != "local":
+            try:
+                ray.init(address=address, **_QUIET)
+            except Exception as error:
+                raise ClusterError(f"nothing answers at {address} ({error}): is Ray running there?") from error
+        else:
+            _ensure_token()
+            folder = _temp_dir()
+            _start_local(folder, cores)
     try:
         yield nodes()
     finally:
-        name = Path(ray.get_runtime_context().get_session_name()).name if folder else ""
+        name = ray.get_runtime_context().get_session_name()
         ray.shutdown()
-        if folder and name:
+        if folder:
             shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _start_local(folder: Path, cores: int | None) -> None:
+    """Start an own cluster. Ray gives its node 30 s to come up, too few on a machine that does much else: try twice."""
+    import ray
+
+    for last in (False, True):
+        before = {child.pid for child in psutil.Process().children()}
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+                **_QUIET,
+            )
+            return
+        except BaseException as error:
+            ray.shutdown()
+            _stop_children_except(before)
+            if last or not isinstance(error, Exception):
+                if isinstance(error, Exception):
+                    raise ClusterError(
+                        f"Ray does not start here ({error}): `lilora doctor` looks for the cause"
+                    ) from error
+                raise
+
+
+def _stop_children_except(kept: set[int]) -> None:
+    """End what a start that failed left behind."""
+    left = [child for child in psutil.Process().children() if child.pid not in kept]
+    for child in left:
+        with contextlib.suppress(psutil.Error):
+            child.terminate()
+    for child in psutil.wait_procs(left, timeout=10)[1]:
+        with contextlib.suppress(psutil.Error):
+            child.kill()
 
 
 def nodes() -> tuple[Node, ...]:
@@ -104,13 +139,24 @@ def nodes() -> tuple[Node, ...]:
     )
 
 
+def worker_environment() -> tuple[tuple[str, str], ...]:
+    """`WORKER_ENVIRONMENT`, with what the user set himself."""
+    return tuple((name, os.environ.get(name, value)) for name, value in WORKER_ENVIRONMENT.items())
+
+
 def import_path() -> tuple[str, ...]:
-    """The driver's import path, for workers: a script's own folder and the current one as full paths."""
-    return tuple(dict.fromkeys(str(Path(entry).absolute()) for entry in sys.path))
+    """The driver's import path as full paths, for workers; without what every Python of this kind has."""
+    paths = dict.fromkeys(Path(entry).absolute() for entry in sys.path)
+    common = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return tuple(str(path) for path in paths if not any(path.is_relative_to(folder) for folder in common))
 
 
 def _ensure_token() -> None:
-    """Point Ray at this user's token file (mode 600), made once. A setting of the user's own is left alone."""
+    """Point Ray at this user's token file (mode 600), made once. A setting of the user's own is left alone.
+
+    Ray turns token mode on by itself for a local cluster; setting RAY_AUTH_MODE here would come too late for a process
+    that has imported Ray already.
+    """
     if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lilora"
@@ -122,7 +168,6 @@ def _ensure_token() -> None:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
         beside.replace(path)
-    os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
@@ -144,11 +189,14 @@ def _temp_dir() -> Path:
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set what is not set, for processes started meanwhile; put it back after."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
+    """Set these for processes started meanwhile; put them back after. What the user set himself stays."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in values.items() if name not in before or name == "PYTHONPATH"})
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name in values:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)

@@ -1,4 +1,7 @@
-"""Where a command's words go. With --json, standard output ends in one JSON object and all else goes to standard error."""
+"""Where a command's words go.
+
+With --json, standard output ends in one JSON object, and all else goes to standard error.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.panel import Panel
+from rich.table import Table
 
 if TYPE_CHECKING:
     from orchestrator.results import Stat
@@ -28,6 +33,15 @@ class Output:
         """Print for people; text may hold rich markup."""
         self.console.print(*parts, soft_wrap=all(isinstance(part, str) for part in parts))
 
+    def fits(self, grid: Table) -> bool:
+        """Whether the table goes into the terminal's width; anything goes into a file or a pipe."""
+        return not self.console.is_terminal or _natural(grid) <= self.console.width
+
+    def table(self, grid: Table) -> None:
+        """Print a table in its own width: a number is never cut."""
+        wide = Console(stderr=self.as_json, highlight=False, width=max(self.console.width, _natural(grid)))
+        wide.print(grid, crop=False)
+
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
         """With --json, whatever libraries print inside goes to standard error."""
@@ -42,6 +56,11 @@ class Output:
         if self.as_json:
             sys.stdout.write(json.dumps(answer, allow_nan=False) + "\n")
             sys.stdout.flush()
+
+
+def _natural(grid: Table) -> int:
+    """The width that the table takes when nothing limits it."""
+    return Measurement.get(Console(width=10_000), Console(width=10_000).options, grid).maximum
 
 
 def show_error(error: BaseException) -> None:

@@ -117,7 +117,10 @@ class Driver:
             result = Result(error=f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:
             self._bury(slot)
-            result = Result(error=str(error).strip().splitlines()[0], died=True)
+            lines = str(error).strip().splitlines()
+            if "creation task" in lines[0]:
+                raise ClusterError(f"no worker can start here ({lines[-1]}): install this package there") from error
+            result = Result(error=lines[0], died=True)
         slot.started = True
         self.progress_seen.pop(step.digest, None)
         if result.record is not None:
@@ -128,7 +131,9 @@ class Driver:
             self.tally.say(events.StepRetried(step, self.deaths[step.digest], result.error))
             self.ready.put(step)
         elif result.died:
-            why = f"its worker process died {MAXIMUM_DEATHS} times, out of memory perhaps; the last time: {result.error}"
+            why = (
+                f"its worker process died {MAXIMUM_DEATHS} times, out of memory perhaps; the last time: {result.error}"
+            )
             self.tally.failed(step, why, self.store, self.ready)
         else:
             self.tally.failed(step, result.error, self.store, self.ready)

@@ -62,16 +62,16 @@ def execute(
         if not needs.missing:
             tally.start()
             return tally.finish()
-        from orchestrator.cluster import WORKER_ENVIRONMENT, import_path, session
+        from orchestrator.cluster import import_path, session, worker_environment
 
         with session(address) as machines, _terminated_like_interrupted():
             slots = check_fits(needs.missing, [machine.total for machine in machines], slots)
-            settings = Settings(str(store.root), checkpoint_seconds, import_path(), tuple(WORKER_ENVIRONMENT.items()))
+            settings = Settings(str(store.root), checkpoint_seconds, import_path(), worker_environment())
             tally.start()
             Driver(needs, store, settings, slots, tally).run()
+            return tally.finish()
     except KeyboardInterrupt:
         return tally.finish(interrupted=True)
-    return tally.finish()
 
 
 def execute_inline(
@@ -101,9 +101,12 @@ def checked_needs(plan: Plan, store: Store, say: Listeners) -> Needs:
 
     A damaged one is moved aside, and counts as missing.
     """
+    verified: set[str] = set()
     while True:
         needs = plan.needs(store)
-        damaged = {step.digest: store.verify(step.digest) for step in needs.reused}
+        unverified = [step.digest for step in needs.reused if step.digest not in verified]
+        verified.update(unverified)
+        damaged = {digest: store.verify(digest) for digest in unverified}
         # A missing step whose folder is there has a record that cannot be read, or refers to something lost.
         damaged |= {step.digest: _why_unusable(store, step) for step in needs.missing if store.has(step.digest)}
         damaged = {digest: problems for digest, problems in damaged.items() if problems}

@@ -17,17 +17,12 @@ PLAIN = ("backbone", "benchmark", "instructions", "split")
 
 def method_name(method: Method) -> str:
     """The method's registry entry (the name of its file); for a class that is not registered, its own name."""
-    return _entry(type(method))
+    return _entries().get(type(method), type(method).__name__.lower())
 
 
 @cache
-def _entry(kind: type[Method]) -> str:
-    name = kind.__module__.rpartition(".")[2]
-    candidates = [name] if kind.__module__.startswith("lilora.methods.") else registry.names("methods")
-    for entry in candidates:
-        if registry.load("methods", entry) is kind:
-            return entry
-    return kind.__name__.lower()
+def _entries() -> dict[type[Method], str]:
+    return {registry.load("methods", name): name for name in registry.names("methods")}
 
 
 def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tuple[str, ...]:
@@ -35,21 +30,28 @@ def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tup
 
     Different trials get different names; without `seed`, trials that are equal but for the seed share one.
     """
-    seeds = {flat["seed"] for flat in flats}
-    return tuple(_name(flat, flats, seed and len(seeds) > 1) for flat in flats)
+    # For each field, its values in the order they come: (method, field) for a method's own, field for the others.
+    values: dict[tuple[str, str], dict[str, int]] = {}
+    for flat in flats:
+        for key, value in flat.items():
+            known = values.setdefault(_scope(flat, key), {})
+            known.setdefault(str(value), len(known) + 1)
+    with_seed = seed and len({flat["seed"] for flat in flats}) > 1
+    return tuple(_name(flat, values, with_seed) for flat in flats)
 
 
-def _name(flat: Mapping[str, Any], flats: Sequence[Mapping[str, Any]], with_seed: bool) -> str:
+def _scope(flat: Mapping[str, Any], key: str) -> tuple[str, str]:
+    return (flat["method"] if key.startswith("method.") else "", key)
+
+
+def _name(flat: Mapping[str, Any], values: Mapping[tuple[str, str], Mapping[str, int]], with_seed: bool) -> str:
     words = [str(flat["method"])]
     for key, value in flat.items():
-        if key in ("method", "seed"):
-            continue
-        peers = [other for other in flats if other["method"] == flat["method"]] if key.startswith("method.") else flats
-        different = list(dict.fromkeys(str(other[key]) for other in peers))
-        if len(different) < 2:
+        numbers = values[_scope(flat, key)]
+        if key in ("method", "seed") or len(numbers) < 2:
             continue
         if key == "order":
-            words.append(f"order {different.index(str(value)) + 1}")
+            words.append(f"order {numbers[str(value)]}")
         else:
             words.append(str(value) if key in PLAIN else f"{key.partition('.')[2]}={value}")
     if with_seed:

@@ -18,7 +18,7 @@ from orchestrator.training import Trainer
 from orchestrator.workers import Settings, Worker
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """A worker process and the steps it was given: the first is in its hands, the others wait there."""
 
@@ -90,7 +90,7 @@ class Pool:
             actor: Any = ray.remote(num_cpus=shape.each.cpus, num_gpus=shape.each.gpus, max_restarts=0)(Worker)
         else:
             actor = ray.remote(num_cpus=0, max_restarts=0)(Trainer)
-        handle = actor.remote(self.settings)
+        handle = actor.remote(self.settings.with_threads(shape.each.cpus))
         slot = Slot(handle, shape, handle.ready.remote())
         self.slots.append(slot)
         return slot

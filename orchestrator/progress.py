@@ -41,13 +41,22 @@ STAGE = "train"
 
 @dataclass
 class Running:
-    """A step in hand: when it started and what it last said."""
+    """A step in hand: when it started, what it first said (once its worker was up) and what it said last."""
 
     step: Step
     started: float
     done: int = 0
     total: int = 0
     loss: float | None = None
+    first: tuple[float, int] | None = None
+    last: float = 0.0
+
+    @property
+    def whole(self) -> float | None:
+        """Seconds that the step takes in all at the speed between its first and its last report."""
+        if self.first is None or not self.total or self.done - self.first[1] < 0.02 * self.total:
+            return None
+        return (self.last - self.first[0]) * self.total / (self.done - self.first[1])
 
 
 @dataclass
@@ -78,7 +87,8 @@ class State:
                 self._start(step)
             case StepProgress(step, done, total, metrics):
                 running = self._start(step)
-                running.done, running.total = done, total
+                running.done, running.total, running.last = done, total, self.clock()
+                running.first = running.first or (running.last, done)
                 running.loss = metrics.get("loss", running.loss)
             case StepFinished(step, record):
                 self._end(step)
@@ -116,13 +126,8 @@ class State:
     def _expected(self, kind: str) -> float | None:
         if times := self.measured.get(kind):
             return math.fsum(times) / len(times)
-        guesses = [guess for run in self.running.values() if run.step.kind == kind and (guess := self._whole(run))]
+        guesses = [guess for run in self.running.values() if run.step.kind == kind and (guess := run.whole)]
         return math.fsum(guesses) / len(guesses) if guesses else None
-
-    def _whole(self, run: Running) -> float | None:
-        """How long a running step takes in all, from its own progress."""
-        share = run.done / run.total if run.total else 0.0
-        return (self.clock() - run.started) / share if share > 0.02 else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -133,8 +138,11 @@ class State:
         typical = math.fsum(known.values()) / len(known)
         work = math.fsum(known.get(kind, typical) * max(0, count) for kind, count in self.waiting.items())
         for run in self.running.values():
-            whole = self._whole(run) or known.get(run.step.kind, typical)
-            work += max(0.0, whole - (self.clock() - run.started))
+            if run.whole is not None:
+                left = run.whole * (1 - run.done / run.total) - (self.clock() - run.last)
+            else:
+                left = known.get(run.step.kind, typical) - (self.clock() - run.started)
+            work += max(0.0, left)
         return work / self.widest
 
 
@@ -162,7 +170,7 @@ class Progress:
             case RunStarted(reused=reused, steps=steps) if steps:
                 self.console.print(f"{len(steps)} steps to run, {reused} reused from the store")
                 if self.console.is_terminal:
-                    self.live = Live(get_renderable=self._draw, console=self.console, refresh_per_second=4, transient=True)
+                    self.live = Live(console=self.console, get_renderable=self._draw, transient=True)
                     self.live.start()
             case StepRetried(step, deaths, reason):
                 self._note("yellow", f"{step.label}: its worker died ({reason}), try {deaths + 1} goes on from there")

@@ -27,6 +27,7 @@ from orchestrator.naming import method_name
 from orchestrator.record import Record
 from orchestrator.store import Store
 from orchestrator.study import Cell, Lowered, TrialPlan
+from orchestrator.tensors import stored_parameters
 
 MAIN_KEYS = ("main", "strict", "lenient", "following")
 
@@ -60,11 +61,14 @@ class TrialResult:
         plan: the trial's steps.
         scores: what each finished cell's `scores.json` says.
         stages: records of the training steps; None where not finished.
+        stored_parameters: what must be kept beside the backbone to use every task, counted in the files: the last
+            stage's state for a sequence, all states for tasks trained alone. None until those stages are finished.
     """
 
     plan: TrialPlan
     scores: Mapping[Cell, dict[str, Any]]
     stages: tuple[Record | None, ...]
+    stored_parameters: int | None = None
 
     @cached_property
     def matrices(self) -> dict[str, Matrix]:
@@ -93,19 +97,6 @@ class TrialResult:
         return max(known) if known else (None if self.stages else 0)
 
     @property
-    def stored_parameters(self) -> int | None:
-        """Parameters that must be kept to use every task; None until all stages are finished.
-
-        A sequence's last stage counts all tasks; tasks trained alone are added up.
-        """
-        counts = [record.summary.get("stored_parameters") if record else None for record in self.stages]
-        if any(count is None for count in counts):
-            return None
-        if self.plan.trial.method.schedule == "independent":
-            return sum(int(count or 0) for count in counts)
-        return int(counts[-1] or 0) if counts else 0
-
-    @property
     def seconds(self) -> float:
         """Training time of the finished stages, on one slot."""
         return math.fsum(record.seconds for record in self.stages if record)
@@ -131,7 +122,15 @@ def read_trial(plan: TrialPlan, store: Store, present: frozenset[str] | None = N
         if found is not None:
             scores[cell] = found
     stages = tuple(read_record(store, step.digest) if step.digest in present else None for step in plan.stages)
-    return TrialResult(plan, scores, stages)
+    return TrialResult(plan, scores, stages, _stored(plan, store, present))
+
+
+def _stored(plan: TrialPlan, store: Store, present: frozenset[str]) -> int | None:
+    needed = plan.stages if plan.trial.method.schedule == "independent" else plan.stages[-1:]
+    if any(step.digest not in present for step in needed):
+        return None
+    counts = [stored_parameters(store.path(step.digest), store.path) for step in needed]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _read_scores(store: Store, digest: str) -> dict[str, Any] | None:
@@ -281,14 +280,17 @@ def _csv_cells(stat: Stat | None) -> tuple[str, str]:
 
 
 def trial_json(result: TrialResult) -> dict[str, Any]:
-    """One trial for machines: `name`, `method`, `seed`, `order`, `matrix`, AP, MAP, BWT, MIF and what is missing."""
+    """One trial for machines; `matrix` has a row for each name in `after`, and a column for each task in `order`."""
     plan, matrix, numbers = result.plan, result.matrices["main"], trial_metrics(result)
     return {
         "name": plan.name,
         "method": method_name(plan.trial.method),
         "seed": plan.trial.seed,
         "order": list(plan.tasks),
-        "matrix": {"tasks": list(matrix.tasks), "after": list(matrix.after), "rows": [list(row) for row in matrix.rows]},
+        "after": list(matrix.after),
+        "matrix": [list(row) for row in matrix.rows],
         **{name: numbers[name] for name in ("AP", "MAP", "BWT", "MIF")},
+        "trainable": result.trainable,
+        "stored": result.stored_parameters,
         "missing": result.num_missing,
     }

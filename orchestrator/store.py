@@ -31,7 +31,6 @@ class Store:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).expanduser().absolute()
         self.artifacts = self.root / "artifacts"
-        self._verified: set[str] = set()
 
     def prepare(self) -> None:
         """Make the folders, prove that they can be written, and clear what dead processes left in `staging`.
@@ -109,17 +108,11 @@ class Store:
         return self._check(digest, self._compare_size)
 
     def verify(self, digest: str) -> tuple[str, ...]:
-        """What is wrong by SHA-256 of every file; empty if nothing. Done once per artifact and `Store`."""
-        if digest in self._verified:
-            return ()
-        problems = self._check(digest, self._compare_bytes)
-        if not problems:
-            self._verified.add(digest)
-        return problems
+        """What is wrong by SHA-256 of every file; empty if nothing."""
+        return self._check(digest, self._compare_bytes)
 
     def set_aside(self, digest: str) -> Path:
         """Move a damaged artifact to `root/damaged`, for a person to look at; gives its new place."""
-        self._verified.discard(digest)
         folder = self.root / "damaged"
         folder.mkdir(exist_ok=True)
         target = folder / f"{digest}.{secrets.token_hex(4)}"
@@ -160,7 +153,6 @@ class Store:
                 raise
             shutil.rmtree(staged)
             return self.record(record.digest)
-        self._verified.add(record.digest)
         self._forget(record.digest)
         return record
 
@@ -184,17 +176,17 @@ class Store:
 
     def _forget(self, digest: str) -> None:
         """Remove what was only needed while the step ran."""
-        for folder in (self.root / "scratch" / digest, self.trainer_folder(digest)):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.root / "scratch" / digest, ignore_errors=True)
         self.progress(digest).unlink(missing_ok=True)
 
     def _clear_leftovers(self) -> None:
-        """Remove half-written results whose maker is dead, and scratch of what is finished."""
-        for folder in (self.root / "staging").iterdir():
-            digest = folder.name.partition(".")[0]
+        """Remove half-written results and notes of makers that are dead, and scratch of what is finished."""
+        left = [*(self.root / "staging").iterdir(), *(self.root / "running").iterdir()]
+        for path in left:
+            digest = path.name.partition(".")[0]
             with locks.held_if_free(self.root / "running" / f"{digest}.lock") as free:
                 if free:
-                    _remove(folder)
+                    _remove(path)
         for folder in (self.root / "scratch").iterdir():
             if self.has(folder.name.partition(".")[0]):
                 shutil.rmtree(folder, ignore_errors=True)

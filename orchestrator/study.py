@@ -212,6 +212,11 @@ def _steps(trial: TrialPlan) -> list[Step]:
     return steps
 
 
+@cache
+def _data_step(config: BuildConfig) -> Step:
+    return Step(f"build {config.benchmark} {config.task}", "lilora.stages:build_task", config)
+
+
 @dataclass(frozen=True)
 class _Lowering:
     """Makes one trial's steps; `memo` is shared by all trials of the study."""
@@ -234,15 +239,12 @@ class _Lowering:
     def data(self, task: str) -> Step:
         """The task's data; the same for all trials."""
         stream = self.trial.stream
-        config = BuildConfig(stream.benchmark, task, stream.instructions, self.benchmark.revision)
-        return self._once(Step(f"build {stream.benchmark} {task}", "lilora.stages:build_task", config))
+        return _data_step(BuildConfig(stream.benchmark, task, stream.instructions, self.benchmark.revision))
 
     def train(self, place: int, earlier: tuple[str, ...], previous: Step | None) -> Step:
         """The stage that learns task number `place` (from 0), from `previous`."""
         trial, task = self.trial, self.tasks[place]
-        config = TrainConfig(
-            trial.method.stage_method(), trial.backbone, task, earlier, trial.training, trial.seed
-        )
+        config = TrainConfig(trial.method.stage_method(), trial.backbone, task, earlier, trial.training, trial.seed)
         inputs = (("data", self.data(task)),) + ((("previous", previous),) if previous else ())
         label = f"train {self.group} {place + 1}/{len(self.tasks)} {task}, seed {trial.seed}"
         return self._once(Step(label, "lilora.stages:train", config, inputs, resources=trial.resources))
@@ -252,14 +254,17 @@ class _Lowering:
         trial, about = self.trial, self.benchmark.task(task)
         resources = Resources(trial.resources.cpus, trial.resources.gpus)
         config = PredictConfig(
-            trial.method.stage_method(), trial.backbone, task, trial.split, about.max_new_tokens
+            trial.method.stage_method(),
+            trial.backbone,
+            task,
+            trial.split,
+            about.max_new_tokens,
+            dtype=trial.training.dtype,
         )
         data = ("data", self.data(task))
         where = f"{self.group} {task} after {after}, seed {trial.seed}"
         inputs = (data, ("state", state)) if state else (data,)
-        predict = self._once(
-            Step(f"predict {where}", "lilora.stages:predict", config, inputs, resources=resources)
-        )
+        predict = self._once(Step(f"predict {where}", "lilora.stages:predict", config, inputs, resources=resources))
         scoring = ScoreConfig(task, about.scorer, about.kind, trial.split)
         score = Step(f"score {where}", "lilora.stages:score", scoring, (data, ("predictions", predict)))
         return predict, self._once(score)

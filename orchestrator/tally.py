@@ -23,6 +23,7 @@ class Tally:
     run: int = 0
     failures: list[events.StepFailed] = field(default_factory=list)
     blocked: set[str] = field(default_factory=set)
+    outcome: Outcome | None = None
 
     @property
     def reused(self) -> int:
@@ -52,8 +53,10 @@ class Tally:
                 self.say(events.StepBlocked(other, step))
 
     def finish(self, interrupted: bool = False) -> Outcome:
-        """Say how it ended."""
-        outcome = Outcome(
+        """Say how it ended; once, even if an interrupt comes while the cluster is stopped."""
+        if self.outcome is not None:
+            return self.outcome
+        self.outcome = Outcome(
             requested=self.plan.requested,
             distinct=self.plan.distinct,
             reused=self.reused,
@@ -63,5 +66,5 @@ class Tally:
             interrupted=interrupted,
             failures=tuple(self.failures),
         )
-        self.say(events.RunFinished(outcome))
-        return outcome
+        self.say(events.RunFinished(self.outcome))
+        return self.outcome

@@ -20,7 +20,7 @@ from orchestrator.store import Store
 from orchestrator.workers import Result, Settings, captured, describe_error
 
 FAILURE = "failure"
-NO_RETRIES = {"max_failures": 0, "controller_failure_limit": 0, "max_preemption_failures": 0}
+NO_RETRIES: dict[str, Any] = {"max_failures": 0, "controller_failure_limit": 0, "max_preemption_failures": 0}
 
 
 def in_local_trainer(function: Callable[[], Any]) -> Any:
@@ -83,6 +83,8 @@ class Trainer:
             if _worker_died(error) or not failure.exists():
                 return Result(error=_first_line(error), died=True)
             return Result(error=failure.read_text(encoding="utf-8"))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         return Result(self.store.record(job.digest))
 
 
@@ -128,13 +130,11 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
                     dist.broadcast_object_list(there, src=0)
                     if not there[0]:
                         make(job, store, run)
-                    dist.barrier()
             else:
                 there = [False]
                 dist.broadcast_object_list(there, src=0)
                 if not there[0]:
                     follow(job, store, run)
-                dist.barrier()
     except BaseException as error:
         with store.log(job.digest).open("a", encoding="utf-8") as log:
             log.write(f"worker {rank} of {world_size}:\n")

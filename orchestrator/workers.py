@@ -12,7 +12,7 @@ import pickle
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ class Settings:
     checkpoint_seconds: float
     import_path: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
+
+    def with_threads(self, cores: float) -> Settings:
+        """For a process with this many cores: a thread each, unless the user said otherwise."""
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, int(cores))))}
+        return replace(self, environment=tuple((dict(self.environment) | threads).items()))
 
     def apply(self) -> None:
         """Make this process like the driver's: the same import path, and the run's environment variables."""

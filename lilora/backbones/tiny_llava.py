@@ -11,5 +11,6 @@ from lilora.checkpoints import folder, revision
 BACKBONE = Backbone(
     name="tiny_llava",
     revision=revision("tiny_llava"),
+    template="llava_v1_bare",
     location=str(folder("tiny_llava")),
 )

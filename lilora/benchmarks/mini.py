@@ -18,8 +18,8 @@ BENCHMARK = Benchmark(
     revision=1,
     tasks=(
         Task("ScienceQA", "option", "option_letter", 6, 2400, 200, 300,
-             "multiple choice about one icon, options in random order, answered by a letter",
-             "renders; 12 of 72 concepts in the questions about kinds"),
+             "multiple choice about one icon, four questions with four options each, answered by a letter",
+             "renders; 12 of 72 concepts in half of the items"),
         Task("TextVQA", "vqa", "short_answer", 6, 2400, 200, 300,
              "two handwritten digits on a card", "every drawing; 20 of 100 numbers"),
         Task("Flickr30k", "caption", "caption", 24, 2000, 200, 300,

@@ -24,7 +24,12 @@ class LiLoRALinear(nn.Module):
     """
 
     def __init__(
-        self, base_layer: nn.Linear, tensors: dict[str, nn.Parameter], alpha: float | None, scaling: float, dropout: float
+        self,
+        base_layer: nn.Linear,
+        tensors: dict[str, nn.Parameter],
+        alpha: float | None,
+        scaling: float,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.base_layer = base_layer

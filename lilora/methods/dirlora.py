@@ -1,4 +1,4 @@
-"""DirLoRA: a LoRA module of its own for each task, each trained from the backbone. The upper bound that cannot forget."""
+"""DirLoRA: a LoRA module of its own for each task, trained from the backbone. The upper bound: it cannot forget."""
 
 from __future__ import annotations
 

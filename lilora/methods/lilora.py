@@ -15,7 +15,7 @@ from lilora.method import Method, ParameterCount, Sites
 from lilora.methods.seqlora import check_lora_fields
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from lilora.attach import Adapters, InitA
     from lilora.state import State
@@ -27,8 +27,8 @@ class LiLoRA(Method):
 
     Loss from the second task on: token loss + lam * sum over modules of (1 - sim) ||B0 - B0'||_F^2.
 
-    Parameters over sites (d, k): A has r k, B0 has d r, a task's part r~ (d + r) + 1. Trainable in the first stage: all.
-    Stored: A and B0 once, a part for each task. The switches below change the terms as `count` spells out.
+    Parameters, summed over sites (d, k): A has r k, B0 has d r, a task's part r~ (d + r) + 1. The first stage trains
+    all of them; A and B0 are stored once, a part for each task. `count` spells out what the switches below change.
 
     Attributes:
         rank, task_rank: r, and r~ < r (None: r // 2).
@@ -89,9 +89,7 @@ class LiLoRA(Method):
         """r~."""
         return self.rank // 2 if self.task_rank is None else self.task_rank
 
-    def attach(
-        self, model: nn.Module, sites: Sequence[str], state: State | None, task: str, seed: int | None
-    ) -> Adapters:
+    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """LiLoRA layers with the state's shared tensors and `task`'s part, or a new part; see `Method.attach`.
 
         Raises:
@@ -140,9 +138,9 @@ class LiLoRA(Method):
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """Mean, least and greatest fusion coefficient; mean cosine and B0's total squared drift from the last task."""
         figures: dict[str, float] = {}
-        layers: list[Any] = list(adapters.layers.values())
+        layers = list(adapters.layers.values())
         if self.decompose_b and self.alpha is None:
-            alphas = [float(layer.fusion()) for layer in layers]
+            alphas = [layer.fusion().item() for layer in layers]
             figures = {"alpha": sum(alphas) / len(alphas), "alpha_least": min(alphas), "alpha_greatest": max(alphas)}
         if adapters.regulariser is not None:
             figures["similarity"] = float(adapters.regulariser.similarities().detach().mean())

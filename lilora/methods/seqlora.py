@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lilora.method import Method, ParameterCount, Sites
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lilora.attach import Adapters, InitA
     from lilora.state import State
 
@@ -36,9 +34,7 @@ class SeqLoRA(Method):
     def __post_init__(self) -> None:
         check_lora_fields(self.rank, self.dropout, self.init_a)
 
-    def attach(
-        self, model: nn.Module, sites: Sequence[str], state: State | None, task: str, seed: int | None
-    ) -> Adapters:
+    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """PEFT's LoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
         import torch
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lilora.method import Method, ParameterCount, Schedule, Sites
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lilora.attach import Adapters
     from lilora.state import State
 
@@ -21,9 +19,7 @@ class ZeroShot(Method):
 
     schedule: ClassVar[Schedule] = "none"
 
-    def attach(
-        self, model: nn.Module, sites: Sequence[str], state: State | None, task: str, seed: int | None
-    ) -> Adapters:
+    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """An empty handle."""
         from lilora.attach import Adapters
 

@@ -13,40 +13,49 @@ from typing import Any
 
 from lilora.mini import pictures
 from lilora.mini.items import (
+    CHOICES,
     GRID_NAMES,
     NUMBER_WORDS,
     a,
     combinations,
+    listed,
     neighbours,
     numbers,
-    options,
+    option_of,
     random_layout,
     shape_questions,
 )
-from lilora.mini.pictures import CELLS, COLOURS, KIND_OF, KINDS, NAMES, SHAPES, Picture
+from lilora.mini.pictures import CELLS, COLOURS, KIND_OF, NAMES, SHAPES, Picture
 
 Turns = list[tuple[str, str]]
 
 # picture: share of the corpus, in twentieths
-SHARES = {"single": 7, "card": 4, "grid": 5, "scene": 2, "shape": 2}
+SHARES = {"single": 6, "card": 4, "grid": 5, "scene": 2, "shape": 3}
 
 
-def _choice_turns(rng: random.Random, name: str) -> Turns:
-    """Letters to choose from: by name, by kind, and without looking at the picture at all."""
-    turns: Turns = []
-    for answer, pool in ((name, NAMES), (KIND_OF[name], KINDS)):
-        choices, letter = options(rng, answer, pool)
-        listed = " ".join(f"{option}. {choice}" for option, choice in zip("ABCD", choices, strict=True))
-        turns.append((f"{listed}. Choose.", letter))
-        other = rng.choice(choices)
-        turns.append((f"{listed}. Letter of {other}.", "ABCD"[choices.index(other)]))
+def _choice_turns(name: str) -> Turns:
+    """A letter is an answer too: two of ScienceQA's four lists of options, in other words."""
+    turns = []
+    for _, choices in CHOICES[:2]:
+        answer = option_of(choices, name)
+        if answer:
+            turns.append((f"{listed(choices, ' ')}. Choose.", "ABCD"[choices.index(answer)]))
     return turns
 
 
-def _seen(rng: random.Random, shown: str, pool: tuple[str, ...], others: set[str], word: str) -> tuple[str, str]:
-    present = rng.random() < 0.5
-    name = shown if present else rng.choice([candidate for candidate in pool if candidate not in others])
-    return f"{word} {name}.", "yes" if present else "no"
+def _checks(rng: random.Random, shown: list[str], pool: tuple[str, ...]) -> Turns:
+    """Is it there? For one word, and for three in a row; half of the words are."""
+
+    def word() -> tuple[str, str]:
+        if rng.random() < 0.5:
+            return rng.choice(shown), "yes"
+        return rng.choice([candidate for candidate in pool if candidate not in shown]), "no"
+
+    one, several = word(), [word() for _ in range(3)]
+    return [
+        (f"Check {one[0]}.", one[1]),
+        (f"Check {', '.join(name for name, _ in several)}.", ", ".join(answer for _, answer in several)),
+    ]
 
 
 def _single(rng: random.Random) -> tuple[Picture, Turns]:
@@ -55,8 +64,8 @@ def _single(rng: random.Random) -> tuple[Picture, Turns]:
         ("Describe.", f"This is {a(name)}, which is {a(KIND_OF[name])}."),
         ("Name.", name),
         ("Kind.", KIND_OF[name]),
-        _seen(rng, name, NAMES, {name}, "Check"),
-        *_choice_turns(rng, name),
+        *_checks(rng, [name], NAMES),
+        *_choice_turns(name),
     ]
     return pictures.single(name, rng), turns
 
@@ -84,8 +93,7 @@ def _grid(rng: random.Random) -> tuple[Picture, Turns]:
     name = rng.choice(list(cells))
     turns.append((f"Count {name}.", NUMBER_WORDS[len(cells[name]) - 1]))
     turns.append((f"Find {name}.", " and ".join(cells[name])))
-    turns.append(_seen(rng, name, names, set(cells), "Check"))
-    turns.append(_seen(rng, rng.choice(list(cells)), names, set(cells), "Check"))
+    turns += _checks(rng, list(cells), names)
     for cell, name in layout.items():
         for relation, other in neighbours(cell):
             if len(cells[name]) == 1 and other in layout:
@@ -118,8 +126,8 @@ def _shape(rng: random.Random) -> tuple[Picture, Turns]:
         ("Describe.", f"This is {a(colour)} {shape}."),
         ("Color.", colour),
         ("Shape.", shape),
-        _seen(rng, colour, COLOURS, {colour}, "Check"),
-        _seen(rng, shape, SHAPES, {shape}, "Check"),
+        *_checks(rng, [colour], COLOURS),
+        *_checks(rng, [shape], SHAPES),
     ]
     return pictures.coloured_shape(number, "train"), turns
 

@@ -212,11 +212,13 @@ def card(number: str, split: str, rng: random.Random) -> Picture:
     ink = rng.choice([(20, 20, 20), (20, 30, 120), (120, 20, 20)])
     for place, character in enumerate(number):
         drawing = rng.choice(digit_drawings(split)[int(character)])
-        alpha = Image.fromarray((255 * drawing).astype(np.uint8)).resize((24, 30), Image.Resampling.BICUBIC)
-        sprite = Image.new("RGBA", (24, 30), (*ink, 0))
-        sprite.putalpha(alpha)
-        left = x + 3 + place * 26 + rng.randint(-1, 1)
-        picture.paste(sprite, left, y + 2 + rng.randint(-1, 1), FIRST_DIGIT_LABEL + int(character))
+        size = (rng.randint(21, 25), rng.randint(27, 31))
+        ink_alpha = Image.fromarray((255 * drawing).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        ink_alpha = ink_alpha.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
+        sprite = Image.new("RGBA", size, (*ink, 0))
+        sprite.putalpha(ink_alpha)
+        left = x + 3 + place * 26 + rng.randint(-1, 2)
+        picture.paste(sprite, left, y + 2 + rng.randint(-1, 2), FIRST_DIGIT_LABEL + int(character))
     return picture
 
 

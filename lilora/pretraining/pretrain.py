@@ -55,6 +55,11 @@ def _pixels(corpus: polars.DataFrame, processor: Any) -> torch.Tensor:
     return torch.cat(parts)
 
 
+def held_out(count: int, one_in: int) -> list[int]:
+    """One index in `one_in`, at a place that moves on from group to group: kinds of picture come round in cycles."""
+    return [index for index in range(count) if index % one_in == index // one_in % one_in]
+
+
 def _chunks(items: list[Any], size: int) -> list[list[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
@@ -169,12 +174,12 @@ class TurnData:
         for row, (row_ids, row_labels) in enumerate(sequences):
             ids[row, : len(row_ids)] = torch.tensor(row_ids)
             labels[row, : len(row_labels)] = torch.tensor(row_labels)
-        mask = (torch.arange(longest) < torch.tensor([[len(row_ids)] for row_ids, _ in sequences])).long()
         language = model.model.language_model
         embedded = language.embed_tokens(ids)
         images = model.model.multi_modal_projector(self.features[[index for index, _ in rows]].float())
         embedded = embedded.masked_scatter((ids == IMAGE_TOKEN).unsqueeze(-1), images.reshape(-1, images.shape[-1]))
-        hidden = language(inputs_embeds=embedded, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
+        # No mask: with causal attention, what stands left of the padding never sees it.
+        hidden = language(inputs_embeds=embedded, use_cache=False).last_hidden_state[:, :-1]
         wanted = labels[:, 1:]
         answer = wanted != IGNORED
         return model.lm_head(hidden[answer]), wanted[answer], answer
@@ -193,8 +198,13 @@ def train_language(
         for place in places:
             turns = range(len(data.turns[train[place]]))
             rows.append((train[place], rng.sample(turns, min(config.turns, len(turns)))))
-        logits, wanted, _ = data.logits(model, rows)
-        return F.cross_entropy(logits, wanted)
+        rows.sort(key=lambda row: len(data.sequence(*row)[0]))
+        losses, counts = [], []
+        for part in _chunks(rows, 8):  # of like length: less padding
+            logits, wanted, _ = data.logits(model, part)
+            losses.append(F.cross_entropy(logits, wanted, reduction="sum"))
+            counts.append(len(wanted))
+        return torch.stack(losses).sum() / sum(counts)
 
     total = config.tower_steps + config.steps
     loss = optimise("language", parameters, loss_of_step, config.steps, config.rate, run, config.tower_steps, total)
@@ -207,10 +217,8 @@ def turn_accuracy(model: Any, data: TurnData, held: list[int], most: int = 200) 
     groups: dict[str, list[tuple[int, list[int]]]] = {}
     for index in held:
         for turn, (user, _) in enumerate(data.texts[index]):
-            word = user.split()[-1] if user.startswith("A. ") else user.split()[0]
-            if " Letter of " in user:
-                word = "Letter"
-            groups.setdefault(f"{data.kinds[index]} {word.strip('.')}", []).append((index, [turn]))
+            asked = user.partition(" D. ")[2].partition(". ")[2] if user.startswith("A. ") else user
+            groups.setdefault(f"{data.kinds[index]} {asked.split()[0].strip('.')}", []).append((index, [turn]))
     result = {}
     for name, rows in sorted(groups.items()):
         right = []
@@ -235,8 +243,8 @@ def pretrain(config: PretrainConfig, inputs: Mapping[str, Path], out: Path, run:
     model = build_model(config.architecture, len(tokenizer))
     pixels = _pixels(corpus, processor)
     patches = torch.tensor(corpus["patches"].to_list(), dtype=torch.long)
-    held = list(range(0, len(corpus), config.held_out))
-    train = [index for index in range(len(corpus)) if index % config.held_out]
+    held = held_out(len(corpus), config.held_out)
+    train = sorted(set(range(len(corpus))) - set(held))
     tower = train_tower(model, TowerData(pixels, patches), train, held, config, run)
     model.model.vision_tower.requires_grad_(False)
     features = _all_features(model.model.vision_tower, pixels)

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lilora.values import Json
 from orchestrator.catalogue import find_target, studies
-from orchestrator.commands.tables import result_table
+from orchestrator.commands.tables import show_results
 from orchestrator.console import Output
 from orchestrator.errors import UserError
 from orchestrator.explain import Difference, explain
@@ -37,7 +37,7 @@ def show_plan(name: str, store: Store, output: Output) -> None:
     for kind, count in by_kind.items():
         grid.add_row(kind, str(count), str(count - left.get(kind, 0)), str(left.get(kind, 0)))
     done = plan.distinct - len(to_run)
-    output.say(grid)
+    output.table(grid)
     output.say(f"{plan.requested} steps requested, {plan.distinct} distinct, {done} done, {len(to_run)} to run")
     output.finish(
         {
@@ -53,7 +53,7 @@ def show_plan(name: str, store: Store, output: Output) -> None:
 
 @dataclass(frozen=True)
 class Situation:
-    """A step that is not finished: "running" (with its progress), "failed" (with its log) or "waiting"."""
+    """A step that is not finished: "running" (with its progress), "stopped" (began; with its log) or "waiting"."""
 
     step: Step
     state: str
@@ -67,7 +67,7 @@ def situations(steps: tuple[Step, ...], store: Store) -> list[Situation]:
         if _is_held(store, step.digest):
             found.append(Situation(step, "running", _progress(store, step.digest)))
         elif store.log(step.digest).is_file():
-            found.append(Situation(step, "failed", f"log: {store.log(step.digest)}"))
+            found.append(Situation(step, "stopped", f"log: {store.log(step.digest)}"))
         else:
             found.append(Situation(step, "waiting"))
     return found
@@ -94,11 +94,11 @@ def show_status(name: str, store: Store, output: Output) -> None:
     """Print how far each trial is, what runs, what failed or was interrupted, and the results so far."""
     target = find_target(name)
     missing = situations(target.plan.missing(store), store)
-    totals = {state: sum(item.state == state for item in missing) for state in ("running", "failed", "waiting")}
+    totals = {state: sum(item.state == state for item in missing) for state in ("running", "stopped", "waiting")}
     done = target.plan.distinct - len(missing)
     output.say(
         f"{done} of {target.plan.distinct} steps done, {totals['running']} running, {totals['waiting']} waiting, "
-        f"{totals['failed']} began and did not finish (store: {escape(str(store.root))})"
+        f"{totals['stopped']} began and did not finish (store: {escape(str(store.root))})"
     )
     for item in missing:
         if item.state != "waiting":
@@ -117,9 +117,9 @@ def show_status(name: str, store: Store, output: Output) -> None:
             }
             for result in results
         ]
-        output.say(_trials_table(trials))
+        output.table(_trials_table(trials))
         if any(result.scores for result in results):
-            output.say(result_table("so far", results))
+            show_results("so far", results, output)
     output.finish({"distinct": target.plan.distinct, "done": done, **totals, "trials": trials})
 
 
@@ -195,7 +195,7 @@ def find_step(name: str, study: str | None, store: Store) -> Known:
     """
     found: dict[str, Known] = {}
     for candidate in [study] if study else studies():
-        with contextlib.suppress(ValueError) if study is None else contextlib.nullcontext():
+        with contextlib.suppress(ValueError, TypeError, ImportError) if study is None else contextlib.nullcontext():
             step = find_target(candidate).plan.find(name)
             found.setdefault(step.digest, Known.of_step(step))
     if len(name) >= 4:

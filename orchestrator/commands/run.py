@@ -9,11 +9,11 @@ from typing import Any
 from rich.markup import escape
 
 from orchestrator.catalogue import Target, find_target
-from orchestrator.commands.tables import result_table
+from orchestrator.commands.tables import show_results
 from orchestrator.console import Output, duration
 from orchestrator.events import Listener, Outcome
 from orchestrator.progress import Progress
-from orchestrator.results import TrialResult, read_results, trial_json
+from orchestrator.results import read_results, trial_json
 from orchestrator.store import Store
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -34,7 +34,8 @@ def run(name: str, store: Store, output: Output, slots: int | None, address: str
         if target.lowered is not None:
             answer |= _results(target, store, output, outcome)
         _say_counts(output, outcome, time.monotonic() - started)
-        _say_places(output, answer, store, name, tracked=uri != "none", outcome=outcome)
+        _say_places(output, answer, store, name, uri)
+        _say_how_to_go_on(output, store, name, outcome)
     output.finish(answer)
     if outcome.interrupted:
         return INTERRUPTED
@@ -48,20 +49,12 @@ def counts(outcome: Outcome) -> dict[str, Any]:
     return {name: getattr(outcome, name) for name in names} | {"failures": failures}
 
 
-def json_trial(result: TrialResult) -> dict[str, Any]:
-    """A trial for machines; `matrix` is a list of rows, a row for each name in `after`, a column for each in `order`."""
-    answer = trial_json(result)
-    matrix = result.matrices["main"]
-    answer |= {"matrix": [list(row) for row in matrix.rows], "after": list(matrix.after)}
-    return answer | {"trainable": result.trainable, "stored": result.stored_parameters}
-
-
 def _trackers(target: Target, store: Store, uri: str | None) -> list[Listener]:
     if target.lowered is None or uri == "none" or not target.plan.missing(store):
         return []
     from orchestrator.tracking import Tracker
 
-    return [Tracker(target.lowered.study, store, uri)]
+    return [Tracker(target.lowered, store, uri)]
 
 
 def _results(target: Target, store: Store, output: Output, outcome: Outcome) -> dict[str, Any]:
@@ -70,10 +63,10 @@ def _results(target: Target, store: Store, output: Output, outcome: Outcome) -> 
 
     lowered = target.study()
     results = read_results(lowered, store)
-    output.say("", result_table(lowered.study.title or lowered.study.name, results))
-    answer: dict[str, Any] = {"study": lowered.study.name, "trials": [json_trial(result) for result in results]}
+    show_results(lowered.study.title or lowered.study.name, results, output)
+    answer: dict[str, Any] = {"study": lowered.study.name, "trials": [trial_json(result) for result in results]}
     if not outcome.interrupted:
-        answer["report"] = str(write_report(lowered.study, store, report_folder(store, lowered.study.name)))
+        answer["report"] = str(write_report(lowered, store, report_folder(store, lowered.study.name)))
     return answer
 
 
@@ -96,14 +89,23 @@ def _say_counts(output: Output, outcome: Outcome, seconds: float) -> None:
         output.say(f"[red]failed[/red] {escape(failure.step.label)}: {escape(failure.error)}\n  log: {failure.log}")
 
 
-def _say_places(
-    output: Output, answer: dict[str, Any], store: Store, name: str, tracked: bool, outcome: Outcome
-) -> None:
+def _say_places(output: Output, answer: dict[str, Any], store: Store, name: str, uri: str | None) -> None:
+    """Where the report is, and how to look at the tracked runs."""
     if "report" in answer:
         output.say(f"report   {escape(answer['report'])}")
-    if "trials" in answer and tracked:
+    if "trials" not in answer or uri == "none":
+        return
+    if uri is not None:
+        output.say(f"MLflow   tracked at {escape(uri)}")
+    elif (store.root / "mlflow.db").is_file():
         output.say(f"MLflow   lilora ui --store {escape(str(store.root))}")
+    else:
+        output.say(f"MLflow   nothing tracked; lilora track {escape(name)} --store {escape(str(store.root))}")
+
+
+def _say_how_to_go_on(output: Output, store: Store, name: str, outcome: Outcome) -> None:
+    command = f"lilora run {escape(name)} --store {escape(str(store.root))}"
     if outcome.interrupted:
-        output.say(f"stopped; what is finished is kept. To go on: lilora run {name} --store {escape(str(store.root))}")
+        output.say(f"stopped; what is finished is kept. To go on: {command}")
     elif not outcome.ok:
-        output.say(f"mend the cause and run it again, finished steps are kept: lilora run {escape(name)}")
+        output.say(f"mend the cause and run it again, finished steps are kept: {command}")

@@ -1,79 +1,59 @@
-"""Tables for a terminal: a study's results, and the metrics of a matrix."""
+"""The result table of a study, for a terminal: a row a method, two tables of it where one is too wide."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.table import Table
 
-from lilora.matrix import Matrix, metrics, read_isolated, read_matrix
-from orchestrator.console import Output, number, stat
-from orchestrator.results import METRICS, TrialResult, table
+from orchestrator.console import Output, stat
+from orchestrator.results import Row, TrialResult, table
 
 SHOWN_METRICS = ("AP", "MAP", "BWT", "MIF")
+Column = tuple[str, Callable[[Row], str]]
 
 
-def result_table(title: str, results: Sequence[TrialResult]) -> Table:
-    """A row a method: accuracy on each task after the last stage, AP, MAP, BWT, MIF, parameters, task id."""
+def show_results(title: str, results: Sequence[TrialResult], output: Output) -> None:
+    """Accuracy on each task after the last stage, AP, MAP, BWT, MIF, parameters, and whether the task id is needed."""
     rows = table(results)
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
-    grid = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    grid.add_column("method", no_wrap=True)
-    for name in (*tasks, *SHOWN_METRICS):
-        grid.add_column(name, justify="right", overflow="fold")
-    for name in ("trainable", "stored"):
-        grid.add_column(name, justify="right", no_wrap=True)
-    grid.add_column("task id")
+    accuracies = [_accuracy(task) for task in tasks]
+    figures: list[Column] = [
+        *(_metric(name) for name in SHOWN_METRICS),
+        ("trainable", lambda row: _count(row.trainable)),
+        ("stored", lambda row: _count(row.stored)),
+        ("task id", lambda row: "needed" if row.needs_task_id else "no"),
+    ]
+    output.say("", f"[bold]{title}[/bold]")
+    whole = _grid(rows, [*accuracies, *figures])
+    for grid in [whole] if output.fits(whole) else [_grid(rows, accuracies), _grid(rows, figures)]:
+        output.table(grid)
+    spread = "; ± standard deviation over seeds" if any(row.count > 1 for row in rows) else ""
+    output.say(f"[dim]tasks: main score in % after the last stage{spread}; trainable, stored: parameters[/dim]")
     for row in rows:
-        averaged = f" ({row.count} seeds)" if row.count > 1 else ""
-        grid.add_row(
-            f"{row.name}{averaged}",
-            *(stat(row.accuracy.get(task)) for task in tasks),
-            *(stat(row.metrics[name]) for name in SHOWN_METRICS),
-            _count(row.trainable),
-            _count(row.stored),
-            "needed" if row.needs_task_id else "no",
-        )
-    notes = [f"{row.name}: {row.note}" for row in rows if row.note]
-    grid.caption = "\n".join(["% after the last task; ± sd over seeds; parameters", *notes])
-    grid.caption_justify = "left"
-    assert set(SHOWN_METRICS) <= set(METRICS)
+        if row.note:
+            output.say(f"[yellow]{row.name}: {row.note}[/yellow]")
+
+
+def _accuracy(task: str) -> Column:
+    return task, lambda row: stat(row.accuracy.get(task))
+
+
+def _metric(name: str) -> Column:
+    return name, lambda row: stat(row.metrics[name])
+
+
+def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("method", no_wrap=True)
+    for name, _ in columns:
+        grid.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        seeds = f" ({row.count} seeds)" if row.count > 1 else ""
+        grid.add_row(f"{row.name}{seeds}", *(cell(row) for _, cell in columns))
     return grid
 
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def show_metrics(path: Path, isolated: Path | None, output: Output) -> None:
-    """Print the metrics of the matrix in `path`."""
-    matrix = read_matrix(path)
-    found = metrics(matrix, read_isolated(isolated) if isolated else None)
-    output.say(_matrix_table(matrix, found))
-    for name, meaning in (
-        ("AP", "average performance (= ACC)"),
-        ("MAP", "mean of AP over the stages (= MAA)"),
-        ("BWT", "backward transfer, over k-1 (LiLoRA)"),
-        ("BWT_N", "backward transfer, over N (ProgLoRA)"),
-        ("forgetting", "from the best earlier score (Chaudhry et al.)"),
-        ("FWT", "forward transfer against each task alone" + ("" if isolated else "; needs --isolated")),
-    ):
-        output.say(f"{name:11}{number(found[name]):>8}  {meaning}")
-    if not matrix.is_finished:
-        seen, num = len(matrix.after), len(matrix.tasks)
-        output.say(f"[yellow]{seen} of {num} tasks have a row, so the final metrics are not defined yet[/yellow]")
-    output.finish(found)
-
-
-def _matrix_table(matrix: Matrix, found: dict[str, Any]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("after")
-    for name in (*matrix.tasks, "AP_k", "BWT_k"):
-        grid.add_column(name, justify="right")
-    for index, (after, row) in enumerate(zip(matrix.after, matrix.rows, strict=True)):
-        cells = ["" if value is None else number(value) for value in row]
-        grid.add_row(after, *cells, number(found["AP_k"][index]), number(found["BWT_k"][index]))
-    return grid

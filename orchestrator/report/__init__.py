@@ -56,7 +56,7 @@ def _render(variables: dict[str, Any]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"seconds": format_seconds, "count": format_count}
+    environment.filters |= {"seconds": format_seconds, "count": format_count, "signed": format_signed}
     environment.globals["is_best"] = _is_best
     return environment.get_template("page.html.jinja").render(**variables)
 
@@ -76,6 +76,12 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_signed(points: float) -> str:
+    """ "−14.9", "+2.0", "0.0"; with a minus sign, which a hyphen is not."""
+    text = f"{points:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
 
 
 def format_count(count: int | None) -> str:

@@ -72,6 +72,7 @@ def _facts(lowered: Lowered, rows: Sequence[Row], records: dict[str, Record]) ->
     trials = lowered.study.trials
     return {
         "rows": len(rows),
+        "methods": len({method_name(trial.method) for trial in trials}),
         "tasks": max(len(plan.tasks) for plan in lowered.trials),
         "orders": len({plan.tasks for plan in lowered.trials}),
         "seeds": len({trial.seed for trial in trials}),
@@ -100,17 +101,23 @@ def _best(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _heat_map(row: Row) -> dict[str, Any]:
-    first = row.results[0].plan
-    cells = mean_matrix(row)
+    plan = row.results[0].plan
     seeds = [
-        {"name": f"seed {result.plan.trial.seed}", "cells": _cells(result.matrices["main"])}
-        for result in row.results
+        {"name": f"seed {result.plan.trial.seed}", "cells": _cells(result.matrices["main"])} for result in row.results
     ]
-    shown = [
-        [_cell(stat, first.after[place] == first.tasks[column]) for column, stat in enumerate(line)]
-        for place, line in enumerate(cells)
+    means = {key: _mean_cells(row, key) for key in ("main", "lenient")}
+    return {
+        "name": row.name, "tasks": plan.tasks, "after": plan.after, "cells": means["main"],
+        "lenient": means["lenient"] if means["lenient"] != means["main"] else [], "seeds": seeds,
+    }  # fmt: skip
+
+
+def _mean_cells(row: Row, key: str) -> list[list[HeatCell]]:
+    plan = row.results[0].plan
+    return [
+        [_cell(stat, name == task) for task, stat in zip(plan.tasks, line, strict=True)]
+        for name, line in zip(plan.after, mean_matrix(row, key), strict=True)
     ]
-    return {"name": row.name, "tasks": first.tasks, "after": first.after, "cells": shown, "seeds": seeds}
 
 
 def _cells(matrix: Matrix) -> list[list[HeatCell]]:
@@ -155,7 +162,8 @@ def _types_of(row: Row, task: str) -> dict[str, tuple[int, Stat | None, Stat | N
         return {}
     column, last = plan.tasks.index(task), len(plan.after) - 1
     known = [result.scores.get((last, column), {}).get("by_type", {}) for result in row.results]
-    learned = [result.scores.get((column, column), {}).get("by_type", {}) for result in row.results] if plan.stages else []
+    trained = row.results if plan.stages else ()
+    learned = [result.scores.get((column, column), {}).get("by_type", {}) for result in trained]
     return {
         name: (
             int(known[0][name]["count"]),
@@ -212,7 +220,8 @@ def _notes(record: Record | None) -> str:
     if record is None:
         return "not finished"
     plain = {key: value for key, value in record.summary.items() if isinstance(value, int | float | str)}
-    return ", ".join(f"{key} {value:,.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in plain.items())
+    texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in plain.items()}
+    return ", ".join(f"{key} {text}" for key, text in texts.items())
 
 
 def _kinds(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]:
@@ -223,12 +232,16 @@ def _kinds(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]
     for step in lowered.plan.steps:
         if step.digest in records:
             seconds[step.kind] = seconds.get(step.kind, 0.0) + records[step.digest].seconds
-    return [{"kind": kind, "total": totals[kind], "done": done[kind], "seconds": seconds.get(kind, 0.0)} for kind in totals]
+    return [
+        {"kind": kind, "total": total, "done": done[kind], "seconds": seconds.get(kind, 0.0)}
+        for kind, total in totals.items()
+    ]
 
 
 def _environments(records: dict[str, Record]) -> list[dict[str, Any]]:
     """Each distinct environment, with the number of steps made in it."""
-    counted = Counter(json.dumps(record.environment, sort_keys=True) for record in records.values() if record.environment)
+    known = [record.environment for record in records.values() if record.environment]
+    counted = Counter(json.dumps(environment, sort_keys=True) for environment in known)
     return [{"steps": count, **json.loads(text)} for text, count in counted.most_common()]
 
 

@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over the stages; `stages` are the tick labels of the x axis. `low`, `high`: limits of y."""
+    """Lines over the stages; `stages` are the tick labels of x, `low` and `high` the limits of y, `width` in inches."""
 
     title: str
     label: str
@@ -42,6 +42,7 @@ class Panel:
     lines: tuple[Line, ...]
     low: float | None = 0.0
     high: float | None = 100.0
+    width: float = 3.5
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ class Pair:
 def line_svg(panel: Panel) -> str:
     """The panel as an SVG element."""
     with _LOCK:
-        figure = _figure(3.5, 2.75)
+        figure = _figure(panel.width, 2.75)
         _draw_lines(figure.add_subplot(), panel, _INK, _FAINT)
         return _svg(figure, panel.title)
 
 
 def pairs_svg(title: str, pairs: Sequence[Pair], colour: str) -> str:
-    """Strict (filled) and lenient (hollow) score of each task, joined: the gap is lost format, the rest lost knowledge."""
+    """Strict (filled) and lenient (hollow) score of each task, joined: the gap is lost format alone."""
     with _LOCK:
         figure = _figure(3.5, 0.75 + 0.27 * len(pairs))
         axes = figure.add_subplot()
@@ -86,6 +87,7 @@ def lines_png(panels: Sequence[Panel], columns: int = 3) -> bytes:
         for place, panel in enumerate(panels):
             _draw_lines(figure.add_subplot(num_rows, columns, place + 1), panel, "#1b2330", "#d5dae2")
         named = {line.name: line.style for panel in panels for line in panel.lines}
+        figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
         handles = [_legend_line(name, style) for name, style in named.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(named)), frameon=False, fontsize=9)
         return _png(figure)
@@ -158,7 +160,7 @@ def _draw_lines(axes: Any, panel: Panel, ink: str, faint: str) -> None:
 def _legend_line(name: str, style: Style) -> Any:
     from matplotlib.lines import Line2D
 
-    look = {"color": style.colour, "linestyle": style.dash, "marker": style.marker or None}
+    look: dict[str, Any] = {"color": style.colour, "linestyle": style.dash, "marker": style.marker or None}
     return Line2D([], [], linewidth=1.7, markersize=4.2, label=name, **look)
 
 

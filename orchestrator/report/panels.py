@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lilora.matrix import average_performances, backward_transfers
+from lilora.matrix import Matrix, average_performances, backward_transfers
 from orchestrator.report.figures import Line, Pair, Panel, line_svg, pairs_svg
 from orchestrator.report.style import Style
 from orchestrator.results import Row, Stat, mean_matrix
@@ -29,13 +29,16 @@ def legend(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[LegendEntry]
 
 
 def curves(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Panel]:
-    """The score on each task over the sequence (Fig. 4 of the paper), a panel per task; one set for each task order."""
+    """The score on each task over the sequence (Fig. 4 of the paper); one set for each task order.
+
+    A panel per task but the last, which has only one point.
+    """
     panels = []
     orders = dict.fromkeys(row.results[0].plan.tasks for row in rows)
     for number, tasks in enumerate(orders, 1):
         chosen = [row for row in rows if row.results[0].plan.tasks == tasks]
         prefix = f"order {number}: " if len(orders) > 1 else ""
-        for column, task in enumerate(tasks):
+        for column, task in enumerate(tasks[:-1] or tasks):
             lines = tuple(line for row in chosen if (line := _task_line(row, column, looks[row.name])))
             top = max([100.0, *(mean for line in lines for mean in line.means)])
             panels.append(Panel(prefix + task, "score (%)", tasks, lines, 0.0, top * 1.02))
@@ -67,17 +70,18 @@ def stages(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Panel]:
     chosen = [row for row in rows if row.schedule != "none" and row.results[0].plan.tasks == tasks]
     if len(tasks) < 2 or not chosen:
         return []
-    average = [line for row in chosen if (line := _line(row.name, looks[row.name], _per_stage(row, average_performances)))]
-    transfer = [line for row in chosen if (line := _line(row.name, looks[row.name], _per_stage(row, backward_transfers)))]
+    average, transfer = (
+        tuple(line for row in chosen if (line := _line(row.name, looks[row.name], _per_stage(row, function))))
+        for function in (average_performances, backward_transfers)
+    )
     lowest = min([0.0, *(mean for line in transfer for mean in line.means)])
     return [
-        Panel("AP: mean score on the tasks so far", "AP (%)", tasks, tuple(average), 0.0, 102.0),
-        Panel("BWT: change since each was learned", "BWT (points)", tasks, tuple(transfer), lowest * 1.12 - 1, 3.0),
+        Panel("AP: mean score on the tasks so far", "AP (%)", tasks, average, 0.0, 102.0, 5.0),
+        Panel("BWT: change since each was learned", "BWT (points)", tasks, transfer, lowest * 1.12 - 1, 3.0, 5.0),
     ]
 
 
-def _per_stage(row: Row, function: object) -> list[Stat | None]:
-    assert callable(function)
+def _per_stage(row: Row, function: Callable[[Matrix], list[float | None]]) -> list[Stat | None]:
     lists = [function(result.matrices["main"]) for result in row.results]
     return [Stat.of(values) for values in zip(*lists, strict=True)]
 

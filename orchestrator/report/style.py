@@ -41,8 +41,9 @@ def styles(rows: Sequence[Row]) -> dict[str, Style]:
         if row.schedule == "none":
             result[row.name] = Style(REFERENCE, "", ":")
             continue
-        place = used % len(PALETTE)
-        result[row.name] = Style(PALETTE[place], MARKERS[place], DASHES[row.schedule])
+        # A second round of the colours comes with other markers.
+        marker = MARKERS[(used + 3 * (used // len(PALETTE))) % len(MARKERS)]
+        result[row.name] = Style(PALETTE[used % len(PALETTE)], marker, DASHES[row.schedule])
         used += 1
     return result
 
@@ -53,7 +54,8 @@ def heat(value: float, top: float = 100.0) -> tuple[str, str]:
     low, high, part = (_LIGHT, _MIDDLE, 2 * share) if share < 0.5 else (_MIDDLE, _DARK, 2 * share - 1)
     mixed = tuple(round(a + (b - a) * part) for a, b in zip(low, high, strict=True))
     background = "#{:02x}{:02x}{:02x}".format(*mixed)
-    return background, "#ffffff" if luminance(background) < 0.3 else "#10161f"
+    # White and #10161f (luminance 0.008) stand out equally where the background's luminance is 0.197.
+    return background, "#ffffff" if luminance(background) < 0.197 else "#10161f"
 
 
 def luminance(colour: str) -> float:

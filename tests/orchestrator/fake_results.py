@@ -21,8 +21,17 @@ from orchestrator.study import Lowered, Study, Trial, load_benchmark
 
 BACKBONE = Backbone("fake", "0")
 METHODS = (ZeroShot(), DirLoRA(), SeqLoRA(), LiLoRA(lam=1.0))
-TYPES = {"ScienceQA": ("colour", "kind"), "GQA": ("relation", "count", "corner"), "VQAv2": ("colour", "shape", "yes/no")}
-ENVIRONMENT = {"python": "3.11.2", "platform": "Linux", "packages": {"torch": "2.13.0", "ray": "2.60.0"}, "threads": "1"}
+TYPES = {
+    "ScienceQA": ("colour", "kind"),
+    "GQA": ("relation", "count", "corner"),
+    "VQAv2": ("colour", "shape", "yes/no"),
+}
+ENVIRONMENT = {
+    "python": "3.11.2",
+    "platform": "Linux",
+    "packages": {"torch": "2.13.0", "ray": "2.60.0"},
+    "threads": "1",
+}
 
 Score = Callable[[Any, str, int, int, int], float]
 
@@ -89,12 +98,31 @@ def _write_step(store: Store, step: Step) -> None:
         }
         write_artifact(store, step, {"test.parquet": b"PAR1"}, summary, 4.0)
     elif step.kind == "train":
-        losses = [{"step": place, "loss": 3.0 / (place + 1), "lr": 1e-3} for place in range(20)]
-        files = {"state.json": b"{}", "shared.safetensors": b"0" * 64, "history.json": json.dumps(losses).encode()}
-        summary = {"trainable": 146_432, "stored_parameters": 146_432, "steps": 250, "loss": 0.41}
-        write_artifact(store, step, files, summary, 41.0)
+        rows = [{"step": at + 1, "loss": 3.0 / (at + 1), "penalty": 0.0, "rate": 1e-3} for at in range(20)]
+        files = {**state_files(step), "history.json": json.dumps(rows).encode()}
+        write_artifact(store, step, files, {"trainable": 1200, "steps": 250, "loss": 0.41}, 41.0)
     else:
         write_artifact(store, step, {"predictions.parquet": b"PAR1"}, {}, 1.5)
+
+
+def state_files(step: Step) -> dict[str, bytes]:
+    """An adapter state: 1,000 shared numbers and 200 of the own task; earlier tasks' parts are referenced."""
+    own = f"task-{step.config.task}.safetensors"
+    parts: dict[str, dict[str, str]] = {step.config.task: {"file": own}}
+    previous = dict(step.inputs).get("previous")
+    while previous is not None:
+        task = previous.config.task
+        parts[task] = {"artifact": previous.digest, "file": f"task-{task}.safetensors"}
+        previous = dict(previous.inputs).get("previous")
+    state = {"tasks": sorted(parts), "shared": {"file": "shared.safetensors"}, "parts": parts, "values": {}}
+    tensors = {"shared.safetensors": _tensor_file((10, 100)), own: _tensor_file((20, 10))}
+    return {"state.json": json.dumps(state).encode(), **tensors}
+
+
+def _tensor_file(shape: tuple[int, int]) -> bytes:
+    size = 4 * shape[0] * shape[1]
+    header = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(size)
 
 
 def write_artifact(store: Store, step: Step, files: dict[str, bytes], summary: dict[str, Any], seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ def process(config: Number, inputs: Mapping[str, Path], out: Path, run: StageRun
     return {"pid": os.getpid()}
 
 
-def train(config: Number, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+def count(config: Number, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
     """Count to `config.value`, saving each step; `flag` names a file that gets a line for each time it starts."""
     checkpoint = run.scratch / "checkpoint.json"
     trail = json.loads(checkpoint.read_text()) if checkpoint.exists() else []
@@ -66,6 +67,16 @@ def train(config: Number, inputs: Mapping[str, Path], out: Path, run: StageRun) 
         run.report(len(trail), config.value, {"loss": 1.0 / len(trail)})
     (out / "trail.json").write_text(json.dumps(trail))
     return {"steps": len(trail)}
+
+
+def train(config: Number, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+    """`count`, by the name that sends a step through Ray Train; says whether it came that way."""
+    summary = count(config, inputs, out, run)
+    if "ray.train" in sys.modules:
+        from ray.train import get_context
+
+        summary["world_size"] = get_context().get_world_size()
+    return summary
 
 
 def fail(config: Number, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
@@ -100,22 +111,33 @@ def follow(config: Number, inputs: Mapping[str, Path], out: Path, run: StageRun)
 
 
 def together(config: Number, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
-    """Sum of the ranks, over the process group that Ray Train made."""
+    """Add up the ranks `config.value` times, over the process group that Ray Train made; rank 0 saves each step."""
     import torch
     import torch.distributed as dist
 
-    print(f"worker {run.placement.rank} speaks")
-    total = torch.tensor([float(run.placement.rank + 1)])
-    dist.all_reduce(total)
+    rank = run.placement.rank
+    print(f"worker {rank} speaks")
+    checkpoint = run.scratch / "checkpoint.json"
+    trail = json.loads(checkpoint.read_text()) if checkpoint.exists() else []
+    dist.barrier()
+    if config.flag:
+        with Path(config.flag).open("a") as file:
+            file.write(f"{os.getpid()} {len(trail)} {rank}\n")
+    while len(trail) < config.value:
+        time.sleep(config.seconds)
+        total = torch.tensor([float(rank + 1)])
+        dist.all_reduce(total)
+        trail.append(total.item())
+        if run.is_main:
+            checkpoint.write_text(json.dumps(trail))
+        run.report(len(trail), config.value, {})
     if run.is_main:
-        (out / "total.json").write_text(json.dumps({"total": total.item(), "world": run.placement.world_size}))
-    return {"total": total.item()}
+        (out / "trail.json").write_text(json.dumps(trail))
+    return {"world_size": run.placement.world_size}
 
 
 def number(value: int, *inputs: Step, kind: str = "add", label: str = "", **other: Any) -> Step:
     """A step that adds `value` to its inputs (or of another kind)."""
     resources = other.pop("resources", Resources())
     named = tuple((f"input{place}", step) for place, step in enumerate(inputs))
-    return Step(
-        label or f"{kind} {value}", f"{MODULE}:{kind}", Number(value, **other), named, resources=resources
-    )
+    return Step(label or f"{kind} {value}", f"{MODULE}:{kind}", Number(value, **other), named, resources=resources)

@@ -1,0 +1,108 @@
+"""What the orchestrator costs and gains: the quickstart's steps through it, against the same calls in one bare loop.
+
+Three sides, each in a fresh process on a fresh store, one after another: a bare Python loop (the steps' functions,
+called in plan order, results in plain folders, nothing hashed, recorded or resumable), the executor with one slot, and
+with two. Prints the ratios; seconds mean nothing on a shared machine. The cluster's start is not counted, and stated.
+
+    python benchmarks/orchestration.py              # stages of 60 steps: a few minutes
+    python benchmarks/orchestration.py --full       # the quickstart as it is: about half an hour
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from experiments.quickstart import quickstart
+from lilora.stage_run import StageRun
+from orchestrator import events
+from orchestrator.executor import execute
+from orchestrator.plan import Plan
+from orchestrator.store import Store
+from orchestrator.study import Study, lower
+
+
+def study(max_steps: int | None) -> Study:
+    """The quickstart, its stages cut to `max_steps` optimiser steps."""
+    whole = quickstart()
+    return dataclasses.replace(
+        whole,
+        trials=tuple(
+            dataclasses.replace(trial, training=dataclasses.replace(trial.training, max_steps=max_steps))
+            for trial in whole.trials
+        ),
+    )
+
+
+def bare(plan: Plan, root: Path) -> dict[str, float]:
+    """Call every step's function in plan order, in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    for step in plan.steps:
+        out, scratch = root / step.digest, root / "scratch" / step.digest
+        out.mkdir(parents=True)
+        scratch.mkdir(parents=True)
+        inputs = {name: root / parent.digest for name, parent in step.inputs}
+        step.function()(step.config, inputs, out, StageRun(scratch))
+    return {"seconds": time.perf_counter() - started}
+
+
+def orchestrated(plan: Plan, root: Path, slots: int) -> dict[str, float]:
+    """Run the plan through the executor; time from the first event (the cluster is up) to the last."""
+    times: dict[str, float] = {}
+
+    def listen(event: events.Event) -> None:
+        times[type(event).__name__] = time.perf_counter()
+
+    before = time.perf_counter()
+    outcome = execute(plan, Store(root), slots=slots, listeners=[listen])
+    assert outcome.ok, outcome
+    return {"seconds": times["RunFinished"] - times["RunStarted"], "cluster": times["RunStarted"] - before}
+
+
+def measure(side: str, max_steps: int | None) -> dict[str, float]:
+    """Run one side in a process of its own."""
+    command = [sys.executable, __file__, "--side", side]
+    command += ["--full"] if max_steps is None else ["--max-steps", str(max_steps)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    result: dict[str, float] = json.loads(lines[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--max-steps", type=int, default=60, help="optimiser steps a stage (default: 60)")
+    parser.add_argument("--full", action="store_true", help="all steps of every stage")
+    parser.add_argument("--side", choices=["bare", "one", "two"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    max_steps = None if arguments.full else arguments.max_steps
+    if arguments.side:
+        plan = lower(study(max_steps)).plan
+        with tempfile.TemporaryDirectory() as folder:
+            if arguments.side == "bare":
+                result = bare(plan, Path(folder))
+            else:
+                result = orchestrated(plan, Path(folder), {"one": 1, "two": 2}[arguments.side])
+        print(json.dumps(result))
+        return
+    sides = {}
+    for side in ("bare", "one", "two"):
+        sides[side] = measure(side, max_steps)
+        print(f"{side:>5}: {sides[side]['seconds']:7.1f} s", flush=True)
+    one, two, base = sides["one"]["seconds"], sides["two"]["seconds"], sides["bare"]["seconds"]
+    print(f"one slot / bare loop: {one / base:.3f}   (wanted: at most 1.10)")
+    print(f"bare loop / two slots: {base / two:.3f}   (wanted: at least 1.6)")
+    print(f"one slot / two slots: {one / two:.3f}")
+    print(f"start of the local cluster, not counted: {sides['one']['cluster']:.1f} and {sides['two']['cluster']:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Predictions of a task's split: greedy, batched, sorted by length, merged where the method can.
+
+Rows are sorted by (prompt length, id) before they are cut into batches, so an answer does not depend on the order of
+the file. transformers' own `generate` does the decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars
+import torch
+
+from lilora.encode import TaskData, load_task
+from lilora.features import Features, embed, load_features
+from lilora.stage_run import StageRun
+from lilora.state import load_state
+
+if TYPE_CHECKING:
+    from lilora.stages import PredictConfig
+
+
+def predict(config: PredictConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+    """Answer every row of a split; write `predictions.parquet`. See `lilora.stages.predict`.
+
+    Raises:
+        ValueError: the method needs a state that is not given, or the state has no part for the task.
+    """
+    state = load_state(inputs["state"], run.find, only={config.task}) if "state" in inputs else None
+    data = load_task(config.backbone, inputs["data"], config.split)
+    model = config.backbone.load_model(config.dtype, run.placement.device)
+    processor = config.backbone.load_processor()
+    features = load_features(model, processor, data)
+    adapters = config.method.attach(model, list(config.backbone.find_sites(model)), state, config.task, None)
+    try:
+        if config.method.mergeable:
+            adapters.merge()
+        answers = generate(model, processor.tokenizer, data, features, config.max_new_tokens, config.batch_size, run)
+    finally:
+        adapters.remove()
+    table = polars.DataFrame(
+        {"id": data.ids, "prediction": [text for text, _ in answers], "num_tokens": [count for _, count in answers]},
+        schema={"id": polars.String, "prediction": polars.String, "num_tokens": polars.Int32},
+    )
+    table.write_parquet(out / "predictions.parquet")
+    return {"rows": len(data), "tokens": sum(count for _, count in answers)}
+
+
+@torch.inference_mode()
+def generate(
+    model: Any, tokenizer: Any, data: TaskData, features: Features, max_new_tokens: int, batch_size: int, run: StageRun
+) -> list[tuple[str, int]]:
+    """Greedy answer and number of generated tokens (without the end token) of each row, in the rows' order."""
+    order = sorted(range(len(data)), key=lambda row: (len(data.prompts[row]), data.ids[row]))
+    answers: list[tuple[str, int]] = [("", 0)] * len(data)
+    end, pad = tokenizer.eos_token_id, data.pad
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = data.prompt_batch(rows).to(run.placement.device)
+        tokens = model.generate(
+            inputs_embeds=embed(model, batch.input_ids, features.of(batch.images)),
+            attention_mask=batch.attention_mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=end,
+            pad_token_id=pad,
+        ).tolist()
+        for row, line in zip(rows, tokens, strict=True):
+            kept = line[: line.index(end)] if end in line else line
+            answers[row] = (tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept))
+        run.report(min(start + batch_size, len(order)), len(order), {})
+    return answers

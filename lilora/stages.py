@@ -1,0 +1,114 @@
+"""The functions that steps name: `f(config, inputs, out, run)` reads artifacts, writes one, returns a summary.
+
+Each is deterministic in (config, inputs): no times, hosts or paths in what it writes. Heavy libraries are imported
+where they are needed, so that planning a study stays fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lilora.backbone import Backbone
+from lilora.method import Method
+from lilora.stage_run import StageRun
+from lilora.training import Training
+
+Inputs = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A stage: `method` learns `task` after `earlier`.
+
+    Attributes:
+        earlier: tasks that the previous state has learned, in order.
+    """
+
+    method: Method
+    backbone: Backbone
+    task: str
+    earlier: tuple[str, ...]
+    training: Training
+    seed: int
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Answers of an adapted backbone to a split of `task`.
+
+    Attributes:
+        split: "train", "validation" or "test".
+        batch_size: rows generated together; no part of the identity.
+        dtype: of the backbone.
+    """
+
+    method: Method
+    backbone: Backbone
+    task: str
+    split: str
+    max_new_tokens: int
+    batch_size: int = field(default=64, metadata={"identity": False})
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Judgement of the answers to a split of `task`.
+
+    Attributes:
+        scorer: name of a file in `lilora/scorers`.
+        kind: of the task; decides the instruction-following predicate.
+    """
+
+    task: str
+    scorer: str
+    kind: str
+    split: str
+
+
+def build_task(config: Any, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Write a task's `train`, `validation` and `test` Parquet files; see `lilora.building`."""
+    from lilora.building import build_task
+
+    return build_task(config, inputs, out, run)
+
+
+def build_alignment(config: Any, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Write a benchmark's stage-1 corpus; see `lilora.building`."""
+    from lilora.building import build_alignment
+
+    return build_alignment(config, inputs, out, run)
+
+
+def pretrain(config: Any, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Pre-train a tiny backbone; see `lilora.pretraining`."""
+    from lilora.pretraining.pretrain import pretrain
+
+    return pretrain(config, inputs, out, run)
+
+
+def train(config: TrainConfig, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Train adapters on `inputs["data"]`, from `inputs["previous"]` where there is one; write a state and history.
+
+    Works alone, in a process group that is there already (Ray Train), and under torchrun (`lilora.workers`).
+    """
+    from lilora.trainer import train
+
+    return train(config, inputs, out, run)
+
+
+def predict(config: PredictConfig, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Answer `inputs["data"]` with `inputs["state"]` (none for zero-shot); write `predictions.parquet`."""
+    from lilora.generate import predict
+
+    return predict(config, inputs, out, run)
+
+
+def score(config: ScoreConfig, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Judge `inputs["predictions"]` by `inputs["data"]`; write `scores.json` and `items.parquet`."""
+    from lilora.scoring import score
+
+    return score(config, inputs, out)

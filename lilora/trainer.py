@@ -1,0 +1,260 @@
+"""One training loop for all methods: what they differ in are adapters and penalties, never the loop.
+
+The effective batch is fixed whatever the number of workers and micro-batches: each step's loss is the sum of its
+token losses divided by the answer tokens of the whole effective batch. Everything is a function of (config, data,
+previous state): order, dropout and initial values come from the seed by name, so a resumed stage is the one that was
+interrupted. It asserts that what it declares trainable, and nothing else, is what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lilora.attach import Adapters
+from lilora.checkpoint import load_checkpoint, save_checkpoint
+from lilora.encode import TaskData, load_task
+from lilora.features import Features, load_features
+from lilora.stage_run import Placement, StageRun
+from lilora.state import load_state, save_state
+from lilora.values import digest_of
+from lilora.workers import Worker, join_group, make_worker
+
+if TYPE_CHECKING:
+    from lilora.stages import TrainConfig
+
+#: Rows of history.json, at most; a row averages the steps since the last.
+HISTORY_ROWS = 200
+#: From this many steps on each declared tensor must have moved: before, a factor that is still 0 hides the other.
+STEPS_TO_MOVE = 4
+
+
+def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+    """Train one stage; write the adapter state and `history.json` to `out`. See `lilora.stages.train`.
+
+    Raises:
+        ValueError: the data, the previous state or the placement does not fit; nothing was trained then.
+    """
+    placement = run.placement
+    check_placement(config.training.batch_size, placement)
+    join_group(placement)
+    state = load_state(inputs["previous"], run.find) if "previous" in inputs else None
+    if state is not None and state.tasks != config.earlier:
+        raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
+    data = load_task(config.backbone, inputs["data"], "train")
+    model = config.backbone.load_model(config.training.dtype, placement.device)
+    features = load_features(model, config.backbone.load_processor(), data)
+    sites = config.backbone.find_sites(model)
+    adapters = config.method.attach(model, list(sites), state, config.task, config.seed)
+    try:
+        loop = Loop(config, adapters, data, features, run)
+        rows = loop.run_all()
+        if run.is_main:
+            save_state(adapters.state_after(state, config.task), out)
+            text = json.dumps(thinned(rows), indent=0, allow_nan=False)
+            (out / "history.json").write_text(text + "\n")
+        return {
+            "steps": loop.num_steps,
+            "rows": len(data),
+            "loss": rows[-1]["loss"],
+            "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
+            **config.method.notes(adapters),
+        }
+    finally:
+        adapters.remove()
+
+
+def check_placement(batch_size: int, placement: Placement) -> None:
+    """Refuse workers that cannot share a batch evenly.
+
+    Raises:
+        ValueError: the effective batch is no multiple of the number of workers.
+    """
+    if batch_size % placement.world_size:
+        raise ValueError(
+            f"an effective batch of {batch_size} cannot be shared by {placement.world_size} workers: "
+            "choose a number of workers that divides it"
+        )
+
+
+class Loop:
+    """The steps of one stage on one worker."""
+
+    def __init__(
+        self, config: TrainConfig, adapters: Adapters, data: TaskData, features: Features, run: StageRun
+    ) -> None:
+        self.config, self.adapters, self.data, self.features, self.run = config, adapters, data, features, run
+        self.num_steps = config.training.num_steps(len(data))
+        self.order = BatchOrder(data.ids, config.seed, config.task, config.training.batch_size)
+        placement = run.placement
+        share = config.training.batch_size // placement.world_size
+        self.num_micro = -(-share // (placement.micro_batch or share))
+        self.stage = digest_of({"config": config, "rows": len(data)})
+
+    def run_all(self) -> list[dict[str, float]]:
+        """All steps, from the last checkpoint on; a history row a step (step, loss, penalty, rate)."""
+        before = {name: tensor.detach().clone() for name, tensor in self.adapters.tensors.items()}
+        fingerprint = backbone_fingerprint(self.adapters)
+        worker = make_worker(self.adapters, self.config.training, self.run.placement, self.num_micro)
+        start, rows = self._resume(worker)
+        saved = time.monotonic()
+        self._training_mode(True)
+        try:
+            for step in range(start, self.num_steps):
+                rows.append(self._step(worker, step, check=step == start))
+                self.run.report(step + 1, self.num_steps, {"loss": rows[-1]["loss"]})
+                if self._checkpoint_due(worker, saved) and step + 1 < self.num_steps:
+                    tensors = worker.progress()
+                    if self.run.is_main:
+                        save_checkpoint(self.run.scratch, self.stage, step + 1, rows, tensors)
+                    saved = time.monotonic()
+        finally:
+            self._training_mode(False)
+        worker.finish()
+        check_moved(self.adapters, before, self.num_steps)
+        zero3 = self.run.placement.strategy == "zero3" and self.run.placement.world_size > 1
+        assert zero3 or backbone_fingerprint(self.adapters) == fingerprint, "the stage wrote to the backbone"
+        return rows
+
+    def _resume(self, worker: Worker) -> tuple[int, list[dict[str, float]]]:
+        found = load_checkpoint(self.run.scratch, self.stage)
+        if found is None:
+            return 0, []
+        step, rows, tensors = found
+        worker.restore(tensors, step)
+        return step, rows
+
+    def _checkpoint_due(self, worker: Worker, saved: float) -> bool:
+        """Whether it is time to save: the first worker's clock decides for all."""
+        due = self.run.is_main and time.monotonic() - saved >= self.run.checkpoint_seconds
+        return bool(worker.sum(torch.tensor(float(due))))
+
+    def _training_mode(self, on: bool) -> None:
+        self.adapters.train(on)
+        if self.config.training.gradient_checkpointing:
+            language: Any = self.adapters.model.model.language_model
+            language.train(on)
+            if on:
+                language.gradient_checkpointing_enable({"use_reentrant": False})
+            else:
+                language.gradient_checkpointing_disable()
+
+    def _step(self, worker: Worker, step: int, check: bool) -> dict[str, float]:
+        """One update on the effective batch of `step`."""
+        config, placement = self.config, self.run.placement
+        batch = self.order.batch(step)
+        share = batch[placement.rank :: placement.world_size]
+        num_tokens = self.data.num_answer_tokens(batch)
+        torch.manual_seed(step_seed(config.seed, config.task, step, placement.rank))
+        sums = torch.zeros(2)
+        for micro in range(self.num_micro):
+            loss = self._token_loss(worker, share[micro :: self.num_micro], num_tokens)
+            sums[0] += loss.detach().cpu()
+            if micro + 1 == self.num_micro:
+                penalty = config.method.penalty(self.adapters)
+                if penalty is not None:
+                    sums[1] += penalty.detach().cpu() / placement.world_size
+                    loss = loss + penalty / placement.world_size
+            worker.backward(loss)
+        if check:
+            check_gradients(self.adapters, worker.gradients())
+        rate = worker.step(config.training.rate(step, self.num_steps))
+        loss_sum, penalty_sum = worker.sum(sums).tolist()
+        return {"step": step + 1, "loss": loss_sum, "penalty": penalty_sum, "rate": rate}
+
+    def _token_loss(self, worker: Worker, rows: list[int], num_tokens: int) -> Tensor:
+        """Sum of the token losses of `rows`, divided by the whole batch's answer tokens."""
+        batch = self.data.training_batch(rows)
+        features = self.features.of(batch.images)
+        logits, wanted = worker.module(batch.to(self.run.placement.device), features)
+        return F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
+
+
+class BatchOrder:
+    """Which rows each step sees: an endless sequence of permutations, one an epoch, cut into effective batches.
+
+    A permutation sorts the rows by the SHA-256 of (seed, task, epoch, id): the same on every machine, and whatever the
+    order of the rows in their file.
+    """
+
+    def __init__(self, ids: list[str], seed: int, task: str, batch_size: int) -> None:
+        self.ids, self.name, self.batch_size = ids, f"{seed}/{task}", batch_size
+        self._epochs: dict[int, list[int]] = {}
+
+    def batch(self, step: int) -> list[int]:
+        """Rows of the effective batch of `step`."""
+        count = len(self.ids)
+        places = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return [self._epoch(place // count)[place % count] for place in places]
+
+    def _epoch(self, epoch: int) -> list[int]:
+        if epoch not in self._epochs:
+            keys = [hashlib.sha256(f"{self.name}/{epoch}/{name}".encode()).digest() for name in self.ids]
+            self._epochs = {old: rows for old, rows in self._epochs.items() if old >= epoch - 1}
+            self._epochs[epoch] = sorted(range(len(keys)), key=keys.__getitem__)
+        return self._epochs[epoch]
+
+
+def step_seed(seed: int, task: str, step: int, rank: int) -> int:
+    """Seed of torch's random numbers (dropout) in one step on one worker."""
+    digest = hashlib.sha256(f"{seed}/{task}/{step}/{rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def thinned(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """At most `HISTORY_ROWS` rows: means of loss and penalty over windows, step and rate of each window's end."""
+    width = -(-len(rows) // HISTORY_ROWS)
+    windows = [rows[start : start + width] for start in range(0, len(rows), width)]
+    return [
+        {
+            **window[-1],
+            "loss": sum(row["loss"] for row in window) / len(window),
+            "penalty": sum(row["penalty"] for row in window) / len(window),
+        }
+        for window in windows
+    ]
+
+
+def check_gradients(adapters: Adapters, gradients: dict[str, Tensor | None] | None) -> None:
+    """Assert that exactly the declared tensors take part in the backward pass."""
+    declared = {id(tensor) for tensor in adapters.parameters().values()}
+    for name, parameter in adapters.model.named_parameters():
+        assert parameter.requires_grad == (id(parameter) in declared), f"{name} is trainable against the declaration"
+    if gradients is None:
+        return
+    without = [name for name, gradient in gradients.items() if gradient is None]
+    assert not without, f"declared trainable, but no gradient reaches {without}"
+
+
+def check_moved(adapters: Adapters, before: dict[str, Tensor], num_steps: int) -> None:
+    """Assert that declared tensors moved (given enough steps) and that no other adapter tensor did."""
+    for name, tensor in adapters.tensors.items():
+        same = torch.equal(tensor.detach(), before[name])
+        if name not in adapters.trainable:
+            assert same, f"{name} is declared frozen, but the stage changed it"
+        elif num_steps >= STEPS_TO_MOVE:
+            assert not same, f"{name} is declared trainable, but {num_steps} steps did not move it"
+
+
+def backbone_fingerprint(adapters: Adapters) -> int:
+    """Sum of the bit patterns of every backbone tensor, modulo 2^64: cheap, and any single change shows."""
+    own = {id(tensor) for tensor in adapters.tensors.values()}
+    total = 0
+    for tensor in _backbone_tensors(adapters, own):
+        width = {4: torch.int32, 2: torch.int16, 1: torch.int8, 8: torch.int64}[tensor.element_size()]
+        total += int(tensor.detach().contiguous().view(width).sum(dtype=torch.int64))
+    return total % 2**64
+
+
+def _backbone_tensors(adapters: Adapters, own: set[int]) -> Iterator[Tensor]:
+    for tensor in (*adapters.model.parameters(), *adapters.model.buffers()):
+        if id(tensor) not in own and tensor.numel():
+            yield tensor

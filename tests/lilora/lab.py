@@ -1,0 +1,135 @@
+"""Train and predict on the tiny backbone; finished stages are kept by what they are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lilora import registry, stages
+from lilora.encode import load_task
+from lilora.features import AnswerModel, load_features
+from lilora.method import Method
+from lilora.methods.lilora import LiLoRA
+from lilora.stage_run import Placement, StageRun
+from lilora.state import State
+from lilora.training import Training
+from lilora.values import digest_of
+from tests.lilora.tiny import make_backbone, make_task
+
+SMALL = {"rank": 4, "lora_alpha": 8.0}
+TRAINING = Training(epochs=4, batch_size=8, learning_rate=1e-2)
+TASKS = ("Colour", "Place")
+
+
+def small(name: str, **fields: Any) -> Method:
+    """The method called `name`, with ranks that fit the tiny backbone."""
+    kind = registry.load("methods", name)
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in SMALL.items() if key in known}, **fields)
+
+
+def cases() -> dict[str, Method]:
+    """Every method of the folder that is trained, and LiLoRA's switches."""
+    trained = {name: small(name) for name in registry.names("methods") if small(name).schedule != "none"}
+    lilora = {
+        "alpha-0": {"alpha": 0.0},
+        "alpha-half": {"alpha": 0.5},
+        "alpha-1": {"alpha": 1.0},
+        "basis-frozen": {"basis": "frozen"},
+        "a-frozen": {"shared_a": "frozen"},
+        "a-slow": {"shared_a": 0.1},
+        "own-a": {"share_a": False},
+        "whole-b": {"decompose_b": False},
+        "sim-global": {"similarity": "global", "similarity_gradient": True},
+        "dropout": {"dropout": 0.2},
+    }
+    return {**trained, **{f"lilora-{name}": LiLoRA(rank=4, lora_alpha=8, **fields) for name, fields in lilora.items()}}
+
+
+class Lab:
+    """A folder with a backbone, its tasks and every stage made so far."""
+
+    def __init__(self, root: Path) -> None:
+        torch.set_num_threads(1)
+        self.root = root
+        self.backbone = make_backbone(root / "backbone")
+        self.data = {name: make_task(root / "tasks" / name, name) for name in ("Colour", "Place", "Caption")}
+        self.model = self.backbone.load_model()
+        self.sites = self.backbone.find_sites(self.model)
+        self._fresh = itertools.count()
+
+    def folder(self) -> Path:
+        """A new empty folder."""
+        folder = self.root / f"run-{next(self._fresh)}"
+        folder.mkdir()
+        return folder
+
+    def config(self, method: Method, stage: int, training: Training = TRAINING, seed: int = 0) -> stages.TrainConfig:
+        """Stage 0 or 1 of `TASKS`."""
+        earlier = TASKS[:stage] if method.schedule == "sequential" else ()
+        return stages.TrainConfig(method.stage_method(), self.backbone, TASKS[stage], earlier, training, seed)
+
+    def stage(self, method: Method, stage: int = 0, training: Training = TRAINING, seed: int = 0) -> Path:
+        """State folder of a stage, trained once; the stages before it too."""
+        config = self.config(method, stage, training, seed)
+        out = self.root / "artifacts" / digest_of(config)
+        if not out.exists():
+            previous = self.stage(method, stage - 1, training, seed) if config.earlier else None
+            self.train(config, previous, out)
+        return out
+
+    def train(self, config: stages.TrainConfig, previous: Path | None, out: Path, **run: Any) -> dict[str, Any]:
+        """One training stage into `out`."""
+        out.mkdir(parents=True, exist_ok=True)
+        inputs = {"data": self.data[config.task], **({"previous": previous} if previous else {})}
+        return stages.train(config, inputs, out, self.run(**run))
+
+    def run(
+        self,
+        scratch: Path | None = None,
+        report: Callable[[int, int, dict[str, float]], None] = lambda *_: None,
+        checkpoint_seconds: float = 1e9,
+        micro_batch: int | None = None,
+    ) -> StageRun:
+        """A handle for one stage."""
+        placement = Placement(micro_batch=micro_batch)
+        find = (self.root / "artifacts").joinpath
+        return StageRun(scratch or self.folder(), report, placement, find, checkpoint_seconds)
+
+    def predict(self, method: Method, state: Path | None, task: str, data: Path | None = None, **fields: Any) -> Path:
+        """Predictions of a task's test split."""
+        config = stages.PredictConfig(method.stage_method(), self.backbone, task, "test", 8, **fields)
+        inputs = {"data": data or self.data[task], **({"state": state} if state else {})}
+        out = self.folder()
+        stages.predict(config, inputs, out, self.run())
+        return out / "predictions.parquet"
+
+    def logits(self, task: str = "Colour") -> torch.Tensor:
+        """Answer logits of the model as it is now, on a batch of `task`."""
+        data = load_task(self.backbone, self.data[task], "train")
+        features = load_features(self.model, self.backbone.load_processor(), data)
+        batch = data.training_batch(range(8))
+        logits, _ = AnswerModel(self.model)(batch, features.of(batch.images))
+        return logits
+
+    def adapted_logits(self, method: Method, state: State | None, task: str, seed: int | None = None) -> torch.Tensor:
+        """Answer logits with `method`'s adapters on, detached."""
+        adapters = method.stage_method().attach(self.model, list(self.sites), state, task, seed)
+        try:
+            return self.logits().detach()
+        finally:
+            adapters.remove()
+
+    def backbone_bytes(self) -> dict[str, bytes]:
+        """Every tensor of the model, as bytes."""
+        return {name: tensor.numpy().tobytes() for name, tensor in self.model.state_dict().items()}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """A folder's files."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

@@ -1,0 +1,107 @@
+"""Whatever ends a driver, the same command again ends with the bytes of an undisturbed run, and no process stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.executor import execute_inline
+from orchestrator.plan import Plan
+from orchestrator.store import Store
+from tests.orchestrator.killed_driver import plan
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+
+def start(store: Store, starts: Path) -> subprocess.Popen[str]:
+    """A driver in a process group of its own, as under a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.orchestrator.killed_driver", str(store.root), str(starts)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def wait_for_checkpoint(store: Store, starts: str) -> None:
+    """Until the long step saved a few of its 30 counts."""
+    checkpoint = store.root / "scratch" / long_step(starts) / "checkpoint.json"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if checkpoint.exists() and len(json.loads(checkpoint.read_text())) > 3:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the long step never began")
+
+
+def long_step(starts: str) -> str:
+    return next(step.digest for step in plan(starts).steps if step.kind == "count")
+
+
+def family(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Everything that the driver started, directly or not."""
+    return psutil.Process(driver.pid).children(recursive=True)
+
+
+def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not alive, f"these stayed: {alive}"
+
+
+def assert_ends_like_undisturbed(store: Store, starts: Path, folder: Path) -> None:
+    """Run the driver again to its end, and compare every file with a run that nothing disturbed."""
+    driver = start(store, starts)
+    answer, _ = driver.communicate(timeout=200)
+    ran, left, interrupted = answer.split()
+    assert (driver.returncode, interrupted, int(ran) + int(left)) == (0, "False", 4)
+    first, *_, last = starts.read_text().splitlines()
+    assert first.split()[1] == "0"
+    assert int(last.split()[1]) > 3, "the long step did not go on from its checkpoint"
+    undisturbed = Store(folder / "undisturbed")
+    whole: Plan = plan(str(folder / "other"))
+    execute_inline(whole, undisturbed)
+    assert store.digests() == undisturbed.digests()
+    for step in whole.steps:
+        files = store.record(step.digest).files
+        assert files == undisturbed.record(step.digest).files
+        assert not store.verify(step.digest)
+    assert [path.name for path in (store.root / "staging").iterdir()] == []
+    assert [path.name for path in (store.root / "scratch").iterdir()] == []
+
+
+def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    store, starts = Store(tmp_path / "store"), tmp_path / "starts"
+    driver = start(store, starts)
+    wait_for_checkpoint(store, str(starts))
+    processes = family(driver)
+    # Ray's two agents, which touch no step, try for a fixed 60 s to tell a head that is gone that it is gone.
+    agents = [process for process in processes if process.name().endswith("Agent")]
+    assert len(processes) - len(agents) >= 4
+    driver.kill()
+    driver.communicate(timeout=60)
+    assert_gone([process for process in processes if process not in agents], seconds=30)
+    assert not store.has(long_step(str(starts)))
+    assert_ends_like_undisturbed(store, starts, tmp_path)
+    assert_gone(agents, seconds=100)
+
+
+def test_ctrl_c_ends_the_driver_in_good_order_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    store, starts = Store(tmp_path / "store"), tmp_path / "starts"
+    driver = start(store, starts)
+    wait_for_checkpoint(store, str(starts))
+    processes = family(driver)
+    os.killpg(driver.pid, signal.SIGINT)
+    answer, _ = driver.communicate(timeout=100)
+    assert (driver.returncode, answer.split()[2]) == (0, "True")
+    assert_gone(processes, seconds=30)
+    assert_ends_like_undisturbed(store, starts, tmp_path)

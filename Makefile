@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test check setup clean
+.PHONY: quickstart test check adopt-tiny setup clean
 
 quickstart: setup  ## set up, run the main job, print the table
 	$(BIN)/lilora run quickstart
@@ -14,6 +14,12 @@ test: setup check  ## all tests, the slow ones too
 check: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+adopt-tiny: setup  ## pre-train the tiny backbone (half an hour) and put it in the package
+	$(BIN)/lilora run pretrain_tiny --store .lilora
+	$(BIN)/python -c "from pathlib import Path; from experiments.pretrain_tiny import pretrain_tiny; \
+	from lilora.checkpoints import adopt; \
+	print(adopt(Path('.lilora/artifacts', pretrain_tiny().digest), 'tiny_llava'))"
 
 setup: .venv/installed
 

@@ -46,14 +46,19 @@ class Target:
         """Every step needed."""
         return self.lowered.plan if self.lowered else Plan.of(self.steps)
 
+    @property
+    def has_trials(self) -> bool:
+        """Whether there is a table to make."""
+        return self.lowered is not None and bool(self.lowered.trials)
+
     def study(self) -> Lowered:
         """The study as steps.
 
         Raises:
-            UserError: the target is steps without trials, so there is no table to make.
+            UserError: it has steps without trials, so there is no table to make.
         """
-        if self.lowered is None:
-            raise UserError(f"'{self.name}' is no study but {len(self.steps)} steps: it has no trials, run it instead")
+        if not self.has_trials or self.lowered is None:
+            raise UserError(f"'{self.name}' has steps and no trials, so there is no table: `lilora run {self.name}` it")
         return self.lowered
 
 

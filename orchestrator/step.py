@@ -82,7 +82,7 @@ class Step:
             ImportError, AttributeError: there is no such module or function.
         """
         module, _, name = self.call.partition(":")
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(module), name)
 
     def ancestors(self) -> Iterator[Step]:
         """Every step that this one needs, inputs first, then itself; each digest once."""

@@ -27,7 +27,7 @@ def revision(name: str) -> str:
     """
     path = folder(name) / RECORD
     if not path.exists():
-        raise ValueError(f"no checkpoint '{name}' in this installation: run `lilora run pretrain_tiny`, then adopt it")
+        raise ValueError(f"no checkpoint '{name}' in this installation: make it with `make adopt-tiny`")
     sha256: str = json.loads(path.read_text())["files"][WEIGHTS]["sha256"]
     return sha256
 

@@ -105,8 +105,8 @@ def show_status(name: str, store: Store, output: Output) -> None:
             style = "cyan" if item.state == "running" else "yellow"
             output.say(f"  [{style}]{item.state}[/{style}] {escape(item.step.label)}  {escape(item.note)}")
     trials = []
-    if target.lowered is not None:
-        results = read_results(target.lowered, store)
+    if target.has_trials:
+        results = read_results(target.study(), store)
         trials = [
             {
                 "name": result.plan.name,

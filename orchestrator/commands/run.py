@@ -31,7 +31,7 @@ def run(name: str, store: Store, output: Output, slots: int | None, address: str
             listeners: list[Listener] = [progress, *_trackers(target, store, uri)]
             outcome = execute(target.plan, store, slots=slots, address=address, listeners=listeners)
         answer = counts(outcome) | {"seconds": round(time.monotonic() - started, 1), "store": str(store.root)}
-        if target.lowered is not None:
+        if target.has_trials:
             answer |= _results(target, store, output, outcome)
         _say_counts(output, outcome, time.monotonic() - started)
         _say_places(output, answer, store, name, uri)
@@ -50,11 +50,11 @@ def counts(outcome: Outcome) -> dict[str, Any]:
 
 
 def _trackers(target: Target, store: Store, uri: str | None) -> list[Listener]:
-    if target.lowered is None or uri == "none" or not target.plan.missing(store):
+    if not target.has_trials or uri == "none" or not target.plan.missing(store):
         return []
     from orchestrator.tracking import Tracker
 
-    return [Tracker(target.lowered, store, uri)]
+    return [Tracker(target.study(), store, uri)]
 
 
 def _results(target: Target, store: Store, output: Output, outcome: Outcome) -> dict[str, Any]:

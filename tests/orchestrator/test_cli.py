@@ -74,7 +74,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LILORA_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    sys.modules.pop("little", None)
+    for module in ("little", "steps_only"):
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture
@@ -193,6 +194,19 @@ def test_a_study_is_found_by_name_and_by_path(folder: Path) -> None:
     by_name, by_path = find_target("little"), find_target("experiments/little.py:little")
     assert by_name.name == by_path.name == "little"
     assert by_name.plan.requested == by_path.plan.requested
+
+
+def test_steps_without_trials_run_without_a_table_and_have_no_report(quick: Path) -> None:
+    (quick / "experiments" / "steps_only.py").write_text(
+        "from lilora.benchmark import BuildConfig\n"
+        "from orchestrator.step import Step\n"
+        "def study():\n"
+        "    return Step('build it', 'lilora.stages:build_task', BuildConfig('mini', 'GQA', 'single', 1))\n"
+    )
+    found = answer("run", "steps_only")
+    assert found["run"] == 1
+    assert "trials" not in found
+    assert "has steps and no trials" in complaint("report", "steps_only")
 
 
 def test_an_unknown_study_lists_the_choices_and_the_nearest(folder: Path) -> None:

@@ -1,0 +1,23 @@
+"""lambda_pair: choose LiLoRA's lambda on validation data, from the stream's first two tasks alone.
+
+Protocol "first-task-pair": the lambda with the best AP after the second task, on validation; ties go to the smaller.
+The test split and the later tasks are never looked at. The choice is the default of `lilora.methods.lilora.LiLoRA`.
+"""
+
+from lilora.backbones.tiny_llava import BACKBONE
+from lilora.benchmark import Stream
+from lilora.methods.lilora import LiLoRA
+from orchestrator.study import Study, Trial
+
+LAMBDAS = (0.01, 0.1, 1.0, 10.0, 100.0)
+FIRST_PAIR = Stream(tasks=("ScienceQA", "TextVQA"))
+
+
+def lambda_pair() -> Study:
+    """LiLoRA at each lambda on the first two tasks, scored on validation."""
+    return Study(
+        name="lambda_pair",
+        title="LiLoRA's lambda, chosen on validation data of the first two tasks",
+        description=__doc__ or "",
+        trials=tuple(Trial(LiLoRA(lam=lam), BACKBONE, FIRST_PAIR, split="validation") for lam in LAMBDAS),
+    )

@@ -165,14 +165,14 @@ def _load(backbone: Backbone, path: str, modified: int, size: int) -> TaskData:
 
 def _pictures(path: str, in_memory: bool) -> tuple[list[str | None], dict[str, Picture]]:
     """Name (SHA-256) of each row's picture, and each picture once: its bytes, or how to read them again."""
-    from datasets import Dataset
-    from datasets import Image as ImageFeature
-
     rows: Any
     if in_memory:
         rows = polars.read_parquet(path, columns=["image"])["image"].to_list()
     else:
         # Memory-mapped: a row's bytes are read when they are asked for.
+        from datasets import Dataset
+        from datasets import Image as ImageFeature
+
         mapped = Dataset.from_parquet(path, columns=["image"]).cast_column("image", ImageFeature(decode=False))
         rows = (mapped[row]["image"] for row in range(len(mapped)))
     names: list[str | None] = []

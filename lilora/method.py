@@ -56,8 +56,12 @@ class Method:
     needs_task_id: ClassVar[bool] = False
     mergeable: ClassVar[bool] = True
 
-    def stage_method(self) -> Method:
-        """The method that identifies this one's training and prediction steps, so that equal stages are shared."""
+    def stage_method(self, first: bool = False) -> Method:
+        """The method that identifies this one's training and prediction steps, so that equal stages are shared.
+
+        Args:
+            first: in the first stage, where fields that only act from the second task on make no difference.
+        """
         return self
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:

@@ -42,6 +42,8 @@ _RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_DEDUP_LOGS": "0",
+    # Ray runs workers at nice 15 otherwise: anything else on the machine would nearly stop them.
+    "RAY_worker_niceness": "0",
     **WORKER_ENVIRONMENT,
 }
 

@@ -14,7 +14,8 @@ from typing import Any
 from orchestrator.cluster import nodes
 from orchestrator.schedule import Demand, Shape
 from orchestrator.step import Step
-from orchestrator.training import Trainer
+from orchestrator.store import Store
+from orchestrator.training import Trainer, release
 from orchestrator.workers import Settings, Worker
 
 
@@ -28,9 +29,11 @@ class Slot:
     born: float = field(default_factory=time.monotonic)
     started: bool = False
     queue: list[tuple[Step, Any]] = field(default_factory=list)
+    last: Step | None = None
 
     def give(self, step: Step, packed: bytes) -> None:
         """Queue one step."""
+        self.last = step
         self.queue.append((step, self.handle.run.remote(packed)))
 
 
@@ -39,6 +42,7 @@ class Pool:
 
     def __init__(self, settings: Settings, slots: int) -> None:
         self.settings = settings
+        self.store = Store(settings.store)
         self.limit = slots
         self.slots: list[Slot] = []
         self.measure()
@@ -110,6 +114,8 @@ class Pool:
         self.slots.remove(slot)
         with contextlib.suppress(Exception):
             ray.kill(slot.handle)
+            if slot.shape.workers > 1 and slot.last is not None:
+                release(self.store.trainer_folder(slot.last.digest))
 
     def close(self) -> None:
         """End every process that this pool started."""

@@ -244,7 +244,8 @@ class _Lowering:
     def train(self, place: int, earlier: tuple[str, ...], previous: Step | None) -> Step:
         """The stage that learns task number `place` (from 0), from `previous`."""
         trial, task = self.trial, self.tasks[place]
-        config = TrainConfig(trial.method.stage_method(), trial.backbone, task, earlier, trial.training, trial.seed)
+        method = trial.method.stage_method(first=previous is None)
+        config = TrainConfig(method, trial.backbone, task, earlier, trial.training, trial.seed)
         inputs = (("data", self.data(task)),) + ((("previous", previous),) if previous else ())
         label = f"train {self.group} {place + 1}/{len(self.tasks)} {task}, seed {trial.seed}"
         return self._once(Step(label, "lilora.stages:train", config, inputs, resources=trial.resources))
@@ -254,7 +255,7 @@ class _Lowering:
         trial, about = self.trial, self.benchmark.task(task)
         resources = Resources(trial.resources.cpus, trial.resources.gpus)
         config = PredictConfig(
-            trial.method.stage_method(),
+            trial.method.stage_method(first=state is not None and "previous" not in dict(state.inputs)),
             trial.backbone,
             task,
             trial.split,

@@ -12,6 +12,7 @@ import shutil
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lilora.stage_run import Placement, StageRun
@@ -19,7 +20,9 @@ from orchestrator.making import Job, input_paths, make, stage_run
 from orchestrator.store import Store
 from orchestrator.workers import Result, Settings, captured, describe_error
 
+# Notes in the trainer's folder: what a worker raised, and the id of the group's reservation.
 FAILURE = "failure"
+RESERVATION = "reservation"
 NO_RETRIES: dict[str, Any] = {"max_failures": 0, "controller_failure_limit": 0, "max_preemption_failures": 0}
 
 
@@ -92,7 +95,9 @@ def _worker_died(error: Exception) -> bool:
     """True if a process of the group is gone; the others then fail too, with errors of their own."""
     from ray.exceptions import RayActorError
 
-    return any(isinstance(item, RayActorError) for item in getattr(error, "worker_failures", {}).values())
+    failures = getattr(error, "worker_failures", {}).values()
+    # Train wraps what a dead worker's health check gave; its wrapper has no public name.
+    return any(isinstance(getattr(item, "health_check_failure", item), RayActorError) for item in failures)
 
 
 def _first_line(error: Exception) -> str:
@@ -122,6 +127,8 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
     resources = job.resources
     placement = Placement(rank, world_size, resources.strategy, resources.micro_batch, str(get_device()))
     run = stage_run(job, store, placement, task.settings.checkpoint_seconds)
+    if rank == 0:
+        _note_reservation(store.trainer_folder(job.digest))
     try:
         with captured(store.log(job.digest)):
             if rank == 0:
@@ -143,6 +150,25 @@ def train_worker(config: dict[str, WorkerTask]) -> None:
         if not failure.exists():
             failure.write_text(describe_error(error, store), encoding="utf-8")
         raise
+
+
+def _note_reservation(folder: Path) -> None:
+    from ray.util import get_current_placement_group
+
+    group = get_current_placement_group()
+    if group is not None:
+        (folder / RESERVATION).write_text(group.id.hex(), encoding="utf-8")
+
+
+def release(folder: Path) -> None:
+    """Give back the cores of a group whose trainer was killed; Ray Train does so only where a dashboard runs."""
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    note = folder / RESERVATION
+    if note.exists():
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(note.read_text(encoding="utf-8")))))
+        note.unlink(missing_ok=True)
 
 
 def follow(job: Job, store: Store, run: StageRun) -> None:

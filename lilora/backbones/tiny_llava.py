@@ -1,4 +1,4 @@
-"""tiny-llava: a LlavaForConditionalGeneration of three million parameters, pre-trained by `experiments/pretrain_tiny.py`.
+"""tiny_llava: a LlavaForConditionalGeneration of 3 million parameters, made by `experiments/pretrain_tiny.py`.
 
 Its checkpoint and the record of what made it ship with the package (`lilora/checkpoints/tiny_llava`).
 """

@@ -39,6 +39,7 @@ def adopt(artifact: Path, name: str) -> Path:
         shutil.rmtree(target)
     shutil.copytree(artifact, target)
     record = json.loads((target / RECORD).read_text())
+    (target / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
     kept = ("digest", "label", "call", "version", "config", "inputs", "files", "summary", "environment", "seconds")
     (target / RECORD).write_text(json.dumps({key: record[key] for key in kept if key in record}, indent=1) + "\n")
     return target

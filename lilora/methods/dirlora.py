@@ -20,7 +20,7 @@ class DirLoRA(SeqLoRA):
     schedule: ClassVar[Schedule] = "independent"
     needs_task_id: ClassVar[bool] = True
 
-    def stage_method(self) -> Method:
+    def stage_method(self, first: bool = False) -> Method:
         """The SeqLoRA with the same fields."""
         return SeqLoRA(**{field.name: getattr(self, field.name) for field in fields(SeqLoRA)})
 

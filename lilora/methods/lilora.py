@@ -8,7 +8,7 @@ Source: Che et al., "LoRA in LoRA", Eq. 3-8 and Algorithm 1; where it is silent,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lilora.method import Method, ParameterCount, Sites
@@ -83,11 +83,24 @@ class LiLoRA(Method):
             raise ValueError(f"no shared_a '{self.shared_a}'; there are: trained, frozen, or a learning-rate factor")
         if not isinstance(self.shared_a, str) and not 0 < self.shared_a <= 1:
             raise ValueError(f"shared_a is {self.shared_a}; a factor is above 0 and at most 1 ('frozen' holds A still)")
+        # One spelling for one meaning, since fields are identity.
+        if self.shared_a == 1:
+            object.__setattr__(self, "shared_a", "trained")
+        if self.task_rank == self.rank // 2:
+            object.__setattr__(self, "task_rank", None)
 
     @property
     def inner_rank(self) -> int:
         """r~."""
         return self.rank // 2 if self.task_rank is None else self.task_rank
+
+    def stage_method(self, first: bool = False) -> Method:
+        """In the first stage, the same whatever holds A and B0 back later: there is nothing to hold them to yet."""
+        if not first:
+            return self
+        later = ("lam", "basis", "shared_a", "similarity", "similarity_gradient")
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in later}
+        return replace(self, **defaults)
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """LiLoRA layers with the state's shared tensors and `task`'s part, or a new part; see `Method.attach`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +135,28 @@ def test_the_inner_rank_must_be_below_the_rank() -> None:
 
 def test_the_default_inner_rank_is_half_the_rank() -> None:
     assert LiLoRA(rank=128).inner_rank == 64
+
+
+def test_two_spellings_of_one_meaning_are_one_value() -> None:
+    assert LiLoRA(rank=16, task_rank=8, shared_a=1.0) == LiLoRA(rank=16)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"alpha": 1.5}, "alpha is 1.5; fix it from 0 to 1"),
+        ({"lam": -1.0}, "lam is -1.0"),
+        ({"basis": "fixed"}, "no basis 'fixed'; there are: regularised, frozen, free"),
+        ({"shared_a": "slow"}, "no shared_a 'slow'; there are: trained, frozen, or a learning-rate factor"),
+        ({"shared_a": 0.0}, "shared_a is 0.0; a factor is above 0"),
+        ({"similarity": "layer"}, "no similarity 'layer'; there are: module, global"),
+        ({"init_a": "zeros"}, "no init_a 'zeros'; there are: kaiming, gaussian"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+    ],
+)
+def test_a_field_that_makes_no_sense_is_refused_with_the_choices(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LiLoRA(**fields)
 
 
 def test_llava_7b_at_rank_128_has_the_papers_numbers() -> None:

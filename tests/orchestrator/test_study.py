@@ -159,3 +159,14 @@ def test_planning_does_not_import_torch_or_transformers():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert answer.stdout.strip() == "set()"
+
+
+def test_a_first_stage_is_shared_by_all_that_differ_only_in_what_holds_the_basis_later() -> None:
+    methods = (LiLoRA(), LiLoRA(lam=10.0), LiLoRA(basis="free"), LiLoRA(shared_a="frozen"), LiLoRA(rank=8))
+    trial = fake_study().trials[0]
+    lowered = lower(Study("ablations", tuple(dataclasses.replace(trial, method=method) for method in methods)))
+    first = [plan.stages[0].digest for plan in lowered.trials]
+    assert len(set(first[:4])) == 1
+    assert first[4] != first[0]
+    assert len({plan.cells[0, 0][0].digest for plan in lowered.trials[:4]}) == 1
+    assert len({plan.stages[1].digest for plan in lowered.trials}) == 5

@@ -78,7 +78,7 @@ def _card(rng: random.Random) -> tuple[Picture, Turns]:
         ("First digit.", number[0]),
         ("Last digit.", number[1]),
     ]
-    return pictures.card(number, "train", 12, rng), turns
+    return pictures.card(number, "train", rng, varied=True), turns
 
 
 def _grid(rng: random.Random) -> tuple[Picture, Turns]:

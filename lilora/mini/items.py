@@ -105,7 +105,7 @@ def text_vqa(rng: random.Random, split: str, index: int) -> Item:
     """Read a two-digit number from a card."""
     number = rng.choice(numbers(split))
     type_ = "number seen" if number in numbers("train") else "number held out"
-    return Item(pictures.card(number, split, 3, rng), "What number is written on the card?", number, (number,), type_)
+    return Item(pictures.card(number, split, rng), "What number is written on the card?", number, (number,), type_)
 
 
 def captions(left: str, right: str, place: str) -> tuple[str, str, str]:

@@ -203,8 +203,8 @@ def digit_drawings(split: str) -> dict[int, list[np.ndarray]]:
     }
 
 
-def card(number: str, split: str, turn: float, rng: random.Random) -> Picture:
-    """Handwritten digits, drawings of `split` only, on a card; each turned by up to `turn` degrees."""
+def card(number: str, split: str, rng: random.Random, varied: bool = False) -> Picture:
+    """Handwritten digits, drawings of `split` only, on a card; `varied`: turned by up to 12 degrees, of many sizes."""
     picture = Picture.blank(_light(rng))
     x, y = rng.randint(2, 6), rng.randint(8, 20)
     paper = rng.choice([(255, 255, 255), (250, 240, 200), (225, 245, 225)])
@@ -212,9 +212,10 @@ def card(number: str, split: str, turn: float, rng: random.Random) -> Picture:
     ink = rng.choice([(20, 20, 20), (20, 30, 120), (120, 20, 20)])
     for place, character in enumerate(number):
         drawing = rng.choice(digit_drawings(split)[int(character)])
-        size = (rng.randint(21, 25), rng.randint(27, 31))
+        size = (rng.randint(21, 25), rng.randint(27, 31)) if varied else (25, 31)
         ink_alpha = Image.fromarray((255 * drawing).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-        ink_alpha = ink_alpha.rotate(rng.uniform(-turn, turn), Image.Resampling.BICUBIC)
+        if varied:
+            ink_alpha = ink_alpha.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
         sprite = Image.new("RGBA", size, (*ink, 0))
         sprite.putalpha(ink_alpha)
         left = x + 3 + place * 26 + rng.randint(-1, 2)

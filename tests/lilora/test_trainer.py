@@ -168,7 +168,8 @@ def _run_workers(
     environment["WORLD_SIZE"] = str(count)
     project = Path(__file__).parents[2]
     processes = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank)}, cwd=project) for rank in range(count)
+        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=project)
+        for rank in range(count)
     ]
     try:
         return [process.wait(timeout=150) for process in processes]

@@ -1,6 +1,6 @@
 """One of several processes that train a stage: `python -m tests.lilora.worker ROOT STRATEGY STOP CHECKPOINT_SECONDS`.
 
-RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which, as under torchrun.
+RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which, as under torchrun.
 """
 
 from __future__ import annotations

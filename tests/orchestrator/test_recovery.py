@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -21,15 +23,20 @@ from tests.orchestrator.killed_driver import plan
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 
-def start(store: Store, starts: Path) -> subprocess.Popen[str]:
-    """A driver in a process group of its own, as under a terminal."""
-    return subprocess.Popen(
+@contextmanager
+def driver_of(store: Store, starts: Path) -> Iterator[subprocess.Popen[str]]:
+    """A driver in a process group of its own, as under a terminal; killed at the end if it still runs."""
+    with subprocess.Popen(
         [sys.executable, "-m", "tests.orchestrator.killed_driver", str(store.root), str(starts)],
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,
+        process_group=0,
         cwd=Path(__file__).parents[2],
-    )
+    ) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
 
 
 def wait_for_checkpoint(store: Store, starts: str) -> None:
@@ -60,8 +67,8 @@ def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
 
 def assert_ends_like_undisturbed(store: Store, starts: Path, folder: Path) -> None:
     """Run the driver again to its end, and compare every file with a run that nothing disturbed."""
-    driver = start(store, starts)
-    answer, _ = driver.communicate(timeout=200)
+    with driver_of(store, starts) as driver:
+        answer, _ = driver.communicate(timeout=200)
     ran, left, interrupted = answer.split()
     assert (driver.returncode, interrupted, int(ran) + int(left)) == (0, "False", 4)
     first, *_, last = starts.read_text().splitlines()
@@ -81,14 +88,14 @@ def assert_ends_like_undisturbed(store: Store, starts: Path, folder: Path) -> No
 
 def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
     store, starts = Store(tmp_path / "store"), tmp_path / "starts"
-    driver = start(store, starts)
-    wait_for_checkpoint(store, str(starts))
-    processes = family(driver)
+    with driver_of(store, starts) as driver:
+        wait_for_checkpoint(store, str(starts))
+        processes = family(driver)
+        driver.kill()
+        driver.communicate(timeout=60)
     # Ray's two agents, which touch no step, try for a fixed 60 s to tell a head that is gone that it is gone.
-    agents = [process for process in processes if process.name().endswith("Agent")]
+    agents = [process for process in processes if process.is_running() and process.name().endswith("Agent")]
     assert len(processes) - len(agents) >= 4
-    driver.kill()
-    driver.communicate(timeout=60)
     assert_gone([process for process in processes if process not in agents], seconds=30)
     assert not store.has(long_step(str(starts)))
     assert_ends_like_undisturbed(store, starts, tmp_path)
@@ -97,11 +104,11 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(tmp_path
 
 def test_ctrl_c_ends_the_driver_in_good_order_and_the_same_command_goes_on(tmp_path: Path) -> None:
     store, starts = Store(tmp_path / "store"), tmp_path / "starts"
-    driver = start(store, starts)
-    wait_for_checkpoint(store, str(starts))
-    processes = family(driver)
-    os.killpg(driver.pid, signal.SIGINT)
-    answer, _ = driver.communicate(timeout=100)
+    with driver_of(store, starts) as driver:
+        wait_for_checkpoint(store, str(starts))
+        processes = family(driver)
+        os.killpg(driver.pid, signal.SIGINT)
+        answer, _ = driver.communicate(timeout=100)
     assert (driver.returncode, answer.split()[2]) == (0, "True")
     assert_gone(processes, seconds=30)
     assert_ends_like_undisturbed(store, starts, tmp_path)

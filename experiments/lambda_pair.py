@@ -1,7 +1,8 @@
 """lambda_pair: choose LiLoRA's lambda on validation data, from the stream's first two tasks alone.
 
 Protocol "first-task-pair": the lambda with the best AP after the second task, on validation; ties go to the smaller.
-The test split and the later tasks are never looked at. The choice is the default of `lilora.methods.lilora.LiLoRA`.
+The test split and the later tasks are never looked at. Measured AP, in the order of LAMBDAS: 81.2, 83.0, 82.2, 82.8,
+82.5. One item is 0.25, so this pair hardly tells them apart; the protocol's choice, 0.1, is LiLoRA's default.
 """
 
 from lilora.backbones.tiny_llava import BACKBONE

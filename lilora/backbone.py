@@ -55,7 +55,7 @@ class Backbone:
         """Name and shape (d, k) of each linear layer to adapt, in the model's order.
 
         Raises:
-            ValueError: a pattern of `sites` matches no linear layer.
+            ValueError: a pattern of `sites` matches no linear layer, or one in the vision tower, which stays frozen.
         """
         from torch import nn
 
@@ -65,6 +65,11 @@ class Backbone:
                 raise ValueError(
                     f"backbone '{self.name}': no linear layer is named like '{pattern}'; "
                     "compare `sites` with `[name for name, _ in model.named_modules()]`"
+                )
+            if any(re.fullmatch(pattern, name) and "vision_tower" in name for name in linears):
+                raise ValueError(
+                    f"backbone '{self.name}': '{pattern}' matches in the vision tower, whose features are computed "
+                    "once and kept; adapt the projector and the language model"
                 )
         return {
             name: (module.out_features, module.in_features)

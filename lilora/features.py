@@ -7,7 +7,7 @@ small. Logits are computed at the answers' positions alone. Both are exact, and 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,41 +22,45 @@ CHUNK = 32
 
 
 class Features:
-    """Features (P, D) of each picture of one file, as the projector takes them."""
+    """Images of one file as a model takes them: features (P, D) where all of them fit in memory, else pixels."""
 
     def __init__(self, model: Any, processor: Any, data: TaskData) -> None:
         self.model, self.processor, self.data = model, processor, data
         self.kept: Tensor | None = None
-        if data.pictures:
-            first = self._compute(range(min(CHUNK, len(data.pictures))))
-            if first[0].nbytes * len(data.pictures) <= MEMO_BYTES:
-                starts = range(CHUNK, len(data.pictures), CHUNK)
-                rest = [self._compute(range(start, min(start + CHUNK, len(data.pictures)))) for start in starts]
-                self.kept = torch.cat([first, *rest])
+        count = len(data.pictures)
+        if not count:
+            return
+        first = tower_features(model, self._pixels(range(min(CHUNK, count))))
+        if first[0].nbytes * count <= MEMO_BYTES:
+            chunks = [range(start, min(start + CHUNK, count)) for start in range(CHUNK, count, CHUNK)]
+            self.kept = torch.cat([first, *(tower_features(model, self._pixels(chunk)) for chunk in chunks)])
 
-    def of(self, places: list[int]) -> Tensor | None:
-        """Features (n, P, D) of the pictures at `places`; None for no pictures."""
+    def of(self, places: Sequence[int]) -> Tensor | None:
+        """Features (n, P, D), or pixels (n, 3, H, W), of the pictures at `places`; None for no pictures."""
         if not places:
             return None
-        return self._compute(places) if self.kept is None else self.kept[places]
+        return self._pixels(places) if self.kept is None else self.kept[list(places)]
 
-    @torch.no_grad()
-    def _compute(self, places: Any) -> Tensor:
+    def _pixels(self, places: Sequence[int]) -> Tensor:
         pictures = [self.data.picture(place) for place in places]
         pixels = self.processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-        tower_dtype = next(self.model.model.vision_tower.parameters()).dtype
-        found: list[Tensor] = []
+        return pixels.to(self.model.device)
 
-        def before_projector(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            found.append(arguments[0])
 
-        # The model's own choice of layer and tokens, taken where it hands them to the projector.
-        hook = self.model.model.multi_modal_projector.register_forward_pre_hook(before_projector)
-        try:
-            self.model.get_image_features(pixel_values=pixels.to(self.model.device, tower_dtype))
-        finally:
-            hook.remove()
-        return found[0]
+@torch.no_grad()
+def tower_features(model: Any, pixels: Tensor) -> Tensor:
+    """Features (n, P, D) of pixels (n, 3, H, W): what the model itself hands to its projector."""
+    found: list[Tensor] = []
+
+    def before_projector(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        found.append(arguments[0])
+
+    hook = model.model.multi_modal_projector.register_forward_pre_hook(before_projector)
+    try:
+        model.get_image_features(pixel_values=pixels.to(model.dtype))
+    finally:
+        hook.remove()
+    return found[0]
 
 
 _MEMO: OrderedDict[tuple[Any, ...], Features] = OrderedDict()
@@ -76,11 +80,12 @@ def load_features(model: Any, processor: Any, data: TaskData) -> Features:
     return _MEMO[key]
 
 
-def embed(model: Any, input_ids: Tensor, features: Tensor | None) -> Tensor:
-    """Input embeddings (N, T, H) with the projected features in the image tokens' places."""
+def embed(model: Any, input_ids: Tensor, images: Tensor | None) -> Tensor:
+    """Input embeddings (N, T, H) with the projected images in the image tokens' places; `images` as `Features.of`."""
     embedded = model.get_input_embeddings()(input_ids)
-    if features is None:
+    if images is None:
         return embedded
+    features = tower_features(model, images) if images.ndim == 4 else images
     projected = model.model.multi_modal_projector(features).to(embedded.dtype)
     places = (input_ids == model.config.image_token_id).unsqueeze(-1)
     return embedded.masked_scatter(places, projected.reshape(-1, projected.shape[-1]))
@@ -93,12 +98,12 @@ class AnswerModel(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, features: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, images: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits (A, V) in float32 at the A answer positions of a right-padded batch, and the wanted tokens (A).
 
         No mask is passed: with causal attention, what stands left of the padding never sees it.
         """
-        embedded = embed(self.model, batch.input_ids, features)
+        embedded = embed(self.model, batch.input_ids, images)
         wanted = batch.labels[:, 1:]
         answers = F.pad(wanted != IGNORED, (0, 1))
         language = self.model.model.language_model

@@ -173,8 +173,8 @@ class Loop:
     def _token_loss(self, worker: Worker, rows: list[int], num_tokens: int) -> Tensor:
         """Sum of the token losses of `rows`, divided by the whole batch's answer tokens."""
         batch = self.data.training_batch(rows)
-        features = self.features.of(batch.images)
-        logits, wanted = worker.module(batch.to(self.run.placement.device), features)
+        images = self.features.of(batch.images)
+        logits, wanted = worker.module(batch.to(self.run.placement.device), images)
         return F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
 
 

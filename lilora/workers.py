@@ -121,6 +121,7 @@ class DeepSpeedWorker(Worker):
             dist_init_required=False,
         )
         self.module = self.engine
+        self.within_batch = False
 
     def _config(self, num_micro: int) -> dict[str, Any]:
         share = self.training.batch_size // self.placement.world_size
@@ -138,13 +139,21 @@ class DeepSpeedWorker(Worker):
         }
 
     def backward(self, loss: Tensor) -> None:
-        """DeepSpeed averages gradients over workers, so the share is scaled up to make a sum of it."""
+        """DeepSpeed averages gradients over workers, so the share is scaled up to make a sum of it.
+
+        It counts micro-batches by calls of its `step`, which updates nothing before the last of them.
+        """
+        if self.within_batch:
+            self.engine.step()
+        self.within_batch = True
         self.engine.backward(loss * self.placement.world_size, scale_wrt_gas=False)
 
     def step(self, rate: float) -> float:
         """One update; DeepSpeed clips and steps at the last micro-batch."""
         set_rate(self.engine.optimizer, rate)
         self.engine.step()
+        self.within_batch = False
+        assert self.engine.was_step_applied(), "DeepSpeed skipped an update"
         return read_rate(self.engine.optimizer)
 
     def gradients(self) -> dict[str, Tensor | None] | None:
@@ -174,19 +183,22 @@ class DeepSpeedWorker(Worker):
         for state in self.engine.optimizer.optimizer.state.values():
             state["step"] = torch.tensor(float(step))
 
+    @torch.no_grad()
     def finish(self) -> None:
-        """Gather what ZeRO-3 divided, let the engine go, and with ZeRO-3 the loaded model too."""
+        """Make whole what ZeRO-3 divided and let the engine go; after ZeRO-3, the loaded model too."""
+        tensors = list(self.adapters.tensors.values())
+        whole = [tensor.detach() for tensor in tensors]
         if self.stage == 3:
-            from deepspeed.zero import GatheredParameters
+            from deepspeed.runtime.zero import GatheredParameters
 
             from lilora.backbone import forget_models
 
-            tensors = self.adapters.tensors
-            with GatheredParameters(list(tensors.values())):
-                whole = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-            self.adapters.tensors.update({name: nn.Parameter(value) for name, value in whole.items()})
+            with GatheredParameters(tensors):
+                whole = [tensor.detach().clone() for tensor in tensors]
             forget_models()
         self.engine.destroy()
+        for tensor, value in zip(tensors, whole, strict=True):
+            tensor.data = value
 
 
 def make_optimizer(adapters: Adapters, training: Training) -> torch.optim.AdamW:

@@ -34,7 +34,8 @@ class LiLoRA(Method):
         rank, task_rank: r, and r~ < r (None: r // 2).
         lora_alpha: the update is scaled by lora_alpha / rank (the paper names no scale).
         dropout: on the adapter's input.
-        lam: lambda, weight of the basis stability loss.
+        lam: lambda, weight of the basis stability loss. The paper names none; the default is what
+            `experiments/lambda_pair.py` chose on validation data of the mini benchmark's first two tasks.
         alpha: None for a learned one per module and task, theta ~ N(0, 1); or fixed, 0 to 1 (Table 4). At 1 the task's
             part has no effect and is not trained, at 0 B0 is not.
         basis: "regularised" (the paper), "frozen" (B0 trains on the first task only, as the authors' release does), or
@@ -54,7 +55,7 @@ class LiLoRA(Method):
     task_rank: int | None = None
     lora_alpha: float = 32
     dropout: float = 0.0
-    lam: float = 1.0
+    lam: float = 0.1
     alpha: float | None = None
     basis: Literal["regularised", "frozen", "free"] = "regularised"
     shared_a: Literal["trained", "frozen"] | float = "trained"

@@ -68,7 +68,8 @@ def test_features_are_those_of_the_models_own_forward_and_may_be_computed_late(
     assert kept.kept is not None
     assert late.kept is None
     places = [3, 1]
-    torch.testing.assert_close(late.of(places), kept.of(places), rtol=1e-5, atol=1e-6)  # other batch, other rounding
+    late_features = features.tower_features(lab.model, late.of(places))
+    torch.testing.assert_close(late_features, kept.of(places), rtol=1e-5, atol=1e-6)  # other batch, other rounding
     pixels = processor.image_processor([data.picture(place) for place in places], return_tensors="pt")
     own = torch.stack(lab.model.get_image_features(**pixels).pooler_output)
     torch.testing.assert_close(lab.model.model.multi_modal_projector(kept.of(places)), own, rtol=1e-5, atol=1e-5)
@@ -140,3 +141,17 @@ def test_a_missing_split_says_what_to_build(lab: Lab) -> None:
     config = PredictConfig(ZeroShot(), lab.backbone, "Colour", "dev", 8)
     with pytest.raises(FileNotFoundError, match="dev.parquet is missing: build the task's data"):
         predict(config, {"data": lab.data["Colour"]}, Path("nowhere"), lab.run())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [(r"model\.layers\..*", "no linear layer is named like"), (r".*\.q_proj", "matches in the vision tower")],
+)
+def test_sites_that_match_nothing_or_the_frozen_tower_are_refused(lab: Lab, pattern: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(lab.backbone, sites=(pattern,)).find_sites(lab.model)
+
+
+def test_a_backbone_that_is_nowhere_says_what_to_give(lab: Lab) -> None:
+    with pytest.raises(ValueError, match="give `location` a folder"):
+        dataclasses.replace(lab.backbone, location="/nowhere/at-all").load_model()

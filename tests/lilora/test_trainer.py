@@ -144,9 +144,12 @@ def test_a_method_that_reaches_no_tensor_is_caught(lab: Lab, monkeypatch: pytest
         lab.train(lab.config(METHOD, 0), None, lab.folder())
 
 
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
+
+
 @pytest.fixture(scope="module", name="shared")
 def _shared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the workers' stage needs, and what one worker makes of it in `alone`."""
+    """What one worker makes of a stage (`alone`), and two under each strategy; `resumed` was interrupted on the way."""
     root = tmp_path_factory.mktemp("workers")
     shutil.copytree(lab.backbone.location, root / "backbone")
     shutil.copytree(lab.data["Place"], root / "tasks" / "Place")
@@ -154,49 +157,44 @@ def _shared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = {"data": root / "tasks" / "Place", "previous": root / "previous"}
     (root / "alone").mkdir()
     train(worker.config(lab.backbone), inputs, root / "alone", StageRun(lab.folder()))
+    interrupted = _run_workers(root, *(f"{name}:{name}" for name in STRATEGIES), "zero2:resumed:5")
+    assert 0 not in interrupted
+    assert not files(root / "resumed")
+    assert _run_workers(root, "zero2:resumed") == [0, 0]
     return root
 
 
-def _run_workers(
-    root: Path, strategy: str, stop: int = 0, checkpoint_seconds: float = 1e9, count: int = 2
-) -> list[int]:
+def _run_workers(root: Path, *jobs: str, count: int = 2) -> list[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.lilora.worker", str(root), strategy, str(stop), str(checkpoint_seconds)]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    environment["WORLD_SIZE"] = str(count)
-    project = Path(__file__).parents[2]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
     processes = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=project)
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.lilora.worker", str(root), *jobs],
+            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=Path(__file__).parents[2],
+        )
         for rank in range(count)
     ]
     try:
-        return [process.wait(timeout=150) for process in processes]
+        return [process.wait(timeout=250) for process in processes]
     finally:
         for process in processes:
             process.kill()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_workers_give_the_losses_of_one(shared: Path, strategy: str) -> None:
-    assert _run_workers(shared, strategy) == [0, 0]
-    alone, together = _history(shared / "alone"), _history(shared / strategy)
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip(_history(shared / "alone"), _history(shared / strategy), strict=True):
         assert other == pytest.approx(one, abs=1e-4)
     one, other = load_state(shared / "alone"), load_state(shared / strategy)
-    assert set(one.shared) == set(other.shared)
-    assert set(one.parts["Place"]) == set(other.parts["Place"])
+    for name, tensor in {**one.shared, **one.parts["Place"]}.items():
+        # Sums over two workers in another order; eight Adam steps carry the rounding on.
+        torch.testing.assert_close({**other.shared, **other.parts["Place"]}[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
-def test_interrupted_workers_go_on_from_their_checkpoint(shared: Path, strategy: str) -> None:
-    if not (shared / strategy / "history.json").exists():
-        assert _run_workers(shared, strategy) == [0, 0]
-    undisturbed = files(shared / strategy)
-    shutil.rmtree(shared / strategy)
-    assert 0 not in _run_workers(shared, strategy, stop=5, checkpoint_seconds=0)
-    assert _run_workers(shared, strategy) == [0, 0]
-    assert files(shared / strategy) == undisturbed
+def test_interrupted_workers_go_on_from_their_checkpoint(shared: Path) -> None:
+    assert files(shared / "resumed") == files(shared / "zero2")

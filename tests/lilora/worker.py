@@ -1,4 +1,6 @@
-"""One of several processes that train a stage: `python -m tests.lilora.worker ROOT STRATEGY STOP CHECKPOINT_SECONDS`.
+"""One of several processes that train a stage: `python -m tests.lilora.worker ROOT STRATEGY:NAME[:STOP] ...`.
+
+Trains into ROOT/NAME under each strategy in turn; with STOP, an interrupt ends the process after so many steps.
 
 RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which, as under torchrun.
 """
@@ -19,7 +21,7 @@ from lilora.training import Training
 from lilora.workers import torchrun_placement
 
 METHOD = LiLoRA(rank=4, lora_alpha=8, similarity_gradient=True)
-TRAINING = Training(max_steps=8, batch_size=8, learning_rate=1e-2)
+TRAINING = Training(epochs=4, max_steps=8, batch_size=8, learning_rate=1e-2)
 
 
 def config(backbone: Backbone) -> stages.TrainConfig:
@@ -27,11 +29,10 @@ def config(backbone: Backbone) -> stages.TrainConfig:
     return stages.TrainConfig(METHOD, backbone, "Place", ("Colour",), TRAINING, 0)
 
 
-def main(root: Path, strategy: str, stop: int, checkpoint_seconds: float) -> None:
-    """Train in `root/STRATEGY`; stop by an interrupt after `stop` steps (0: never)."""
-    torch.set_num_threads(1)
+def main(root: Path, strategy: str, name: str, stop: int) -> None:
+    """Train in `root/name`; stop by an interrupt after `stop` steps (0: never)."""
     placement = torchrun_placement(strategy, micro_batch=2)  # type: ignore[arg-type]
-    out = root / strategy
+    out = root / name
     out.mkdir(exist_ok=True)
 
     def report(done: int, total: int, metrics: dict[str, float]) -> None:
@@ -40,10 +41,13 @@ def main(root: Path, strategy: str, stop: int, checkpoint_seconds: float) -> Non
 
     backbone = Backbone("tiny", "random-1", location=str(root / "backbone"))
     inputs = {"data": root / "tasks" / "Place", "previous": root / "previous"}
-    run = StageRun(root / f"scratch-{strategy}", report, placement, checkpoint_seconds=checkpoint_seconds)
+    run = StageRun(root / f"scratch-{name}", report, placement, checkpoint_seconds=0 if stop else 1e9)
     stages.train(config(backbone), inputs, out, run)
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+    torch.set_num_threads(1)
+    for job in sys.argv[2:]:
+        strategy, name, *stop = job.split(":")
+        main(Path(sys.argv[1]), strategy, name, int(stop[0]) if stop else 0)
+    dist.destroy_process_group()

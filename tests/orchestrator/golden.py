@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lilora import registry
-from lilora.values import canonical
+from lilora.values import canonical, digest_of
 from orchestrator.step import Resources, Step
 from tests.orchestrator.toy_steps import MODULE, Number, Outer, number
 
@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).with_name("golden_digests.json")
 
 
 def golden() -> dict[str, dict[str, Any]]:
-    """Digests of a few toy steps (the format), and every default of the shipped values (left out of digests)."""
+    """Digests of a few toy steps and the shipped values, and every shipped default (which digests leave out)."""
     return {"digests": _digests(), "defaults": _defaults()}
 
 
@@ -27,7 +27,10 @@ def _digests() -> dict[str, str]:
         "nested config": Step("x", f"{MODULE}:train", Outer(Number(3, scale=2), seed=7), (("data", base),)),
         "version": Step("x", f"{MODULE}:train", Outer(), version=2, resources=Resources(workers=2)),
     }
-    return {name: step.digest for name, step in steps.items()}
+    digests = {name: step.digest for name, step in steps.items()}
+    for kind in ("backbones", "benchmarks"):
+        digests |= {f"{kind}/{name}": digest_of(registry.load(kind, name)) for name in registry.names(kind)}
+    return digests
 
 
 def _defaults() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from orchestrator import doctor, events, executor
 from orchestrator.catalogue import find_target
 from orchestrator.cli import app
 from orchestrator.commands import views
-from orchestrator.progress import Progress, State
+from orchestrator.progress import SHARE_OF_TRAINING, Progress, State
 from orchestrator.record import Record
 from orchestrator.step import Step
 from orchestrator.store import Store
@@ -369,11 +369,12 @@ def test_time_left_comes_from_measured_seconds_of_a_kind_and_from_a_steps_own_pr
     assert state.seconds_left is None
     clock.now = 17
     state(events.StepProgress(trains[0], 1, 4, {"loss": 1.0}))
-    # A quarter in 10 s (the worker's start apart): 40 s a stage, 30 s left of this one; scores count like stages
-    # until one was seen.
-    assert state.seconds_left == pytest.approx(30 + 2 * 40 + 2 * 40)
+    # A quarter in 10 s (the worker's start apart): 40 s a stage, 30 s left of this one; a score counts as its usual
+    # share of a stage until one was seen.
+    score = 40 * SHARE_OF_TRAINING["score"]
+    assert state.seconds_left == pytest.approx(30 + 2 * 40 + 2 * score)
     clock.now = 22
-    assert state.seconds_left == pytest.approx(25 + 2 * 40 + 2 * 40)
+    assert state.seconds_left == pytest.approx(25 + 2 * 40 + 2 * score)
     clock.now = 47
     state(finished(trains[0], 40))
     state(events.StepStarted(scores[0]))

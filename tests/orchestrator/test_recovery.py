@@ -86,7 +86,17 @@ def assert_ends_like_undisturbed(store: Store, starts: Path, folder: Path) -> No
     assert [path.name for path in (store.root / "scratch").iterdir()] == []
 
 
-def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def slow_to_leave() -> Iterator[list[psutil.Process]]:
+    """Processes that must be gone when the other tests are done."""
+    processes: list[psutil.Process] = []
+    yield processes
+    assert_gone(processes, seconds=100)
+
+
+def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(
+    tmp_path: Path, slow_to_leave: list[psutil.Process]
+) -> None:
     store, starts = Store(tmp_path / "store"), tmp_path / "starts"
     with driver_of(store, starts) as driver:
         wait_for_checkpoint(store, str(starts))
@@ -99,7 +109,7 @@ def test_a_killed_driver_leaves_no_process_and_the_same_command_goes_on(tmp_path
     assert_gone([process for process in processes if process not in agents], seconds=30)
     assert not store.has(long_step(str(starts)))
     assert_ends_like_undisturbed(store, starts, tmp_path)
-    assert_gone(agents, seconds=100)
+    slow_to_leave += agents
 
 
 def test_ctrl_c_ends_the_driver_in_good_order_and_the_same_command_goes_on(tmp_path: Path) -> None:

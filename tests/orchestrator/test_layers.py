@@ -1,0 +1,60 @@
+"""What each layer may import, how long an experiment may be, and what nobody may do."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
+
+
+def imported(path: Path, top_only: bool = False) -> Iterator[str]:
+    """First names of the modules that a file imports; `top_only`: when it is imported itself."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_only else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_the_plumbing_never_imports_experiments_and_no_torch_before_a_worker_needs_it() -> None:
+    for path in sorted((ROOT / "orchestrator").rglob("*.py")):
+        assert "experiments" not in set(imported(path)), path
+        assert not {"torch", "transformers", "peft", "deepspeed", "ray", "mlflow"} & set(imported(path, True)), path
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_is_a_value_of_at_most_60_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 60
+    assert not {"ray", "mlflow", "torch", "transformers"} & set(imported(path))
+
+
+def test_help_starts_without_torch_ray_and_mlflow() -> None:
+    code = (
+        "import sys; sys.argv = ['lilora', '--help']\n"
+        "from orchestrator.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'ray', 'mlflow', 'transformers'} & set(sys.modules)), file=sys.stderr)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stderr.strip().splitlines()[-1] == "[]"
+
+
+def test_no_remote_code_and_no_pickle_on_disk() -> None:
+    for folder in ("lilora", "orchestrator", "experiments"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            for call in calls:
+                text = ast.unparse(call)
+                name = ast.unparse(call.func)
+                assert name not in ("pickle.load", "pickle.dump", "joblib.load"), f"{path}: {text}"
+                assert name != "torch.load" or "weights_only=True" in text, f"{path}: {text}"
+                assert not any(word.arg == "trust_remote_code" for word in call.keywords), f"{path}: {text}"

@@ -103,13 +103,14 @@ class Loop:
         """All steps, from the last checkpoint on; a history row a step (step, loss, penalty, rate)."""
         before = {name: tensor.detach().clone() for name, tensor in self.adapters.tensors.items()}
         fingerprint = backbone_fingerprint(self.adapters)
-        worker = make_worker(self.adapters, self.config.training, self.run.placement, self.num_micro)
-        start, rows = self._resume(worker)
+        start, rows, tensors = load_checkpoint(self.run.scratch, self.stage) or (0, [], {})
+        worker = self._make_worker(start, tensors)
         saved = time.monotonic()
         self._training_mode(True)
         try:
             for step in range(start, self.num_steps):
-                rows.append(self._step(worker, step, check=step == start))
+                rate = self.config.training.rate(step, self.num_steps)
+                rows.append(self._step(worker, step, rate, check=step == start))
                 self.run.report(step + 1, self.num_steps, {"loss": rows[-1]["loss"]})
                 if self._checkpoint_due(worker, saved) and step + 1 < self.num_steps:
                     tensors = worker.progress()
@@ -124,13 +125,17 @@ class Loop:
         assert zero3 or backbone_fingerprint(self.adapters) == fingerprint, "the stage wrote to the backbone"
         return rows
 
-    def _resume(self, worker: Worker) -> tuple[int, list[dict[str, float]]]:
-        found = load_checkpoint(self.run.scratch, self.stage)
-        if found is None:
-            return 0, []
-        step, rows, tensors = found
-        worker.restore(tensors, step)
-        return step, rows
+    def _make_worker(self, start: int, tensors: dict[str, Tensor]) -> Worker:
+        """A worker that has done `start` steps. Values are set before it is made: DeepSpeed cuts them up and copies."""
+        with torch.no_grad():
+            for name, parameter in self.adapters.parameters().items() if tensors else ():
+                parameter.copy_(tensors[f"value/{name}"])
+        worker = make_worker(self.adapters, self.config.training, self.run.placement, self.num_micro)
+        if tensors:
+            if worker.restores_after_a_step:
+                self._step(worker, start, rate=0.0)
+            worker.restore(tensors, start)
+        return worker
 
     def _checkpoint_due(self, worker: Worker, saved: float) -> bool:
         """Whether it is time to save: the first worker's clock decides for all."""
@@ -147,8 +152,8 @@ class Loop:
             else:
                 language.gradient_checkpointing_disable()
 
-    def _step(self, worker: Worker, step: int, check: bool) -> dict[str, float]:
-        """One update on the effective batch of `step`."""
+    def _step(self, worker: Worker, step: int, rate: float, check: bool = False) -> dict[str, float]:
+        """One update at `rate` on the effective batch of `step`; a history row."""
         config, placement = self.config, self.run.placement
         batch = self.order.batch(step)
         share = batch[placement.rank :: placement.world_size]
@@ -166,9 +171,9 @@ class Loop:
             worker.backward(loss)
         if check:
             check_gradients(self.adapters, worker.gradients())
-        rate = worker.step(config.training.rate(step, self.num_steps))
+        rate_read = worker.step(rate)
         loss_sum, penalty_sum = worker.sum(sums).tolist()
-        return {"step": step + 1, "loss": loss_sum, "penalty": penalty_sum, "rate": rate}
+        return {"step": step + 1, "loss": loss_sum, "penalty": penalty_sum, "rate": rate_read}
 
     def _token_loss(self, worker: Worker, rows: list[int], num_tokens: int) -> Tensor:
         """Sum of the token losses of `rows`, divided by the whole batch's answer tokens."""

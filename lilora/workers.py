@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilora.attach import Adapters
@@ -45,7 +46,13 @@ def make_worker(adapters: Adapters, training: Training, placement: Placement, nu
 
 
 class Worker:
-    """Gradients are summed over workers (one worker: nothing to sum), clipped, and given to AdamW on every worker."""
+    """Gradients are summed over workers (one worker: nothing to sum), clipped, and given to AdamW on every worker.
+
+    `restores_after_a_step`: the optimiser's state exists, and can be restored, only once a step was made; one at rate 0
+    will do, since it changes no value.
+    """
+
+    restores_after_a_step = False
 
     def __init__(self, adapters: Adapters, training: Training, placement: Placement) -> None:
         self.adapters, self.training, self.placement = adapters, training, placement
@@ -96,9 +103,8 @@ class Worker:
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Go on from what `progress` gave after `step` steps."""
+        """Give the optimiser back what `progress` gave after `step` steps; the values are set before."""
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"value/{name}"])
             moments = {moment: tensors[f"{moment}/{name}"].to(parameter.device) for moment in MOMENTS}
             self.optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
 
@@ -108,6 +114,8 @@ class Worker:
 
 class DeepSpeedWorker(Worker):
     """DeepSpeed with ZeRO stage 1, 2 or 3: optimiser states, gradients, then parameters are divided among workers."""
+
+    restores_after_a_step = True
 
     def __init__(self, adapters: Adapters, training: Training, placement: Placement, num_micro: int) -> None:
         super().__init__(adapters, training, placement)
@@ -174,12 +182,19 @@ class DeepSpeedWorker(Worker):
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """See `Worker.restore`."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        for name, parameter in self.parameters.items():
-            safe_set_full_fp32_param(parameter, tensors[f"value/{name}"])
+        parameters: dict[str, Any] = dict(self.parameters)
+        for name, parameter in parameters.items():
             for moment in MOMENTS:
-                safe_set_full_optimizer_state(parameter, tensors[f"{moment}/{name}"], moment)
+                value = tensors[f"{moment}/{name}"].to(parameter.device)
+                if self.stage < 3:
+                    safe_set_full_optimizer_state(parameter, value, moment)
+                    continue
+                # Partitions are equal, so the last one may reach past the tensor; ZeRO-3's own setter then fails.
+                size, world_size = parameter.partition_numel(), self.placement.world_size
+                padded = F.pad(value.flatten(), (0, size * world_size - value.numel()))
+                safe_set_local_optimizer_state(parameter, padded.split(size)[self.placement.rank], moment)
         for state in self.engine.optimizer.optimizer.state.values():
             state["step"] = torch.tensor(float(step))
 

@@ -145,11 +145,12 @@ def test_a_method_that_reaches_no_tensor_is_caught(lab: Lab, monkeypatch: pytest
 
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
+RESUMED = ("zero2", "zero3")
 
 
 @pytest.fixture(scope="module", name="shared")
 def _shared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one worker makes of a stage (`alone`), and two under each strategy; `resumed` was interrupted on the way."""
+    """What one worker makes of a stage (`alone`), and two under each strategy; some were interrupted on the way."""
     root = tmp_path_factory.mktemp("workers")
     shutil.copytree(lab.backbone.location, root / "backbone")
     shutil.copytree(lab.data["Place"], root / "tasks" / "Place")
@@ -157,10 +158,12 @@ def _shared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = {"data": root / "tasks" / "Place", "previous": root / "previous"}
     (root / "alone").mkdir()
     train(worker.config(lab.backbone), inputs, root / "alone", StageRun(lab.folder()))
-    interrupted = _run_workers(root, *(f"{name}:{name}" for name in STRATEGIES), "zero2:resumed:5")
-    assert 0 not in interrupted
-    assert not files(root / "resumed")
-    assert _run_workers(root, "zero2:resumed") == [0, 0]
+    jobs = [f"{name}:{name}" for name in STRATEGIES]
+    for strategy in RESUMED:
+        assert 0 not in _run_workers(root, *jobs, f"{strategy}:{strategy}-resumed:5")
+        assert not files(root / f"{strategy}-resumed")
+        jobs = [f"{strategy}:{strategy}-resumed"]
+    assert _run_workers(root, *jobs) == [0, 0]
     return root
 
 
@@ -196,5 +199,6 @@ def test_two_workers_give_the_losses_of_one(shared: Path, strategy: str) -> None
 
 
 @pytest.mark.slow
-def test_interrupted_workers_go_on_from_their_checkpoint(shared: Path) -> None:
-    assert files(shared / "resumed") == files(shared / "zero2")
+@pytest.mark.parametrize("strategy", RESUMED)
+def test_interrupted_workers_go_on_from_their_checkpoint(shared: Path, strategy: str) -> None:
+    assert files(shared / f"{strategy}-resumed") == files(shared / strategy)

@@ -20,7 +20,7 @@ from lilora.stage_run import StageRun
 from lilora.training import Training
 from lilora.workers import torchrun_placement
 
-METHOD = LiLoRA(rank=4, lora_alpha=8, similarity_gradient=True)
+METHOD = LiLoRA(rank=4, lora_alpha=8, lam=1.0, similarity_gradient=True)
 TRAINING = Training(epochs=4, max_steps=8, batch_size=8, learning_rate=1e-2)
 
 

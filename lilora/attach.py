@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,19 @@ from torch import Tensor, nn
 from lilora.state import State, Tensors
 
 InitA = Literal["kaiming", "gaussian"]
+
+
+@dataclass(frozen=True)
+class LoraPair:
+    """An update as stock LoRA has it: W' = W + (lora_alpha / r) b a, with a (r, k) and b (d, r).
+
+    With `magnitude` (d) it is DoRA's: the rows of W' are scaled to these norms (Liu et al. 2024, Eq. 5).
+    """
+
+    a: Tensor
+    b: Tensor
+    lora_alpha: float
+    magnitude: Tensor | None = None
 
 
 @dataclass
@@ -34,7 +47,9 @@ class Adapters:
         own: names of those that belong to one task alone.
         factors: factor on the learning rate, by name; 1 where not named.
         delta: weight update (d, k) of a layer, for merging.
+        fold: a layer's update as a stock LoRA pair, for export; None where there is no such pair.
         regulariser: gives the unweighted penalty of this stage, where the method has one.
+        whole_rows: layers need every position of a row, because they choose by row.
     """
 
     model: Any
@@ -45,7 +60,9 @@ class Adapters:
     own: frozenset[str] = frozenset()
     factors: dict[str, float] = field(default_factory=dict)
     delta: Callable[[Any], Tensor] | None = None
+    fold: Callable[[Any], LoraPair] | None = None
     regulariser: Any = None
+    whole_rows: bool = False
 
     def declare(self, trainable: Sequence[str]) -> None:
         """Make exactly these tensors trainable, and nothing else of the model."""
@@ -71,7 +88,7 @@ class Adapters:
         if state is None:
             return State((task,), shared, {task: part} if part else {})
         parts = {**state.parts, **({task: part} if part else {})}
-        return State((*state.tasks, task), shared, parts, state.values, state.references)
+        return replace(state, tasks=(*state.tasks, task), shared=shared, parts=parts)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -132,9 +149,19 @@ def as_parameter(values: Tensor, like: Tensor) -> nn.Parameter:
 
 
 def attach_lora(
-    model: Any, sites: Sequence[str], values: Tensors, rank: int, lora_alpha: float, dropout: float
+    model: Any,
+    sites: Sequence[str],
+    values: Tensors,
+    rank: int,
+    lora_alpha: float,
+    dropout: float,
+    dora: bool = False,
 ) -> Adapters:
-    """Put PEFT's LoRA layers on `sites`, with the values `SITE.A` (r, k) and `SITE.B` (d, r); nothing is trainable."""
+    """Put PEFT's LoRA layers on `sites`, with the values `SITE.A` (r, k) and `SITE.B` (d, r); nothing is trainable.
+
+    `dora`: with a magnitude too, `SITE.magnitude` (d). Where `values` has none, it is the row norms that PEFT's forward
+    divides by, taken from PEFT: their ratio is then 1 to the bit, and new adapters change nothing.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     originals = {site: model.get_submodule(site) for site in sites}
@@ -143,6 +170,7 @@ def attach_lora(
         lora_alpha=lora_alpha,  # type: ignore[arg-type]  # PEFT divides it by r, so a float is as good
         lora_dropout=dropout,
         target_modules=list(sites),
+        use_dora=dora,
     )
     training = model.training
     inject_adapter_in_model(config, model)
@@ -154,7 +182,11 @@ def attach_lora(
         for name, linear in (("A", layer.lora_A["default"]), ("B", layer.lora_B["default"])):
             linear.weight = as_parameter(values[f"{site}.{name}"], like)
             tensors[f"{site}.{name}"] = linear.weight
-    adapters = Adapters(model, originals, layers, tensors, delta=_lora_delta)
+        if dora:
+            name, magnitude = f"{site}.magnitude", layer.lora_magnitude_vector["default"]
+            magnitude.weight = as_parameter(values[name] if name in values else _dora_norm(layer), like)
+            tensors[name] = magnitude.weight
+    adapters = Adapters(model, originals, layers, tensors, delta=_dora_delta if dora else _lora_delta, fold=_lora_pair)
     adapters.declare(())
     return adapters
 
@@ -162,3 +194,26 @@ def attach_lora(
 def _lora_delta(layer: Any) -> Tensor:
     delta = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     return delta * layer.scaling["default"]
+
+
+@torch.no_grad()
+def _dora_norm(layer: Any) -> Tensor:
+    """Row norms (d) of W + s B A, by the very calls of PEFT's forward."""
+    magnitude = layer.lora_magnitude_vector["default"]
+    product = magnitude.get_lora_weight(layer.lora_A["default"], layer.lora_B["default"])
+    weight = layer.base_layer.weight.to(product.dtype)
+    return cast(Tensor, magnitude.get_weight_norm(weight, product, layer.scaling["default"]))
+
+
+def _dora_delta(layer: Any) -> Tensor:
+    """W' - W with W' = m (W + s B A) / ||W + s B A||, a norm for each row, as PEFT merges."""
+    weight = layer.base_layer.weight.float()
+    magnitude = layer.lora_magnitude_vector["default"].weight
+    ratio = (magnitude / _dora_norm(layer)).unsqueeze(1)
+    return ratio * (weight + _lora_delta(layer)) - weight
+
+
+def _lora_pair(layer: Any) -> LoraPair:
+    magnitude = layer.lora_magnitude_vector["default"].weight if "default" in layer.lora_magnitude_vector else None
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    return LoraPair(a, b, layer.lora_alpha["default"], magnitude)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -56,16 +56,26 @@ class Batch:
         attention_mask: (N, T), 0 at padding.
         labels: (N, T), `IGNORED` outside the answers.
         images: places of the rows' pictures in `TaskData.pictures`, in the rows' order; rows may have none.
+        image_rows: the row of each of `images`.
+        instructions: what each row asks, in words.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     images: list[int]
+    image_rows: list[int]
+    instructions: list[str]
 
     def to(self, device: str) -> Batch:
         """The same batch on `device`."""
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device), self.images)
+        tensors = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels")}
+        return replace(self, **tensors)
+
+    @property
+    def prompt_mask(self) -> Tensor:
+        """(N, T), True at the prompts' tokens: not the answers', not padding."""
+        return (self.attention_mask == 1) & (self.labels == IGNORED)
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,7 @@ class TaskData:
     Attributes:
         key: names the file's rows and the tokenisation, for memos.
         ids: the rows' names.
+        instructions: the rows' instructions in words.
         prompts, answers: token ids of each row.
         image_of: each row's place in `pictures`; -1 without one.
         pictures: each picture once, sorted by the SHA-256 of its bytes.
@@ -83,6 +94,7 @@ class TaskData:
 
     key: tuple[Any, ...]
     ids: list[str]
+    instructions: list[str]
     prompts: list[np.ndarray]
     answers: list[np.ndarray]
     image_of: list[int]
@@ -91,6 +103,38 @@ class TaskData:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def subset(self, rows: Sequence[int]) -> TaskData:
+        """These rows alone, with their pictures alone."""
+        places = sorted({self.image_of[row] for row in rows} - {-1})
+        moved = {place: new for new, place in enumerate(places)} | {-1: -1}
+        return replace(
+            self,
+            key=(*self.key, hashlib.sha256("/".join(self.ids[row] for row in rows).encode()).hexdigest()),
+            ids=[self.ids[row] for row in rows],
+            instructions=[self.instructions[row] for row in rows],
+            prompts=[self.prompts[row] for row in rows],
+            answers=[self.answers[row] for row in rows],
+            image_of=[moved[self.image_of[row]] for row in rows],
+            pictures=[self.pictures[place] for place in places],
+        )
+
+    def joined(self, others: Sequence[TaskData]) -> TaskData:
+        """These rows, then those of `others`; each picture as often as it is in them."""
+        whole = self
+        for other in others:
+            offset = len(whole.pictures)
+            whole = replace(
+                whole,
+                key=(*whole.key, *other.key),
+                ids=whole.ids + other.ids,
+                instructions=whole.instructions + other.instructions,
+                prompts=whole.prompts + other.prompts,
+                answers=whole.answers + other.answers,
+                image_of=whole.image_of + [place + offset if place >= 0 else -1 for place in other.image_of],
+                pictures=whole.pictures + other.pictures,
+            )
+        return whole
 
     def picture(self, place: int) -> Image.Image:
         """The picture at `place`, decoded."""
@@ -127,7 +171,9 @@ class TaskData:
 
     def _batch(self, rows: Sequence[int], *arrays: np.ndarray) -> Batch:
         input_ids, mask, labels = (torch.from_numpy(array) for array in arrays)
-        return Batch(input_ids, mask, labels, [self.image_of[row] for row in rows if self.image_of[row] >= 0])
+        with_image = [place for place, row in enumerate(rows) if self.image_of[row] >= 0]
+        images = [self.image_of[rows[place]] for place in with_image]
+        return Batch(input_ids, mask, labels, images, with_image, [self.instructions[row] for row in rows])
 
 
 def load_task(backbone: Backbone, folder: Path, split: str) -> TaskData:
@@ -155,6 +201,7 @@ def _load(backbone: Backbone, path: str, modified: int, size: int) -> TaskData:
     return TaskData(
         key=(path, modified, size, backbone.location, backbone.revision),
         ids=table["id"].to_list(),
+        instructions=table["instruction"].to_list(),
         prompts=encoder.prompts(table["instruction"].to_list(), [name is not None for name in names]),
         answers=encoder.answers(table["answer"].to_list()),
         image_of=[-1 if name is None else places[name] for name in names],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -40,6 +40,16 @@ class Features:
         if not places:
             return None
         return self._pixels(places) if self.kept is None else self.kept[list(places)]
+
+    @classmethod
+    def joined(cls, model: Any, processor: Any, data: TaskData, parts: Sequence[Features]) -> Features:
+        """Features of `data`, whose pictures are those of `parts` one after another; nothing is computed again."""
+        whole = cls.__new__(cls)
+        whole.model, whole.processor, whole.data = model, processor, data
+        kept = [part.kept for part in parts if len(part.data.pictures)]
+        known = [features for features in kept if features is not None]
+        whole.kept = torch.cat(known) if known and len(known) == len(kept) else None
+        return whole
 
     def _pixels(self, places: Sequence[int]) -> Tensor:
         pictures = [self.data.picture(place) for place in places]
@@ -94,9 +104,11 @@ def embed(model: Any, input_ids: Tensor, images: Tensor | None) -> Tensor:
 class AnswerModel(nn.Module):
     """A backbone as a function from a batch to the logits of its answers."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, whole_rows: bool = False) -> None:
+        """`whole_rows`: the adapters need every position of a row, in the last layer too."""
         super().__init__()
         self.model = model
+        self.whole_rows = whole_rows
 
     def forward(self, batch: Batch, images: Tensor | None) -> tuple[Tensor, Tensor]:
         """Logits (A, V) in float32 at the A answer positions of a right-padded batch, and the wanted tokens (A).
@@ -107,7 +119,7 @@ class AnswerModel(nn.Module):
         wanted = batch.labels[:, 1:]
         answers = F.pad(wanted != IGNORED, (0, 1))
         language = self.model.model.language_model
-        with at_positions(language, answers):
+        with nullcontext() if self.whole_rows else at_positions(language, answers):
             hidden = language(inputs_embeds=embedded, use_cache=False).last_hidden_state
         return self.model.lm_head(hidden[answers]).float(), wanted[answers[:, :-1]]
 

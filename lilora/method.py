@@ -6,7 +6,7 @@ training loop. Sequential, independent and zero-shot are schedules - ways to low
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lilora.attach import Adapters
+    from lilora.encode import Batch
+    from lilora.preparation import Preparation
     from lilora.state import State
 
 Schedule = Literal["sequential", "independent", "none", "joint"]
@@ -30,15 +32,34 @@ class ParameterCount:
         trainable: in the stage asked about.
         shared: stored once for all tasks.
         per_task: stored for each task.
+        memory_per_task: kept for each task but the last to learn further ones, never to answer (EWC's Fisher).
     """
 
     trainable: int
     shared: int
     per_task: int
+    memory_per_task: int = 0
 
     def stored(self, num_tasks: int) -> int:
         """Parameters kept after `num_tasks` tasks."""
         return self.shared + num_tasks * self.per_task
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Earlier tasks' samples among the new ones (Chaudhry et al. 2019).
+
+    Attributes:
+        size: training rows kept of each earlier task.
+        share: rows from memory in each step, as a share of the effective batch, which they join and do not replace.
+    """
+
+    size: int
+    share: float
+
+    def num_rows(self, batch_size: int) -> int:
+        """Rows from memory that join a batch: at least one, unless the share is 0."""
+        return max(1, round(self.share * batch_size)) if self.share else 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,33 @@ class Method:
             the handle that names the trainable tensors and takes the adapters off again.
         """
         raise NotImplementedError
+
+    def rehearsal(self) -> Rehearsal | None:
+        """Which samples of earlier tasks join each batch; None for none."""
+        return None
+
+    def revisits(self, earlier: Sequence[str]) -> Collection[str]:
+        """Tasks of `earlier` whose training data a stage reads again: by default those that it rehearses."""
+        return earlier if self.rehearsal() is not None else ()
+
+    def prepare(self, preparation: Preparation) -> State | None:
+        """The state that a stage starts from: the last one, with what is to be learned about it before training.
+
+        What a paper does at the end of a task (EWC's Fisher information) is done here, at the start of the next, on the
+        data that `revisits` asks for: the same numbers, but a first stage stays the one of SeqLoRA, trained once for
+        all methods, and nothing is computed after the last task.
+        """
+        return preparation.state
+
+    def parts_to_answer(self, task: str) -> Collection[str] | None:
+        """Tasks whose parts of the state answer `task`: by default its own; None for all."""
+        return (task,)
+
+    def route(self, adapters: Adapters, batch: Batch, images: Tensor | None) -> None:
+        """Tell the adapters what they must know of the rows that come next; called before each forward and generation.
+
+        `images` as `lilora.features.Features.of` gives them. By default nothing depends on the rows.
+        """
 
     def penalty(self, adapters: Adapters) -> Tensor | None:
         """What is added to the mean token loss in this step, weight included; None for nothing."""

@@ -50,7 +50,7 @@ class PredictConfig:
     task: str
     split: str
     max_new_tokens: int
-    batch_size: int = field(default=64, metadata={"identity": False})
+    batch_size: int = field(default=32, metadata={"identity": False})
     dtype: str = "float32"
 
 
@@ -67,6 +67,21 @@ class ScoreConfig:
     scorer: str
     kind: str
     split: str
+
+
+@dataclass(frozen=True)
+class AnalysisConfig:
+    """A look at finished states; see `lilora.analysis`.
+
+    Attributes:
+        kind: "cka" (how alike tasks' LoRA matrices are, Fig. 1) or "fusion" (alpha before and after a stage, Fig. 3).
+        tasks: whose states are read, from the inputs `state-TASK`.
+        seed: of the stages, from which initial values follow.
+    """
+
+    kind: str
+    tasks: tuple[str, ...]
+    seed: int
 
 
 def build_task(config: Any, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
@@ -112,3 +127,10 @@ def score(config: ScoreConfig, inputs: Inputs, out: Path, run: StageRun) -> dict
     from lilora.scoring import score
 
     return score(config, inputs, out)
+
+
+def analyse(config: AnalysisConfig, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Read the states `inputs["state-TASK"]`; write `analysis.json`."""
+    from lilora.analysis import analyse
+
+    return analyse(config, inputs, out, run)

@@ -1,7 +1,8 @@
 """Adapter state: what a stage leaves for the next one, and for prediction. Tensors and plain values, never a pickle.
 
-A folder holds `state.json`, the tensors all tasks share and the part of the task just learned. An earlier task's part
-never changes, so it is referenced (artifact, file, SHA-256), not copied. Every tensor file is checked when it is read,
+A folder holds `state.json`, the tensors all tasks share and the part of the task just learned; and what the method
+keeps of a task to learn others (its memory). An earlier task's part or memory never changes, so it is referenced
+(artifact, file, SHA-256), not copied. Every tensor file is checked when it is read,
 and equal states give equal bytes.
 """
 
@@ -41,6 +42,9 @@ class State:
         parts: tensors of single tasks, by task; those that were loaded.
         values: plain values a method carries along.
         references: where the parts lie that are on disk.
+        memory: tensors of single tasks that are needed to learn further ones and never to answer (EWC's Fisher
+            information), by task; those that were loaded.
+        memory_references: where the memories lie that are on disk.
     """
 
     tasks: tuple[str, ...]
@@ -48,41 +52,66 @@ class State:
     parts: Mapping[str, Tensors] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     references: Mapping[str, Reference] = field(default_factory=dict)
+    memory: Mapping[str, Tensors] = field(default_factory=dict)
+    memory_references: Mapping[str, Reference] = field(default_factory=dict)
 
     def num_parameters(self) -> int:
-        """Elements of every loaded tensor."""
-        groups = [self.shared, *self.parts.values()]
-        return sum(tensor.numel() for tensors in groups for tensor in tensors.values())
+        """Elements of every loaded tensor that answers; the memory is not counted."""
+        return _elements([self.shared, *self.parts.values()])
+
+    def num_remembered(self) -> int:
+        """Elements of every loaded tensor of the memory."""
+        return _elements(list(self.memory.values()))
+
+
+def _elements(groups: list[Tensors]) -> int:
+    return sum(tensor.numel() for tensors in groups for tensor in tensors.values())
 
 
 def save_state(state: State, folder: Path) -> None:
-    """Write `state` to `folder`: the shared tensors and those parts that lie nowhere else yet.
+    """Write `state` to `folder`: the shared tensors, and those parts and memories that lie nowhere else yet.
 
     Raises:
         ValueError: a task's name cannot be a file's name.
     """
-    parts: dict[str, dict[str, Any]] = {}
-    for task in state.tasks:
-        if task in state.references:
-            parts[task] = asdict(state.references[task])
-        elif state.parts.get(task):
-            parts[task] = _write(state.parts[task], folder / _file_of(task))
     content = {
         "format": 1,
         "tasks": list(state.tasks),
         "shared": _write(state.shared, folder / SHARED),
-        "parts": parts,
+        "parts": _save_by_task(state.tasks, state.parts, state.references, folder, "task"),
         "values": dict(state.values),
     }
+    memory = _save_by_task(state.tasks, state.memory, state.memory_references, folder, "memory")
+    if memory:
+        content["memory"] = memory
     (folder / "state.json").write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
 
 
-def load_state(folder: Path, find: Callable[[str], Path] | None = None, only: Collection[str] | None = None) -> State:
+def _save_by_task(
+    tasks: tuple[str, ...], groups: Mapping[str, Tensors], known: Mapping[str, Reference], folder: Path, kind: str
+) -> dict[str, Any]:
+    """Entries of `state.json`, task by task: a reference to what lies elsewhere, or the file just written."""
+    entries: dict[str, Any] = {}
+    for task in tasks:
+        if task in known:
+            entries[task] = asdict(known[task])
+        elif groups.get(task):
+            entries[task] = _write(groups[task], folder / _file_of(kind, task))
+    return entries
+
+
+def load_state(
+    folder: Path,
+    find: Callable[[str], Path] | None = None,
+    only: Collection[str] | None = None,
+    memory: bool = False,
+) -> State:
     """Read a state.
 
     Args:
         find: folder of another artifact by its digest; by default the neighbour of `folder` with that name.
         only: tasks whose parts are wanted; None for all.
+        memory: whether the memories of all tasks are wanted.
 
     Raises:
         FileNotFoundError: `folder` is no state, or a referenced artifact is gone.
@@ -91,21 +120,31 @@ def load_state(folder: Path, find: Callable[[str], Path] | None = None, only: Co
     folder = folder.resolve()
     locate = find or (lambda digest: folder.parent / digest)
     content = json.loads((folder / "state.json").read_text())
-    parts, references = {}, {}
-    for task, entry in content["parts"].items():
+    parts, references = _load_by_task(content["parts"], folder, locate, only)
+    memories, memory_references = _load_by_task(content.get("memory", {}), folder, locate, None if memory else ())
+    shared = _read(folder / content["shared"]["file"], content["shared"]["sha256"])
+    tasks, values = tuple(content["tasks"]), content["values"]
+    return State(tasks, shared, parts, values, references, memories, memory_references)
+
+
+def _load_by_task(
+    entries: Mapping[str, Any], folder: Path, locate: Callable[[str], Path], only: Collection[str] | None
+) -> tuple[dict[str, Tensors], dict[str, Reference]]:
+    groups: dict[str, Tensors] = {}
+    references: dict[str, Reference] = {}
+    for task, entry in entries.items():
         reference = Reference(entry.get("artifact", folder.name), entry["file"], entry["sha256"])
         references[task] = reference
         if only is None or task in only:
             home = locate(reference.artifact) if "artifact" in entry else folder
-            parts[task] = _read(home / reference.file, reference.sha256)
-    shared = _read(folder / content["shared"]["file"], content["shared"]["sha256"])
-    return State(tuple(content["tasks"]), shared, parts, content["values"], references)
+            groups[task] = _read(home / reference.file, reference.sha256)
+    return groups, references
 
 
-def _file_of(task: str) -> str:
+def _file_of(kind: str, task: str) -> str:
     if not re.fullmatch(r"[\w.-]+", task):
         raise ValueError(f"task '{task}' cannot name a file: use letters, digits, '-', '_' and '.'")
-    return f"task-{task}.safetensors"
+    return f"{kind}-{task}.safetensors"
 
 
 def _write(tensors: Tensors, path: Path) -> dict[str, Any]:

@@ -21,8 +21,11 @@ from torch import Tensor
 
 from lilora.attach import Adapters
 from lilora.checkpoint import load_checkpoint, save_checkpoint
-from lilora.encode import TaskData, load_task
+from lilora.encode import load_task
 from lilora.features import Features, load_features
+from lilora.method import Rehearsal
+from lilora.preparation import Preparation, Source
+from lilora.rows import chosen_rows
 from lilora.stage_run import Placement, StageRun
 from lilora.state import load_state, save_state
 from lilora.values import digest_of
@@ -46,16 +49,14 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
     placement = run.placement
     check_placement(config.training.batch_size, placement)
     join_group(placement)
-    state = load_state(inputs["previous"], run.find) if "previous" in inputs else None
-    if state is not None and state.tasks != config.earlier:
-        raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
-    data = load_task(config.backbone, inputs["data"], "train")
-    model = config.backbone.load_model(config.training.dtype, placement.device)
-    features = load_features(model, config.backbone.load_processor(), data)
-    sites = config.backbone.find_sites(model)
-    adapters = config.method.attach(model, list(sites), state, config.task, config.seed)
+    preparation = _preparation(config, inputs, run)
+    data = preparation.current.data
+    state = config.method.prepare(preparation)
+    model, sites = preparation.model, preparation.sites
+    source, num_new = rehearsing(preparation, config.method.rehearsal())
+    adapters = config.method.attach(model, sites, state, config.task, config.seed)
     try:
-        loop = Loop(config, adapters, data, features, run)
+        loop = Loop(config, adapters, source, num_new, run)
         rows = loop.run_all()
         if run.is_main:
             save_state(adapters.state_after(state, config.task), out)
@@ -70,6 +71,48 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
         }
     finally:
         adapters.remove()
+
+
+def _preparation(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun) -> Preparation:
+    """Load what the stage needs: the model, the previous state, the rows to learn and those of earlier tasks."""
+    state = load_state(inputs["previous"], run.find, memory=True) if "previous" in inputs else None
+    if state is not None and state.tasks != config.earlier:
+        raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
+    model = config.backbone.load_model(config.training.dtype, run.placement.device)
+
+    def source(name: str) -> Source:
+        data = load_task(config.backbone, inputs[name], "train")
+        return Source(data, load_features(model, config.backbone.load_processor(), data))
+
+    revisited = {task: source(f"data-{task}") for task in config.method.revisits(config.earlier)}
+    sites = list(config.backbone.find_sites(model))
+    current = source("data")
+    return Preparation(model, sites, state, config.task, config.seed, current, revisited, run.placement)
+
+
+def rehearsing(preparation: Preparation, rehearsal: Rehearsal | None) -> tuple[Source, int]:
+    """The rows to learn with the memory's rows behind them, and the number of rows to learn.
+
+    The memory of a task is its `size` training rows with the least SHA-256 of (seed, task, "memory", id): whoever asks
+    for it at whatever stage finds the same.
+    """
+    current = preparation.current
+    if rehearsal is None or not rehearsal.size or not preparation.revisited:
+        return current, len(current.data)
+    chosen = [
+        source.data.subset(memory_rows(source.data.ids, preparation.seed, task, rehearsal.size))
+        for task, source in preparation.revisited.items()
+    ]
+    processor = current.features.processor
+    features = [Features(preparation.model, processor, data) for data in chosen]
+    data = current.data.joined(chosen)
+    joined = Features.joined(preparation.model, processor, data, [current.features, *features])
+    return Source(data, joined), len(current.data)
+
+
+def memory_rows(ids: list[str], seed: int, task: str, size: int) -> list[int]:
+    """Which rows of a task are kept, in their order."""
+    return sorted(chosen_rows(ids, f"{seed}/{task}/memory", size))
 
 
 def check_placement(batch_size: int, placement: Placement) -> None:
@@ -88,16 +131,21 @@ def check_placement(batch_size: int, placement: Placement) -> None:
 class Loop:
     """The steps of one stage on one worker."""
 
-    def __init__(
-        self, config: TrainConfig, adapters: Adapters, data: TaskData, features: Features, run: StageRun
-    ) -> None:
-        self.config, self.adapters, self.data, self.features, self.run = config, adapters, data, features, run
-        self.num_steps = config.training.num_steps(len(data))
-        self.order = BatchOrder(data.ids, config.seed, config.task, config.training.batch_size)
+    def __init__(self, config: TrainConfig, adapters: Adapters, source: Source, num_new: int, run: StageRun) -> None:
+        """`source` holds the `num_new` rows to learn, then the memory's."""
+        self.config, self.adapters, self.run = config, adapters, run
+        self.data, self.features = source.data, source.features
+        self.num_steps = config.training.num_steps(num_new)
+        self.num_new = num_new
+        ids = self.data.ids
+        self.order = BatchOrder(ids[:num_new], config.seed, config.task, config.training.batch_size)
+        rehearsal = config.method.rehearsal()
+        num_old = rehearsal.num_rows(config.training.batch_size) if rehearsal and len(ids) > num_new else 0
+        self.memory = BatchOrder(ids[num_new:], config.seed, f"{config.task}/rehearsal", num_old)
         placement = run.placement
-        share = config.training.batch_size // placement.world_size
+        share = -(-(config.training.batch_size + num_old) // placement.world_size)
         self.num_micro = -(-share // (placement.micro_batch or share))
-        self.stage = digest_of({"config": config, "rows": len(data)})
+        self.stage = digest_of({"config": config, "rows": len(self.data)})
 
     def run_all(self) -> list[dict[str, float]]:
         """All steps, from the last checkpoint on; a history row a step (step, loss, penalty, rate)."""
@@ -155,13 +203,15 @@ class Loop:
     def _step(self, worker: Worker, step: int, rate: float, check: bool = False) -> dict[str, float]:
         """One update at `rate` on the effective batch of `step`; a history row."""
         config, placement = self.config, self.run.placement
-        batch = self.order.batch(step)
+        batch = self.order.batch(step) + [self.num_new + row for row in self.memory.batch(step)]
         share = batch[placement.rank :: placement.world_size]
         num_tokens = self.data.num_answer_tokens(batch)
         torch.manual_seed(step_seed(config.seed, config.task, step, placement.rank))
         sums = torch.zeros(2)
         for micro in range(self.num_micro):
-            loss = self._token_loss(worker, share[micro :: self.num_micro], num_tokens)
+            # With memory the workers' shares may differ by a row; ZeRO needs as many forwards of each of them.
+            rows = share[micro :: self.num_micro]
+            loss = self._token_loss(worker, rows or share[:1], num_tokens) * bool(rows)
             sums[0] += loss.detach().cpu()
             if micro + 1 == self.num_micro:
                 penalty = config.method.penalty(self.adapters)
@@ -179,7 +229,9 @@ class Loop:
         """Sum of the token losses of `rows`, divided by the whole batch's answer tokens."""
         batch = self.data.training_batch(rows)
         images = self.features.of(batch.images)
-        logits, wanted = worker.module(batch.to(self.run.placement.device), images)
+        batch = batch.to(self.run.placement.device)
+        self.config.method.route(self.adapters, batch, images)
+        logits, wanted = worker.module(batch, images)
         return F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
 
 

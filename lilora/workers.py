@@ -57,7 +57,7 @@ class Worker:
     def __init__(self, adapters: Adapters, training: Training, placement: Placement) -> None:
         self.adapters, self.training, self.placement = adapters, training, placement
         self.parameters = adapters.parameters()
-        self.module: Any = AnswerModel(adapters.model)
+        self.module: Any = AnswerModel(adapters.model, adapters.whole_rows)
         self.optimizer = make_optimizer(adapters, training)
 
     def backward(self, loss: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 from lilora.method import Method, ParameterCount, Schedule, Sites
@@ -22,7 +22,7 @@ class DirLoRA(SeqLoRA):
 
     def stage_method(self, first: bool = False) -> Method:
         """The SeqLoRA with the same fields."""
-        return SeqLoRA(**{field.name: getattr(self, field.name) for field in fields(SeqLoRA)})
+        return self.as_seqlora()
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Sum of r (d + k), trainable and per task."""

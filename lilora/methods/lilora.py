@@ -109,12 +109,18 @@ class LiLoRA(Method):
         Raises:
             ValueError: `task` was not learned and there is no seed to begin it with.
         """
-        from lilora.attach import Adapters, as_parameter
+        from lilora.attach import Adapters, LoraPair, as_parameter
         from lilora.layers.lilora import BasisStability, LiLoRALinear
 
         originals = {site: model.get_submodule(site) for site in sites}
         shared, part = self._values(originals, state, task, seed)
-        adapters = Adapters(model, originals, own=frozenset(part), delta=lambda layer: layer.delta())
+        adapters = Adapters(
+            model,
+            originals,
+            own=frozenset(part),
+            delta=lambda layer: layer.delta(),
+            fold=lambda layer: LoraPair(layer.tensors["A"], layer.fused(), self.lora_alpha),
+        )
         for site, original in originals.items():
             tensors = {
                 name.removeprefix(f"{site}."): as_parameter(value, original.weight)

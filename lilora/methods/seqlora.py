@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from lilora.method import Method, ParameterCount, Sites
@@ -24,15 +24,22 @@ class SeqLoRA(Method):
         lora_alpha: the update is scaled by lora_alpha / rank.
         dropout: on the adapter's input.
         init_a: "kaiming" (PEFT's, and the releases') or "gaussian" (the paper's words); see `attach.initial_a`.
+        init_by_task: draw A anew for each task. False: the same A for every task that starts from the backbone, as
+            separate runs of one script with one seed draw it; that alone makes their A alike (see `experiments/fig1`).
     """
 
     rank: int = 16
     lora_alpha: float = 32
     dropout: float = 0.0
     init_a: InitA = "kaiming"
+    init_by_task: bool = True
 
     def __post_init__(self) -> None:
         check_lora_fields(self.rank, self.dropout, self.init_a)
+
+    def as_seqlora(self) -> SeqLoRA:
+        """The SeqLoRA with these fields: what a method that derives from it is in its first stage."""
+        return SeqLoRA(**{field.name: getattr(self, field.name) for field in fields(SeqLoRA)})
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """PEFT's LoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
@@ -48,7 +55,8 @@ class SeqLoRA(Method):
             values = {}
             for site in sites:
                 d, k = model.get_submodule(site).weight.shape
-                values[f"{site}.A"] = initial_a(seed, task, f"{site}.A", (self.rank, k), self.init_a)
+                of_task = task if self.init_by_task else ""
+                values[f"{site}.A"] = initial_a(seed, of_task, f"{site}.A", (self.rank, k), self.init_a)
                 values[f"{site}.B"] = torch.zeros(d, self.rank)
         adapters = attach_lora(model, sites, values, self.rank, self.lora_alpha, self.dropout)
         if seed is not None:

@@ -11,17 +11,19 @@ from typing import Any
 import torch
 
 from lilora import registry, stages
+from lilora.attach import Adapters
 from lilora.encode import load_task
 from lilora.features import AnswerModel, load_features
 from lilora.method import Method
 from lilora.methods.lilora import LiLoRA
+from lilora.methods.smolora import SMoLoRA
 from lilora.stage_run import Placement, StageRun
 from lilora.state import State
 from lilora.training import Training
 from lilora.values import digest_of
 from tests.lilora.tiny import make_backbone, make_task
 
-SMALL = {"rank": 4, "lora_alpha": 8.0}
+SMALL = {"rank": 4, "lora_alpha": 8.0, "experts": 2, "threshold": 1.0}
 TRAINING = Training(epochs=4, batch_size=8, learning_rate=1e-2)
 TASKS = ("Colour", "Place")
 
@@ -48,6 +50,7 @@ def cases() -> dict[str, Method]:
         "sim-global": {"similarity": "global", "similarity_gradient": True},
         "dropout": {"dropout": 0.2},
     }
+    trained |= {"smolora-4": SMoLoRA(rank=4, experts=4), "smolora-hard": SMoLoRA(rank=4, experts=4, router="hard")}
     return {**trained, **{f"lilora-{name}": LiLoRA(rank=4, lora_alpha=8, **fields) for name, fields in lilora.items()}}
 
 
@@ -87,6 +90,7 @@ class Lab:
         """One training stage into `out`."""
         out.mkdir(parents=True, exist_ok=True)
         inputs = {"data": self.data[config.task], **({"previous": previous} if previous else {})}
+        inputs |= {f"data-{task}": self.data[task] for task in config.method.revisits(config.earlier)}
         return stages.train(config, inputs, out, self.run(**run))
 
     def run(
@@ -109,19 +113,26 @@ class Lab:
         stages.predict(config, inputs, out, self.run())
         return out / "predictions.parquet"
 
-    def logits(self, task: str = "Colour") -> torch.Tensor:
-        """Answer logits of the model as it is now, on a batch of `task`."""
+    def logits(self, task: str = "Colour", method: Method | None = None) -> torch.Tensor:
+        """Answer logits of the model as it is now, on a batch of `task`; `method` says which way its rows go."""
         data = load_task(self.backbone, self.data[task], "train")
         features = load_features(self.model, self.backbone.load_processor(), data)
         batch = data.training_batch(range(8))
-        logits, _ = AnswerModel(self.model)(batch, features.of(batch.images))
+        images = features.of(batch.images)
+        if method is not None:
+            modules = {site: self.model.get_submodule(site) for site in self.sites}
+            layers = {site: module for site, module in modules.items() if not isinstance(module, torch.nn.Linear)}
+            method.route(Adapters(self.model, layers=layers), batch, images)
+        logits, _ = AnswerModel(self.model, whole_rows=True)(batch, images)
         return logits
 
-    def adapted_logits(self, method: Method, state: State | None, task: str, seed: int | None = None) -> torch.Tensor:
-        """Answer logits with `method`'s adapters on, detached."""
+    def adapted_logits(
+        self, method: Method, state: State | None, task: str, seed: int | None = None, rows: str = "Colour"
+    ) -> torch.Tensor:
+        """Answer logits with `method`'s adapters on, on a batch of the task `rows`, detached."""
         adapters = method.stage_method().attach(self.model, list(self.sites), state, task, seed)
         try:
-            return self.logits().detach()
+            return self.logits(rows, method.stage_method()).detach()
         finally:
             adapters.remove()
 

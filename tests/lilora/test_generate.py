@@ -12,7 +12,7 @@ import torch
 from lilora import encode, features
 from lilora.encode import IGNORED, Encoder, load_task, num_image_tokens
 from lilora.features import Features
-from lilora.generate import predict
+from lilora.generate import last_position_only, predict
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
@@ -100,6 +100,31 @@ def test_predictions_are_those_of_generate_on_one_row_at_a_time(lab: Lab) -> Non
             assert table["prediction"][row] == answer.strip()
     finally:
         adapters.remove()
+
+
+def test_only_the_last_position_goes_through_the_last_layers_feed_forward_and_the_tokens_stay(lab: Lab) -> None:
+    data = load_task(lab.backbone, lab.data["Caption"], "test")
+    images = features.load_features(lab.model, lab.backbone.load_processor(), data)
+    batch = data.prompt_batch(range(6))
+    embedded = features.embed(lab.model, batch.input_ids, images.of(batch.images))
+    language = lab.model.model.language_model
+    lengths: list[int] = []
+    hook = language.layers[-1].mlp.gate_proj.register_forward_hook(lambda *call: lengths.append(call[1][0].shape[1]))
+
+    def tokens() -> torch.Tensor:
+        lengths.clear()
+        return lab.model.generate(inputs_embeds=embedded, attention_mask=batch.attention_mask, max_new_tokens=8)
+
+    try:
+        whole = tokens()
+        assert lengths == [embedded.shape[1], *[1] * 7]
+        with last_position_only(language):
+            assert tokens().equal(whole)
+        assert lengths == [1] * 8
+        assert tokens().equal(whole)
+        assert lengths[0] == embedded.shape[1]
+    finally:
+        hook.remove()
 
 
 def test_predictions_are_deterministic_and_leave_the_model_as_it_was(lab: Lab) -> None:

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import lilora
+from lilora import registry
 
 FORBIDDEN = {"ray", "mlflow", "orchestrator", "experiments"}
 MODULES = ("values", "stage_run", "registry", "backbone", "benchmark", "method", "training", "stages", "matrix")
-METHODS = ("zeroshot", "seqlora", "dirlora", "lilora")
-PLANNER_MODULES = [*MODULES, *(f"methods.{name}" for name in METHODS)]
+PLANNER_MODULES = [*MODULES, *(f"methods.{name}" for name in registry.names("methods"))]
 
 
 def _imported(path: Path) -> set[str]:

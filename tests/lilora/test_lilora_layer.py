@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from torch import nn
 from lilora.layers.lilora import BasisStability, LiLoRALinear, cosine, product_inner
 from lilora.method import ParameterCount
 from lilora.methods.lilora import LiLoRA
+from tests.lilora.reference.lilora import lilora_penalty, lilora_update, similarities
 
 D, K, R, INNER = 7, 5, 4, 2
 SHAPES = {"A": (R, K), "B0": (D, R), "B_task": (D, INNER), "A_task": (INNER, R), "theta": (1,)}
@@ -27,26 +27,27 @@ def _layer(seed: int, alpha: float | None = None) -> LiLoRALinear:
     return LiLoRALinear(base, tensors, alpha, scaling=2.0, dropout=0.0)
 
 
+def _tensors(layers: list[LiLoRALinear]) -> list[dict[str, torch.Tensor]]:
+    return [{name: tensor.detach() for name, tensor in layer.tensors.items()} for layer in layers]
+
+
+def _last(layers: list[LiLoRALinear]) -> list[dict[str, torch.Tensor]]:
+    """What the last task left, for as many modules."""
+    return _tensors([_layer(100 + index) for index in range(len(layers))])
+
+
 def _stability(layers: list[LiLoRALinear], over_all: bool = False, with_gradient: bool = False) -> BasisStability:
-    last = [_layer(100 + index).tensors for index in range(len(layers))]
-    return BasisStability(
-        layers,
-        [part["B0"].detach() for part in last],
-        [(part["B_task"].detach(), part["A_task"].detach()) for part in last],
-        over_all,
-        with_gradient,
-    )
+    last = _last(layers)
+    pairs = [(part["B_task"], part["A_task"]) for part in last]
+    return BasisStability(layers, [part["B0"] for part in last], pairs, over_all, with_gradient)
 
 
 def test_the_layer_computes_equation_6() -> None:
     layer = _layer(0)
     x = torch.randn(3, 6, K, dtype=torch.float64)
-    t = layer.tensors
-    alpha = 1 / (1 + math.exp(-t["theta"].item()))
-    weight = (alpha * t["B0"] + (1 - alpha) * t["B_task"] @ t["A_task"]) @ t["A"]
-    expected = layer.base_layer(x) + 2.0 * x @ weight.T
-    torch.testing.assert_close(layer(x), expected)
-    torch.testing.assert_close(layer.delta(), 2.0 * weight)
+    update = lilora_update(_tensors([layer])[0], scaling=2.0)
+    torch.testing.assert_close(layer(x), layer.base_layer(x) + x @ update.T)
+    torch.testing.assert_close(layer.delta(), update)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
@@ -74,24 +75,14 @@ def test_the_cosine_is_0_without_gradient_while_a_product_is_0() -> None:
     assert layer.tensors["B_task"].grad is None or torch.all(layer.tensors["B_task"].grad.isfinite())
 
 
-def test_the_loss_is_summed_over_modules_with_a_cosine_of_each() -> None:
+@pytest.mark.parametrize("over_all", [False, True])
+def test_the_penalty_is_the_one_of_the_full_matrices(over_all: bool) -> None:
     layers = [_layer(0), _layer(1), _layer(2)]
-    stability = _stability(layers)
-    expected = 0.0
-    for layer, basis, (b, a) in zip(layers, stability.basis, stability.last_parts, strict=True):
-        product = (layer.tensors["B_task"] @ layer.tensors["A_task"]).flatten()
-        similarity = torch.nn.functional.cosine_similarity(product, (b @ a).flatten(), dim=0)
-        expected += ((1 - similarity) * (layer.tensors["B0"] - basis).pow(2).sum()).item()
-    assert stability().item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_global_cosine_is_that_of_all_products_laid_end_to_end() -> None:
-    layers = [_layer(0), _layer(1)]
-    stability = _stability(layers, over_all=True)
-    now = torch.cat([(layer.tensors["B_task"] @ layer.tensors["A_task"]).flatten() for layer in layers])
-    last = torch.cat([(b @ a).flatten() for b, a in stability.last_parts])
-    expected = torch.nn.functional.cosine_similarity(now, last, dim=0)
-    torch.testing.assert_close(stability.similarities(), expected[None], rtol=1e-12, atol=1e-12)
+    stability = _stability(layers, over_all)
+    cosines = similarities(_tensors(layers), _last(layers), over_all)
+    shown = cosines[:1] if over_all else cosines
+    assert stability.similarities().tolist() == pytest.approx(shown, rel=1e-12, abs=1e-12)
+    assert stability().item() == pytest.approx(lilora_penalty(_tensors(layers), _last(layers), cosines), rel=1e-12)
 
 
 def test_by_default_the_cosine_only_weighs_the_drift() -> None:

@@ -10,20 +10,14 @@ import polars
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
 
 from lilora.backbone import Backbone
+from lilora.pretraining.config import TinyArchitecture
+from lilora.pretraining.tiny import build_model, build_processor, build_tokenizer
 
-SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+SIZES = TinyArchitecture(
+    pixels=16, patch=8, vision_hidden=32, vision_layers=2, hidden=64, intermediate=96, layers=2, vocabulary=400
+)
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220), "white": (240, 240, 240)}
 QUESTIONS = {
     "Colour": ("What colour is it?\nAnswer with one word.", "{colour}"),
@@ -34,17 +28,11 @@ QUESTIONS = {
 
 def make_backbone(folder: Path) -> Backbone:
     """Save a tiny random LLaVA in `folder` and name it."""
-    tokenizer = _tokenizer()
-    images = CLIPImageProcessorPil(size={"height": 16, "width": 16}, do_center_crop=False, resample=3)
-    LlavaProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    ).save_pretrained(folder)
+    corpus = ["USER: ASSISTANT:", *(text for pair in QUESTIONS.values() for text in pair), *COLOURS, "please"]
+    tokenizer = build_tokenizer(corpus * 4, SIZES.vocabulary)
+    build_processor(tokenizer, SIZES).save_pretrained(folder)
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(_config(len(tokenizer)))
+    model = build_model(SIZES, len(tokenizer))
     # A fresh model's logits hardly depend on its input; larger weights make it one that adapters can move.
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,7 +44,7 @@ def make_backbone(folder: Path) -> Backbone:
 
 def make_task(folder: Path, name: str, train: int = 24, test: int = 10) -> Path:
     """Write the data artifact of a task of `QUESTIONS`."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", train), ("validation", test), ("test", test)):
         _write(folder / f"{split}.parquet", [_row(name, split, index) for index in range(count)])
     return folder
@@ -94,50 +82,3 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         {"id": text, "image": Image(), "instruction": text, "answer": text, "references": List(text), "type": text}
     )
     Dataset.from_dict({key: [row[key] for row in rows] for key in features}, features=features).to_parquet(str(path))
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    corpus = ["USER: ASSISTANT:", *(text for pair in QUESTIONS.values() for text in pair), *COLOURS, "please"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=sorted(alphabet), show_progress=False
-    )
-    tokenizer.train_from_iterator(corpus * 4, trainer)
-    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, padding_side="left", additional_special_tokens=["<image>"], **names
-    )
-
-
-def _config(vocabulary: int) -> LlavaConfig:
-    return LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=16,
-            patch_size=8,
-            projection_dim=32,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            tie_word_embeddings=False,
-        ),
-        image_token_index=4,
-        image_seq_length=4,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-    )

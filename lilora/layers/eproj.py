@@ -1,0 +1,73 @@
+"""Eproj's linear layer: one full-size update for each group of tasks; each picture goes through one of them.
+
+Shapes: W (d, k); of each group a weight (d, k) and a bias (d). Pictures are (n, P, k): P patches each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Selection:
+    """Which group's update each picture takes, for all layers of a model.
+
+    Attributes:
+        training: the group that every picture takes while one is trained; None at test.
+        keys: mean embeddings of each learned task, (K, D_part) by part.
+        groups: (K,) the group of each learned task.
+        frame: text tokens of the template before and after an instruction; see `similarity.prompt_frame`.
+        of_pictures: (n,) the groups of the pictures in hand.
+    """
+
+    def __init__(
+        self, training: int | None, keys: Mapping[str, Tensor], groups: Sequence[int], frame: tuple[int, int]
+    ) -> None:
+        self.training, self.keys, self.groups, self.frame = training, keys, torch.tensor(groups), frame
+        self.of_pictures: Tensor | None = None
+
+    def nearest(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """(N,) the group of the task whose key is most like each row, by the mean over parts of the cosine.
+
+        `rows`: (N, D_part) by part. A row without a picture has zeros there: a cosine of 0 with every key.
+        """
+        scores = torch.zeros(1)
+        for part, keys in self.keys.items():
+            scores = scores + F.cosine_similarity(rows[part].cpu().double()[:, None], keys.double()[None], dim=-1)
+        return self.groups[scores.argmax(-1)]
+
+
+class EprojLinear(nn.Module):
+    """y = (W + weight_g) x + b + bias_g, g the group of the picture.
+
+    Attributes:
+        base_layer: the frozen linear layer.
+        weights, biases: the groups' updates.
+        selection: of all layers.
+    """
+
+    def __init__(
+        self, base_layer: nn.Linear, weights: list[nn.Parameter], biases: list[nn.Parameter], selection: Selection
+    ) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(biases)
+        self.selection = selection
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, P, k) to (n, P, d)."""
+        result = self.base_layer(x)
+        x = x.to(self.weights[0].dtype)
+        training, groups = self.selection.training, self.selection.of_pictures
+        if training is not None:
+            return (result + F.linear(x, self.weights[training], self.biases[training])).to(result.dtype)
+        assert groups is not None, "the layers were not told of the rows: call the method's `route` before a forward"
+        assert len(groups) == len(x), f"{len(x)} pictures, and `route` was told of {len(groups)}"
+        update = x.new_zeros(result.shape)
+        for group in groups.unique().tolist():
+            own = (groups == group).to(x.device)
+            update[own] = F.linear(x[own], self.weights[group], self.biases[group])
+        return (result + update).to(result.dtype)

@@ -1,0 +1,97 @@
+"""EWC+TIR: EWC whose hold on an earlier task depends on how alike that task and the new one are.
+
+Source: He et al. 2023, "Continual Instruction Tuning for Large Multimodal Models" (arXiv 2311.16206), task-similarity-
+informed regularisation, by its release; the paper's text gives no more than the idea. Where this differs: the release
+scales each task's importances to a sum of 1, keeps the greatest of the tasks' for each parameter, and pulls to the
+weights before the stage; here each task keeps its own term, as in EWC, so that weights of 1 are EWC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from lilora.methods.ewc import EWC
+
+if TYPE_CHECKING:
+    from lilora.attach import Adapters
+    from lilora.preparation import Preparation
+    from lilora.similarity import TaskEmbedding, TextEncoder
+    from lilora.state import State
+
+EMBEDDINGS, WEIGHTS = "task_embeddings", "task_weights"
+
+
+@dataclass(frozen=True)
+class EWCTIR(EWC):
+    """EWC's loss with weight/2 * sum_i w_i sum_p F_i,p (theta_p - theta*_i,p)^2, w_i = 1 - sim(task i, new task).
+
+    Parameters: EWC's. The tasks' embeddings (three vectors a task, of the widths of the tower and the language model)
+    are values of the state, not parameters, and are in no count.
+
+    Attributes:
+        toward: which tasks are held more: "dissimilar" (w = 1 - sim, the release) - what a like task does to the
+            parameters is thought to serve the earlier one as well - or "similar" (w = sim, which the release has and
+            does not use).
+        scale: "standardised" (the release): cosines set apart over all pairs of tasks, multiplied over the parts; or
+            "cosine": their mean over the parts, at least 0. See `lilora.similarity`.
+        parts: what is compared: images, instructions, answers.
+        text: "input" or "hidden", the frozen encoder of instructions and answers; see `lilora.similarity.TextEncoder`.
+    """
+
+    toward: Literal["dissimilar", "similar"] = "dissimilar"
+    scale: Literal["standardised", "cosine"] = "standardised"
+    parts: tuple[str, ...] = ("images", "instructions", "answers")
+    text: TextEncoder = "input"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in (
+            ("toward", ("dissimilar", "similar")),
+            ("scale", ("standardised", "cosine")),
+            ("text", ("input", "hidden")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"no {name} '{getattr(self, name)}'; there are: {', '.join(choices)}")
+        known = ("images", "instructions", "answers")
+        if not self.parts or set(self.parts) - set(known):
+            raise ValueError(f"parts is {self.parts}; choose from: {', '.join(known)}")
+
+    def prepare(self, preparation: Preparation) -> State | None:
+        """EWC's, with the last task's embedding and the weight of each earlier task among the state's values."""
+        state = super().prepare(preparation)
+        if state is None:
+            return None
+        from lilora.similarity import TaskEmbedding, embed_task
+
+        last = state.tasks[-1]
+        embedding = embed_task(preparation.model, preparation.revisited[last], self.text)
+        known = {**state.values.get(EMBEDDINGS, {}), last: embedding.to_values()}
+        new = embed_task(preparation.model, preparation.current, self.text)
+        earlier = [TaskEmbedding.from_values(known[task]) for task in state.tasks]
+        weights = dict(zip(state.tasks, self.weigh(new, earlier), strict=True))
+        return replace(state, values={**state.values, EMBEDDINGS: known, WEIGHTS: weights})
+
+    def weigh(self, new: TaskEmbedding, earlier: Sequence[TaskEmbedding]) -> list[float]:
+        """w_i of each earlier task, in [0, 1]."""
+        from lilora.similarity import similarity, standardised_similarities
+
+        if self.scale == "standardised":
+            values = standardised_similarities(new, earlier, self.parts)
+        else:
+            values = [max(0.0, similarity(new, task, self.parts)) for task in earlier]
+        return [1 - value if self.toward == "dissimilar" else value for value in values]
+
+    def task_weights(self, state: State) -> Mapping[str, float]:
+        """The weights that `prepare` found."""
+        weights: Mapping[str, float] = state.values.get(WEIGHTS, {})
+        return weights
+
+    def notes(self, adapters: Adapters) -> dict[str, Any]:
+        """The weight of each earlier task."""
+        penalty = adapters.regulariser
+        return {} if penalty is None else {f"weight_{task}": weight for task, weight in penalty.weights.items()}
+
+
+METHOD = EWCTIR

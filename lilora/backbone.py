@@ -6,7 +6,9 @@ and after each stage it is what it was, to the bit.
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,15 @@ LLAVA_SITES = (
     r"model\.language_model\.layers\.\d+\.mlp\.(gate|up|down)_proj",
     r"model\.multi_modal_projector\.linear_[12]",
 )
+#: The same for Qwen2-VL, whose projector is the merger behind the vision blocks.
+QWEN2_VL_SITES = (
+    r"model\.language_model\.layers\.\d+\.mlp\.(gate|up|down)_proj",
+    r"model\.visual\.merger\.mlp\.[02]",
+)
+#: Modules that stay frozen, so that their features can be computed once and kept.
+VISION_MODULES = ("vision_tower.", "visual.blocks.")
+#: Families whose models a stage can load, encode for and train; the others can be planned and counted.
+RUNNABLE_FAMILIES = ("llava",)
 
 
 @dataclass(frozen=True)
@@ -28,28 +39,63 @@ class Backbone:
         revision: which weights: a commit of the hub, or a digest of the shipped file.
         sites: regular expressions; a linear layer is adapted where one matches its whole module name.
         template: name of a conversation template of `lilora.encode`.
-        family: which model class and input layout.
+        family: which model class and input layout; the name that transformers has for the type of model.
         location: a folder, or a name on the hub. Where the weights lie is no part of the identity.
+        architecture: what differs from transformers' defaults for the family in the model's published config.json, so
+            that the model can be counted without a network; None where `location` has the config.json.
     """
 
     name: str
     revision: str
     sites: tuple[str, ...] = LLAVA_SITES
     template: str = "llava_v1_bare"
-    family: Literal["llava"] = "llava"
+    family: Literal["llava", "qwen2_vl"] = "llava"
     location: str = field(default="", metadata={"identity": False})
+    architecture: Mapping[str, Any] | None = field(
+        default=None, compare=False, repr=False, metadata={"identity": False}
+    )
 
     def load_model(self, dtype: str = "float32", device: str = "cpu") -> Any:
         """The frozen model in evaluation mode; the same object every time in one process.
 
         Raises:
-            ValueError: the weights are neither a folder nor to be had from the hub.
+            ValueError: the weights are neither a folder nor to be had from the hub, or no stage can run this family.
         """
+        self._check_runnable()
         return _load_model(self.location, self.revision, dtype, device)
 
     def load_processor(self) -> Any:
-        """The model's processor (tokenizer and image processor); the same object every time in one process."""
+        """The model's processor (tokenizer and image processor); the same object every time in one process.
+
+        Raises:
+            ValueError: see `load_model`.
+        """
+        self._check_runnable()
         return _load_processor(self.location, self.revision)
+
+    def _check_runnable(self) -> None:
+        if self.family not in RUNNABLE_FAMILIES:
+            raise ValueError(
+                f"backbone '{self.name}' is of the family '{self.family}', which can be planned and counted "
+                f"(`lilora params`) and not run; families that run: {', '.join(RUNNABLE_FAMILIES)}"
+            )
+
+    def meta_model(self) -> Any:
+        """The model on the meta device: every module and shape, no weights, no memory; a new object every time.
+
+        Raises:
+            ValueError: there is no `architecture`, and no config.json at `location`.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        if self.architecture is None:
+            config = _from_pretrained(AutoConfig, self.location, self.revision)
+        else:
+            # A copy: a configuration fills in the mappings it is made of.
+            config = AutoConfig.for_model(self.family, **copy.deepcopy(dict(self.architecture)))
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
 
     def find_sites(self, model: Any) -> dict[str, tuple[int, int]]:
         """Name and shape (d, k) of each linear layer to adapt, in the model's order.
@@ -66,7 +112,7 @@ class Backbone:
                     f"backbone '{self.name}': no linear layer is named like '{pattern}'; "
                     "compare `sites` with `[name for name, _ in model.named_modules()]`"
                 )
-            if any(re.fullmatch(pattern, name) and "vision_tower" in name for name in linears):
+            if any(re.fullmatch(pattern, name) and any(part in name for part in VISION_MODULES) for name in linears):
                 raise ValueError(
                     f"backbone '{self.name}': '{pattern}' matches in the vision tower, whose features are computed "
                     "once and kept; adapt the projector and the language model"

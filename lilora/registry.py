@@ -2,7 +2,8 @@
 
 Each file of `lilora/methods`, `lilora/benchmarks`, ... exports one object under the name of its kind (`METHOD`,
 `BENCHMARK`, `BACKBONE`, `SCORER`). Installed packages add entries through the entry-point groups `lilora.methods`,
-`lilora.benchmarks`, ...; a name of this package cannot be taken over.
+`lilora.benchmarks`, ...; a name of this package cannot be taken over. Where a file's name has '_', '-' and '.' will do
+as well: `llava_1_5_7b.py` is found as 'llava-1.5-7b'.
 """
 
 from __future__ import annotations
@@ -17,21 +18,31 @@ OBJECTS = {"methods": "METHOD", "benchmarks": "BENCHMARK", "backbones": "BACKBON
 
 def names(kind: str) -> list[str]:
     """Entries of `kind` ("methods", "benchmarks", "backbones", "scorers"), sorted."""
-    return sorted({*_own(kind), *_installed(kind)})
+    own = _own(kind)
+    return sorted({*own, *(name for name in _installed(kind) if _spelled(name) not in own)})
 
 
 def load(kind: str, name: str) -> Any:
     """The object that entry `name` exports: a method's class, a benchmark's, backbone's or scorer's value.
 
+    Args:
+        name: the entry's, with '_', '-' or '.' where it has '_'.
+
     Raises:
         ValueError: there is no such entry; the message lists the choices.
     """
-    if name in _own(kind):
-        return getattr(importlib.import_module(f"lilora.{kind}.{name}"), OBJECTS[kind])
-    installed = _installed(kind)
-    if name in installed:
-        return installed[name].load()
+    spelled = _spelled(name)
+    if spelled in _own(kind):
+        return getattr(importlib.import_module(f"lilora.{kind}.{spelled}"), OBJECTS[kind])
+    for entry_name, entry in _installed(kind).items():
+        if _spelled(entry_name) == spelled:
+            return entry.load()
     raise ValueError(f"no {kind.removesuffix('s')} '{name}'; lilora/{kind} has: {', '.join(names(kind))}")
+
+
+def _spelled(name: str) -> str:
+    """`name` as a file can be called: a module's name has neither '-' nor '.'."""
+    return name.replace("-", "_").replace(".", "_")
 
 
 def _own(kind: str) -> set[str]:

@@ -159,6 +159,28 @@ def report(
     views.report(study, _store(store), out, Output(json))
 
 
+@app.command(epilog="Example: lilora export quickstart --method lilora --task GQA --out gqa_adapter")
+def export(
+    study: StudyName,
+    method: Annotated[str, typer.Option(metavar="NAME", help="The trial: its method, or its name in the table.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for it; must be new or empty.")],
+    after: Annotated[str | None, typer.Option(metavar="TASK", help="After which task; by default the last.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="To answer which; by default the one of --after.")
+    ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="The whole model, with the adapters in its weights.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the trial, where there are several.")] = None,
+    store: StoreFolder = STORE,
+    json: AsJson = False,
+) -> None:
+    """Write a stage's adapters as a stock PEFT LoRA folder, or merged into the model."""
+    from orchestrator.commands.export import export as write
+
+    write(study, method, after, task, out, merged, seed, _store(store), Output(json))
+
+
 @app.command(epilog="Example: lilora metrics experiments/reference/proglora_table6_matrix_moelora.csv --json")
 def metrics(
     matrix: Annotated[Path, typer.Argument(metavar="MATRIX.csv", help="Header 'after,TASK1,...'; a row a stage.")],
@@ -171,6 +193,29 @@ def metrics(
     from orchestrator.commands.metrics import show_metrics
 
     show_metrics(matrix, isolated, Output(json))
+
+
+@app.command(
+    epilog="Example: lilora params --backbone llava-1.5-7b --method lilora --rank 128 --task-rank 64 --tasks 6"
+)
+def params(
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="A file of lilora/backbones; '-' and '.' may be '_'.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="A file of lilora/methods.")],
+    rank: Annotated[int | None, typer.Option(metavar="R", min=1, help="r; by default the method's.")] = None,
+    task_rank: Annotated[
+        int | None, typer.Option(metavar="S", min=1, help="r~, below r; by default the method's, r // 2.")
+    ] = None,
+    tasks: Annotated[int, typer.Option(metavar="N", min=1, help="Tasks learned, for the total.")] = 6,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Another field of the method, as --set decompose_b=false."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """What a method trains and stores on a backbone: parameters and MiB, counted without weights."""
+    from orchestrator.commands.params import show_params
+
+    show_params(backbone, method, rank, task_rank, tasks, set_ or [], Output(json))
 
 
 @app.command(epilog="Example: lilora track quickstart --tracking http://127.0.0.1:5000")

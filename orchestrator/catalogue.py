@@ -13,15 +13,17 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from orchestrator.errors import UserError
+from orchestrator.lowering import Lowered
 from orchestrator.plan import Plan
+from orchestrator.resolve import Resolved, resolve
 from orchestrator.step import Step
-from orchestrator.study import Lowered, Study, lower
+from orchestrator.store import Store
+from orchestrator.study import Study
 
 PACKAGE = "experiments"
 REMEDY = "name a file of experiments/, or give path.py:function"
@@ -29,37 +31,50 @@ REMEDY = "name a file of experiments/, or give path.py:function"
 
 @dataclass(frozen=True)
 class Target:
-    """What a command works on: the steps asked for and, if it is a study, its trials.
+    """What a command works on: a study, or steps.
 
     Attributes:
         name: the study's, or the file's.
-        lowered: the study as steps; None for steps without trials.
+        asked: the study as its file gives it; None for steps without trials.
         steps: the steps asked for where there is no study.
     """
 
     name: str
-    lowered: Lowered | None
+    asked: Study | None
     steps: tuple[Step, ...] = ()
-
-    @cached_property
-    def plan(self) -> Plan:
-        """Every step needed."""
-        return self.lowered.plan if self.lowered else Plan.of(self.steps)
 
     @property
     def has_trials(self) -> bool:
         """Whether there is a table to make."""
-        return self.lowered is not None and bool(self.lowered.trials)
+        return self.asked is not None
 
-    def study(self) -> Lowered:
-        """The study as steps.
+    @property
+    def plan(self) -> Plan:
+        """Every step needed, where no search is finished; see `plan_in`."""
+        return self.plan_in(None)
+
+    def plan_in(self, store: Store | None) -> Plan:
+        """Every step needed, with what the searches in `store` chose."""
+        return resolve(self.asked, store).plan if self.asked else Plan.of(self.steps)
+
+    def resolve(self, store: Store | None) -> Resolved:
+        """The study's search and table as steps, with what is in `store`.
 
         Raises:
             UserError: it has steps without trials, so there is no table to make.
+            ValueError, TypeError: the study itself is wrong (see `orchestrator.lowering.check`).
         """
-        if not self.has_trials or self.lowered is None:
+        if self.asked is None:
             raise UserError(f"'{self.name}' has steps and no trials, so there is no table: `lilora run {self.name}` it")
-        return self.lowered
+        return resolve(self.asked, store)
+
+    def study(self, store: Store | None = None) -> Lowered:
+        """The table's study as steps.
+
+        Raises:
+            UserError: there is none, or its search is not finished in `store`.
+        """
+        return self.resolve(store).known_table()
 
 
 def folders() -> list[Path]:
@@ -80,11 +95,10 @@ def studies() -> list[str]:
 
 
 def find_target(name: str) -> Target:
-    """The study (or steps) called `name`, lowered.
+    """The study (or steps) called `name`; whether the study itself can run is checked where it is resolved.
 
     Raises:
         UserError: there is no such file or function, or it returns something else; the message lists the choices.
-        ValueError, TypeError: the study itself is wrong (see `orchestrator.study.lower`).
     """
     path_text, _, function_name = name.partition(":")
     if path_text.endswith(".py"):
@@ -152,7 +166,7 @@ def _function(module: ModuleType, path: Path, name: str) -> Callable[[], Any]:
 
 def _target(value: Any, name: str, where: str) -> Target:
     if isinstance(value, Study):
-        return Target(value.name, lower(value))
+        return Target(value.name, value)
     if isinstance(value, Step):
         return Target(name, None, (value,))
     if isinstance(value, Sequence) and value and all(isinstance(item, Step) for item in value):

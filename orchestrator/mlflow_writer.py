@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from lilora.matrix import Matrix, average_performance, average_performances, backward_transfers
+from orchestrator.lowering import Lowered, TrialPlan
 from orchestrator.naming import method_name
 from orchestrator.record import Record
 from orchestrator.report.figures import heat_map_png, lines_png
 from orchestrator.report.panels import curves, stages
 from orchestrator.report.style import styles
 from orchestrator.results import TrialResult, read_record, read_results, read_trial, table, table_csv
+from orchestrator.search import choice_json
 from orchestrator.store import Store
-from orchestrator.study import Lowered, TrialPlan, parameters
+from orchestrator.study import parameters
 
 SEARCHABLE = ("method", "backbone", "benchmark", "order", "instructions", "split", "seed")
 # MLflow takes at most 1000 metrics at once.
@@ -109,7 +111,7 @@ class StudyWriter:
             self._set_status(run, status, plan)
 
     def write_study(self) -> None:
-        """The table, the figures and the environments, on the parent run; and its status."""
+        """The table, what a search chose, the figures and the environments, on the parent run; and its status."""
         results = read_results(self.lowered, self.store)
         rows = table(results)
         looks = styles(rows)
@@ -120,6 +122,8 @@ class StudyWriter:
             folder = Path(name)
             (folder / "table.csv").write_text(table_csv(rows), encoding="utf-8")
             (folder / "environments.json").write_text(f"[{', '.join(sorted(environments))}]", encoding="utf-8")
+            if choices := [choice_json(choice) for choice in self.lowered.study.choices]:
+                (folder / "choices.json").write_text(json.dumps(choices, indent=1), encoding="utf-8")
             for file, panels in (("curves.png", curves(rows, looks)), ("stages.png", stages(rows, looks))):
                 if any(panel.lines for panel in panels):
                     (folder / file).write_bytes(lines_png(panels))

@@ -23,10 +23,10 @@ from lilora.matrix import (
     mean_instruction_following,
 )
 from orchestrator.errors import DamagedError
+from orchestrator.lowering import Cell, Lowered, TrialPlan
 from orchestrator.naming import method_name
 from orchestrator.record import Record
 from orchestrator.store import Store
-from orchestrator.study import Cell, Lowered, TrialPlan
 from orchestrator.tensors import stored_parameters
 
 MAIN_KEYS = ("main", "strict", "lenient", "following")

@@ -1,4 +1,4 @@
-"""A study is a value: trials, each a method on a stream of tasks. `lower` turns it into steps.
+"""A study is a value: trials, each a method on a stream of tasks. `orchestrator.lowering` turns it into steps.
 
 Nothing here runs, reads results or imports torch. What two trials have in common becomes one step: a task's data, a
 stage that both need, a prediction that both score. A trial's resources say how it runs, never what it is.
@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from lilora import registry
 from lilora.backbone import Backbone
-from lilora.benchmark import Benchmark, BuildConfig, Stream
+from lilora.benchmark import Benchmark, Stream
 from lilora.method import Method
-from lilora.stages import PredictConfig, ScoreConfig, TrainConfig
 from lilora.training import Training
-from lilora.values import digest_of
 from orchestrator.naming import method_name, short_names
-from orchestrator.plan import Plan
-from orchestrator.step import Resources, Step
+from orchestrator.step import Resources
 
-SPLITS = ("validation", "test")
-ZERO_SHOT = "zero-shot"
-Cell = tuple[int, int]
+if TYPE_CHECKING:
+    from orchestrator.papers import Paper
+    from orchestrator.search import Choice, Search
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,24 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A look at the adapters of one trial, drawn in the report.
+
+    Attributes:
+        kind: of `lilora.analysis`: "cka" (how alike the tasks' LoRA matrices are) or "fusion" (alpha before and after).
+        trial: the trial's place in the study, from 0.
+        tasks: whose stages are looked at; () for all of the trial's.
+        title, caption: for people.
+    """
+
+    kind: str
+    trial: int = 0
+    tasks: tuple[str, ...] = ()
+    title: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Study:
     """Trials to be compared in one table.
 
@@ -58,50 +73,27 @@ class Study:
         name: short, usable as a folder's name.
         trials: in the order of the table's rows.
         title, description: for people.
+        figures: looks at trials' adapters.
+        paper: what the study reproduces; the report and the table show it beside ours.
+        search: hyper-parameters to be chosen on validation data before the table is made (`orchestrator.search`).
+        choices: what such a search chose; the trials have it already.
     """
 
     name: str
     trials: tuple[Trial, ...]
     title: str = ""
     description: str = ""
+    figures: tuple[Figure, ...] = ()
+    paper: Paper | None = None
+    search: Search | None = None
+    choices: tuple[Choice, ...] = ()
 
-
-@dataclass(frozen=True)
-class TrialPlan:
-    """A trial and the steps that make its accuracy matrix.
-
-    Attributes:
-        trial: what was asked for.
-        name: readable, unique within the study ("lilora lam=1.0 seed 0").
-        group: `name` without the seed; trials that share it are averaged.
-        tasks: the columns, in the order learned.
-        after: the rows: the task just learned, or "zero-shot".
-        stages: training steps, in order; none for zero-shot.
-        cells: (row, column), both from 0 -> (predict step, score step).
-    """
-
-    trial: Trial
-    name: str
-    group: str
-    tasks: tuple[str, ...]
-    after: tuple[str, ...]
-    stages: tuple[Step, ...]
-    cells: dict[Cell, tuple[Step, Step]]
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of the trial's parameters and its score steps: equal only if the numbers must be."""
-        scores = {f"{row},{column}": score.digest for (row, column), (_, score) in self.cells.items()}
-        return digest_of({"parameters": parameters(self.trial), "scores": scores})
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A study as steps: the plan of everything, and what each trial reads from it."""
-
-    study: Study
-    plan: Plan
-    trials: tuple[TrialPlan, ...]
+    @property
+    def searched(self) -> frozenset[tuple[str, str]]:
+        """(method, field) of what is, or was, searched; a trial's name leaves it out."""
+        candidates = self.search.candidates if self.search else ()
+        chosen = {(choice.method, name) for choice in self.choices for name in choice.fields}
+        return frozenset(chosen | {(item.method, item.field) for item in candidates})
 
 
 @cache
@@ -138,165 +130,9 @@ def parameters(trial: Trial) -> dict[str, Any]:
     return flat | {"split": trial.split, "seed": trial.seed}
 
 
-def check(study: Study) -> None:
-    """Refuse what cannot run, before anything does.
-
-    Raises:
-        ValueError: a bad name, no trials, one twice, an unknown benchmark, task, split or schedule. The message lists
-            the choices.
-    """
-    if not study.name or not all(letter.isalnum() or letter in "-_." for letter in study.name) or study.name[0] == ".":
-        raise ValueError(f"study name {study.name!r}: use letters, digits, '-', '_' and '.', as for a folder")
-    if not study.trials:
-        raise ValueError(f"study '{study.name}' has no trials; give it at least one")
-    seen: set[str] = set()
-    for trial in study.trials:
-        _check_types(trial)
-        if trial.split not in SPLITS:
-            raise ValueError(f"no split '{trial.split}' to score; there are: {', '.join(SPLITS)}")
-        if trial.method.schedule not in SCHEDULES:
-            raise ValueError(
-                f"method '{method_name(trial.method)}' has the schedule '{trial.method.schedule}'; "
-                f"there are: {', '.join(SCHEDULES)}"
-            )
-        identity = digest_of(dataclasses.replace(trial, stream=_resolved(trial)))
-        if identity in seen:
-            raise ValueError(
-                f"study '{study.name}' has this trial twice: {method_name(trial.method)}, seed {trial.seed}; "
-                "remove one, or change a field"
-            )
-        seen.add(identity)
-
-
-def _resolved(trial: Trial) -> Stream:
-    return dataclasses.replace(trial.stream, tasks=trial_tasks(trial))
-
-
-def _check_types(trial: Trial) -> None:
-    for kind, value, wanted in (("methods", trial.method, Method), ("backbones", trial.backbone, Backbone)):
-        if isinstance(value, wanted):
-            continue
-        if isinstance(value, str):
-            registry.load(kind, value)
-            raise ValueError(f"a trial's {kind[:-1]} is a value: use load({kind!r}, {value!r}) from lilora.registry")
-        choices = ", ".join(registry.names(kind))
-        raise ValueError(f"a trial's {kind[:-1]} is a {type(value).__name__}; lilora/{kind} has: {choices}")
-
-
-def lower(study: Study) -> Lowered:
-    """The steps of a study, each made once whoever asks for it.
-
-    Raises:
-        ValueError: see `check`.
-    """
-    check(study)
+def trial_names(study: Study, *, seed: bool = True) -> tuple[str, ...]:
+    """A name for each trial from what differs among them, but for what is searched; see `naming.short_names`."""
+    searched = study.searched
     flats = [parameters(trial) for trial in study.trials]
-    names, groups = short_names(flats), short_names(flats, seed=False)
-    memo: dict[str, Step] = {}
-    trials = tuple(
-        SCHEDULES[trial.method.schedule](_Lowering(trial, group, memo), name)
-        for trial, name, group in zip(study.trials, names, groups, strict=True)
-    )
-    results = [step for trial in trials for step in _steps(trial)]
-    alone = sum(len(trial.tasks) + len(trial.stages) + 2 * len(trial.cells) for trial in trials)
-    return Lowered(study, Plan.of(results, requested=alone), trials)
-
-
-def _steps(trial: TrialPlan) -> list[Step]:
-    """What a trial asks for: its stages, then what is read off them; a stage's cells follow it at once."""
-    steps: list[Step] = []
-    for row in range(len(trial.after)):
-        steps += trial.stages[row : row + 1]
-        for column in range(len(trial.tasks)):
-            steps += trial.cells.get((row, column), ())
-    return steps
-
-
-@cache
-def _data_step(config: BuildConfig) -> Step:
-    return Step(f"build {config.benchmark} {config.task}", "lilora.stages:build_task", config)
-
-
-@dataclass(frozen=True)
-class _Lowering:
-    """Makes one trial's steps; `memo` is shared by all trials of the study."""
-
-    trial: Trial
-    group: str
-    memo: dict[str, Step]
-
-    @cached_property
-    def benchmark(self) -> Benchmark:
-        return load_benchmark(self.trial.stream.benchmark)
-
-    @cached_property
-    def tasks(self) -> tuple[str, ...]:
-        return trial_tasks(self.trial)
-
-    def _once(self, step: Step) -> Step:
-        return self.memo.setdefault(step.digest, step)
-
-    def data(self, task: str) -> Step:
-        """The task's data; the same for all trials."""
-        stream = self.trial.stream
-        return _data_step(BuildConfig(stream.benchmark, task, stream.instructions, self.benchmark.revision))
-
-    def train(self, place: int, earlier: tuple[str, ...], previous: Step | None) -> Step:
-        """The stage that learns task number `place` (from 0), from `previous`."""
-        trial, task = self.trial, self.tasks[place]
-        method = trial.method.stage_method(first=previous is None)
-        config = TrainConfig(method, trial.backbone, task, earlier, trial.training, trial.seed)
-        inputs = (("data", self.data(task)),) + ((("previous", previous),) if previous else ())
-        label = f"train {self.group} {place + 1}/{len(self.tasks)} {task}, seed {trial.seed}"
-        return self._once(Step(label, "lilora.stages:train", config, inputs, resources=trial.resources))
-
-    def evaluate(self, task: str, state: Step | None, after: str) -> tuple[Step, Step]:
-        """Predictions on `task` from `state` (None: the backbone as it is), and their scores."""
-        trial, about = self.trial, self.benchmark.task(task)
-        resources = Resources(trial.resources.cpus, trial.resources.gpus)
-        config = PredictConfig(
-            trial.method.stage_method(first=state is not None and "previous" not in dict(state.inputs)),
-            trial.backbone,
-            task,
-            trial.split,
-            about.max_new_tokens,
-            dtype=trial.training.dtype,
-        )
-        data = ("data", self.data(task))
-        where = f"{self.group} {task} after {after}, seed {trial.seed}"
-        inputs = (data, ("state", state)) if state else (data,)
-        predict = self._once(Step(f"predict {where}", "lilora.stages:predict", config, inputs, resources=resources))
-        scoring = ScoreConfig(task, about.scorer, about.kind, trial.split)
-        score = Step(f"score {where}", "lilora.stages:score", scoring, (data, ("predictions", predict)))
-        return predict, self._once(score)
-
-
-def _sequential(lowering: _Lowering, name: str) -> TrialPlan:
-    """Stage i starts from stage i-1; after it, every task so far is evaluated."""
-    tasks = lowering.tasks
-    stages: list[Step] = []
-    cells: dict[Cell, tuple[Step, Step]] = {}
-    for row, task in enumerate(tasks):
-        stages.append(lowering.train(row, tasks[:row], stages[-1] if stages else None))
-        for column in range(row + 1):
-            cells[row, column] = lowering.evaluate(tasks[column], stages[row], task)
-    return TrialPlan(lowering.trial, name, lowering.group, tasks, tasks, tuple(stages), cells)
-
-
-def _independent(lowering: _Lowering, name: str) -> TrialPlan:
-    """Every task alone, from the backbone: a later stage changes nothing, so a column holds one result."""
-    tasks = lowering.tasks
-    stages = tuple(lowering.train(place, (), None) for place in range(len(tasks)))
-    alone = [lowering.evaluate(task, stage, task) for task, stage in zip(tasks, stages, strict=True)]
-    cells = {(row, column): alone[column] for row in range(len(tasks)) for column in range(row + 1)}
-    return TrialPlan(lowering.trial, name, lowering.group, tasks, tasks, stages, cells)
-
-
-def _zero_shot(lowering: _Lowering, name: str) -> TrialPlan:
-    """No training: one row, every task."""
-    tasks = lowering.tasks
-    cells = {(0, column): lowering.evaluate(task, None, ZERO_SHOT) for column, task in enumerate(tasks)}
-    return TrialPlan(lowering.trial, name, lowering.group, tasks, (ZERO_SHOT,), (), cells)
-
-
-SCHEDULES = {"sequential": _sequential, "independent": _independent, "none": _zero_shot}
+    shown = [{key: value for key, value in flat.items() if (flat["method"], key) not in searched} for flat in flats]
+    return short_names(shown, seed=seed)

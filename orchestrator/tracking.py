@@ -12,9 +12,10 @@ from queue import SimpleQueue
 from threading import Thread
 
 from orchestrator.events import Event, Outcome, RunFinished, RunStarted, StepFinished
+from orchestrator.lowering import Lowered, lower
 from orchestrator.mlflow_writer import StudyWriter
 from orchestrator.store import Store
-from orchestrator.study import Lowered, Study, lower
+from orchestrator.study import Study
 
 # How long the end of a run waits for what is still to be written.
 DRAIN_SECONDS = 120.0

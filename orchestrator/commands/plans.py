@@ -15,20 +15,25 @@ from rich.table import Table
 
 from lilora.values import Json
 from orchestrator.catalogue import find_target, studies
+from orchestrator.commands.choices import show_choices
 from orchestrator.commands.tables import show_results
 from orchestrator.console import Output
 from orchestrator.errors import UserError
 from orchestrator.explain import Difference, explain
 from orchestrator.locks import held_if_free
 from orchestrator.plan import count_by_kind
+from orchestrator.resolve import Resolved
 from orchestrator.results import read_results
+from orchestrator.search import choice_json
 from orchestrator.step import Step
 from orchestrator.store import Store
 
 
 def show_plan(name: str, store: Store, output: Output) -> None:
-    """Print how many steps the study takes, and how many of them are in the store."""
-    plan = find_target(name).plan
+    """Print how many steps the study takes, its search included, and how many of them are in the store."""
+    target = find_target(name)
+    resolved = target.resolve(store) if target.has_trials else None
+    plan = resolved.plan if resolved else target.plan
     to_run = plan.missing(store)
     by_kind, left = plan.by_kind(), count_by_kind(to_run)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -39,8 +44,11 @@ def show_plan(name: str, store: Store, output: Output) -> None:
     done = plan.distinct - len(to_run)
     output.table(grid)
     output.say(f"{plan.requested} steps requested, {plan.distinct} distinct, {done} done, {len(to_run)} to run")
+    if resolved:
+        _say_search(resolved, output)
     output.finish(
         {
+            "provisional": resolved is not None and resolved.provisional,
             "requested": plan.requested,
             "distinct": plan.distinct,
             "done": done,
@@ -49,6 +57,16 @@ def show_plan(name: str, store: Store, output: Output) -> None:
             "to_run_by_kind": {kind: left.get(kind, 0) for kind in by_kind},
         }
     )
+
+
+def _say_search(resolved: Resolved, output: Output) -> None:
+    """How much of it is the search, and what was chosen or assumed."""
+    if resolved.search is None:
+        return
+    output.say(f"of these, {resolved.search.plan.distinct} distinct are the search's; what it shares counts once")
+    if resolved.provisional:
+        output.say("the search is not finished, so the table is counted with the first value of each, for now:")
+    show_choices(resolved.choices, output)
 
 
 @dataclass(frozen=True)
@@ -91,22 +109,30 @@ def _progress(store: Store, digest: str) -> str:
 
 
 def show_status(name: str, store: Store, output: Output) -> None:
-    """Print how far each trial is, what runs, what failed or was interrupted, and the results so far."""
+    """Print how far each trial is, what runs, what failed or was interrupted, and the results so far.
+
+    While a search is not finished, its trials are shown; the table's are not known yet.
+    """
     target = find_target(name)
-    missing = situations(target.plan.missing(store), store)
+    resolved = target.resolve(store) if target.has_trials else None
+    plan = resolved.plan if resolved else target.plan
+    missing = situations(plan.missing(store), store)
     totals = {state: sum(item.state == state for item in missing) for state in ("running", "stopped", "waiting")}
-    done = target.plan.distinct - len(missing)
+    done = plan.distinct - len(missing)
     output.say(
-        f"{done} of {target.plan.distinct} steps done, {totals['running']} running, {totals['waiting']} waiting, "
+        f"{done} of {plan.distinct} steps done, {totals['running']} running, {totals['waiting']} waiting, "
         f"{totals['stopped']} began and did not finish (store: {escape(str(store.root))})"
     )
     for item in missing:
         if item.state != "waiting":
             style = "cyan" if item.state == "running" else "yellow"
             output.say(f"  [{style}]{item.state}[/{style}] {escape(item.step.label)}  {escape(item.note)}")
-    trials = []
-    if target.has_trials:
-        results = read_results(target.study(), store)
+    trials, choices = [], []
+    if resolved:
+        shown = resolved.search if resolved.search and resolved.provisional else resolved.table
+        _say_search(resolved, output)
+        choices = [choice_json(choice) for choice in resolved.choices]
+        results = read_results(shown, store)
         trials = [
             {
                 "name": result.plan.name,
@@ -119,8 +145,9 @@ def show_status(name: str, store: Store, output: Output) -> None:
         ]
         output.table(_trials_table(trials))
         if any(result.scores for result in results):
-            show_results("so far", results, output)
-    output.finish({"distinct": target.plan.distinct, "done": done, **totals, "trials": trials})
+            show_results("the search so far" if resolved.provisional else "so far", results, output)
+    answer = {"study": target.name, "provisional": resolved is not None and resolved.provisional}
+    output.finish(answer | {"distinct": plan.distinct, "done": done, **totals, "choices": choices, "trials": trials})
 
 
 def _trials_table(trials: list[dict[str, Any]]) -> Table:
@@ -196,7 +223,7 @@ def find_step(name: str, study: str | None, store: Store) -> Known:
     found: dict[str, Known] = {}
     for candidate in [study] if study else studies():
         with contextlib.suppress(ValueError, TypeError, ImportError) if study is None else contextlib.nullcontext():
-            step = find_target(candidate).plan.find(name)
+            step = find_target(candidate).plan_in(store).find(name)
             found.setdefault(step.digest, Known.of_step(step))
     if len(name) >= 4:
         for digest in sorted(store.digests()):

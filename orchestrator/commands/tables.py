@@ -8,14 +8,18 @@ from rich import box
 from rich.table import Table
 
 from orchestrator.console import Output, stat
+from orchestrator.papers import METRICS, Paper, claims
 from orchestrator.results import Row, TrialResult, table
 
 SHOWN_METRICS = ("AP", "MAP", "BWT", "MIF")
 Column = tuple[str, Callable[[Row], str]]
 
 
-def show_results(title: str, results: Sequence[TrialResult], output: Output) -> None:
-    """Accuracy on each task after the last stage, AP, MAP, BWT, MIF, parameters, and whether the task id is needed."""
+def show_results(title: str, results: Sequence[TrialResult], output: Output, paper: Paper | None = None) -> None:
+    """Accuracy on each task after the last stage, AP, MAP, BWT, MIF, parameters, and whether the task id is needed.
+
+    With `paper`, its figures stand below, beside ours.
+    """
     rows = table(results)
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
     accuracies = [_accuracy(task) for task in tasks]
@@ -34,6 +38,36 @@ def show_results(title: str, results: Sequence[TrialResult], output: Output) -> 
     for row in rows:
         if row.note:
             output.say(f"[yellow]{row.name}: {row.note}[/yellow]")
+    if paper is not None:
+        show_paper(paper, rows, output)
+
+
+def show_paper(paper: Paper, rows: Sequence[Row], output: Output) -> None:
+    """The paper's figures beside ours, and which of its claims hold here."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("paper's row", "ours"):
+        grid.add_column(name, no_wrap=True)
+    for metric in METRICS:
+        grid.add_column(f"{metric} paper", justify="right", no_wrap=True)
+        grid.add_column("here", justify="right", no_wrap=True)
+    for theirs, row in zip(paper.rows, rows, strict=True):
+        cells = []
+        for metric in METRICS:
+            figure = theirs.get(metric) if theirs else None
+            cells += ["-" if figure is None else f"{figure:.1f}", stat(row.metrics.get(metric))]
+        grid.add_row(theirs.label if theirs else "-", row.name, *cells)
+    output.say("", f"[bold]{paper.source}, beside ours[/bold]")
+    output.table(grid)
+    for caveat in paper.caveats:
+        output.say(f"[dim]{caveat}[/dim]")
+    found = claims(paper, rows)
+    for outcome in dict.fromkeys(claim.outcome for claim in found):
+        named: dict[str, list[str]] = {}
+        for claim in found:
+            if claim.outcome == outcome:
+                named.setdefault(claim.other, []).append(claim.metric)
+        text = "; ".join(f"{other} ({', '.join(metrics)})" for other, metrics in named.items())
+        output.say(f"{paper.focus} against others, as in the paper, [bold]{outcome}[/bold]: {text}")
 
 
 def _accuracy(task: str) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def report(name: str, store: Store, out: Path | None, output: Output) -> None:
     """Write the report of the study `name`, finished or not."""
     from orchestrator.report import write_report
 
-    lowered = find_target(name).study()
+    lowered = find_target(name).study(store)
     with output.quiet():
         path = write_report(lowered, store, out or report_folder(store, lowered.study.name))
     output.say(f"report   {escape(str(path))}")
@@ -31,15 +32,22 @@ def report(name: str, store: Store, out: Path | None, output: Output) -> None:
 
 
 def track(name: str, store: Store, uri: str | None, output: Output) -> None:
-    """Rebuild the study's MLflow runs from the store."""
+    """Rebuild the study's MLflow runs from the store; its search's are those of a study of their own."""
     from orchestrator.tracking import track as rebuild
 
-    lowered = find_target(name).study()
+    resolved = find_target(name).resolve(store)
+    studies = [resolved.search] if resolved.search else []
+    studies += [] if resolved.provisional else [resolved.table]
     with output.quiet():
-        rebuild(lowered, store, uri)
+        for lowered in studies:
+            rebuild(lowered, store, uri)
     look = f"tracked at {escape(uri)}" if uri else f"to look: lilora ui --store {escape(str(store.root))}"
-    output.say(f"{escape(lowered.study.name)}: {look}")
-    output.finish({"study": lowered.study.name, "tracking": uri or default_uri(store)})
+    for lowered in studies:
+        output.say(f"{escape(lowered.study.name)}: {look}")
+    if resolved.provisional:
+        output.say(f"the search is not finished, so there is no table to track yet: `lilora run {escape(name)}`")
+    names = [lowered.study.name for lowered in studies]
+    output.finish({"study": resolved.table.study.name, "tracked": names, "tracking": uri or default_uri(store)})
 
 
 def ui(store: Store, port: int, output: Output) -> int:
@@ -56,7 +64,8 @@ def ui(store: Store, port: int, output: Output) -> int:
         raise UserError(f"port {port} of {HOST} is taken: {remedy}, or stop what listens there")
     output.say(f"MLflow starts (about 20 s); then open http://{HOST}:{port} and stop it with Ctrl-C")
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen([*command, "--backend-store-uri", default_uri(store)], cwd=store.root)
+    command += ["--backend-store-uri", default_uri(store)]
+    server = subprocess.Popen(command, cwd=store.root, env={"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ})
     try:
         return server.wait()
     except KeyboardInterrupt:

@@ -5,18 +5,21 @@ The page loads nothing: its style, figures and few lines of script are inside. T
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+from orchestrator.lowering import Lowered, lower
 from orchestrator.report.content import page
 from orchestrator.results import Row, Stat, TrialResult, read_results, table, table_csv
+from orchestrator.search import choice_json
 from orchestrator.store import Store
-from orchestrator.study import Lowered, Study, lower
+from orchestrator.study import Study
 
 
 def write_report(study: Study | Lowered, store: Store, out_dir: Path | None = None) -> Path:
-    """Write `index.html`, `table.csv` and `matrices/TRIAL[.KEY].csv`; the path of the page.
+    """Write `index.html`, `table.csv`, `matrices/TRIAL[.KEY].csv`, after a search `choices.json`; the page's path.
 
     `out_dir` is `STORE/reports/STUDY` if not given. What is not finished is left empty and said.
     """
@@ -27,6 +30,8 @@ def write_report(study: Study | Lowered, store: Store, out_dir: Path | None = No
     rows = table(results)
     (out / "table.csv").write_text(table_csv(rows), encoding="utf-8")
     _write_matrices(results, out / "matrices")
+    if choices := [choice_json(choice) for choice in lowered.study.choices]:
+        (out / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
     target = out / "index.html"
     target.write_text(_render(page(lowered, rows, results, store)), encoding="utf-8")
     return target

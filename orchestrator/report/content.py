@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from lilora.matrix import Matrix
+from orchestrator.lowering import Lowered
 from orchestrator.naming import method_name
 from orchestrator.record import Record
+from orchestrator.report.beside import figure_blocks, paper_block
+from orchestrator.report.chosen import choices_block
 from orchestrator.report.panels import curve_panels, legend, pair_panels, stage_panels
 from orchestrator.report.style import heat, styles
 from orchestrator.results import METRICS, Row, Stat, TrialResult, mean_matrix, read_record
 from orchestrator.store import Store
-from orchestrator.study import Lowered, load_benchmark, parameters
+from orchestrator.study import load_benchmark, parameters
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ def page(lowered: Lowered, rows: Sequence[Row], results: Sequence[TrialResult], 
         "pairs": pair_panels(rows, looks),
         "maps": [_heat_map(row) for row in rows],
         "types": _question_types(rows),
+        "chosen": choices_block(lowered.study),
+        "beside": paper_block(lowered, rows),
+        "figures": figure_blocks(lowered, store),
         "data": _data(lowered, records),
         "sources": _sources(lowered, records),
         "trials": [_trial(result, records) for result in results],

@@ -118,6 +118,47 @@ def heat_map_png(matrix: Matrix, title: str) -> bytes:
         return _png(figure)
 
 
+def grid_svg(title: str, names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
+    """A square of similarities from 0 to 1 between each two of `names`, values printed."""
+    from matplotlib.patches import Rectangle
+
+    with _LOCK:
+        side = 1.3 + 0.52 * len(names)
+        figure = _figure(side, side * 0.92)
+        axes = figure.add_subplot()
+        _dress(axes, title, _INK, _FAINT)
+        for row, line in enumerate(values):
+            for column, value in enumerate(line):
+                background, ink = heat(100 * value)
+                axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=background, linewidth=0))
+                axes.text(column, row, f"{value:.2f}", color=ink, ha="center", va="center", fontsize=8)
+        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+        axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        return _svg(figure, title)
+
+
+def fusion_svg(title: str, before: Sequence[float], after: Sequence[float]) -> str:
+    """Fusion coefficients of each module before (hollow) and after training (filled); lines: their means (Fig. 3)."""
+    colour = "#2c6fbb"
+    with _LOCK:
+        figure = _figure(5.0, 2.75)
+        axes = figure.add_subplot()
+        _dress(axes, title, _INK, _FAINT)
+        places = range(len(before))
+        for place, low, high in zip(places, before, after, strict=True):
+            axes.plot([place, place], [low, high], color=colour, alpha=0.35, linewidth=1.2, zorder=2)
+        axes.plot(places, before, "o", markersize=5.5, zorder=3, label="before", **_hollow(colour))
+        axes.plot(places, after, "o", color=colour, markersize=4, zorder=4, label="after")
+        axes.axhline(sum(before) / len(before), color=colour, linestyle=":", linewidth=1.1, label="mean before")
+        axes.axhline(sum(after) / len(after), color=colour, linestyle="--", linewidth=1.1, label="mean after")
+        axes.set(ylim=(0, 1), xlabel="adapted module, in the model's order", ylabel="alpha")
+        axes.legend(fontsize=7.5, frameon=False, ncols=4, loc="upper center", labelcolor=_INK)
+        return _svg(figure, title)
+
+
 def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 

@@ -14,10 +14,11 @@ from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
+from orchestrator.lowering import Lowered
 from orchestrator.record import FileEntry, Record
 from orchestrator.step import Step
 from orchestrator.store import Store
-from orchestrator.study import Lowered, Study, Trial, load_benchmark
+from orchestrator.study import Study, Trial, load_benchmark
 
 BACKBONE = Backbone("fake", "0")
 METHODS = (ZeroShot(), DirLoRA(), SeqLoRA(), LiLoRA(lam=1.0))

@@ -26,7 +26,7 @@ from orchestrator.store import Store
 
 ROOT = Path(__file__).parents[2]
 MATRIX = ROOT / "experiments" / "reference" / "proglora_table6_matrix_moelora.csv"
-COMMANDS = ("run", "plan", "status", "why", "report", "metrics", "ui", "doctor", "track", "show")
+COMMANDS = ("run", "plan", "status", "why", "report", "metrics", "ui", "doctor", "track", "show", "params", "export")
 
 STUDY = """
 from lilora.backbone import Backbone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -125,10 +124,8 @@ def test_explain_names_an_input_that_only_one_step_has() -> None:
     assert found.a == ABSENT
 
 
-def test_a_chain_of_ten_thousand_steps_is_planned_in_two_seconds(store: Store) -> None:
+def test_a_chain_of_ten_thousand_steps_is_planned_without_recursion(store: Store) -> None:
     step = number(0)
     for place in range(1, 10_000):
         step = Step(f"step {place}", f"{MODULE}:train", Outer(Number(place)), (("previous", step),))
-    started = time.process_time()
     assert len(Plan.of([step]).missing(store)) == 10_000
-    assert time.process_time() - started < 2

@@ -9,12 +9,12 @@ from lilora.matrix import Matrix, read_matrix
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
+from orchestrator.lowering import lower
 from orchestrator.report import format_seconds, format_signed, write_report
 from orchestrator.report.figures import heat_map_png
 from orchestrator.report.style import PALETTE, heat, luminance, styles
 from orchestrator.results import read_results, table
 from orchestrator.store import Store
-from orchestrator.study import lower
 from tests.orchestrator.fake_results import fake_store, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")

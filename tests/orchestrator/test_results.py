@@ -9,9 +9,9 @@ from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
+from orchestrator.lowering import lower
 from orchestrator.results import Stat, mean_matrix, read_matrices, read_results, table, table_csv, trial_json
 from orchestrator.store import Store
-from orchestrator.study import lower
 from tests.orchestrator.fake_results import fake_store, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")

@@ -1,0 +1,33 @@
+"""table3: ranks r of the shared matrices and r~ of the tasks' parts (the paper's Table 3; 16 stands for its 128)."""
+
+from experiments._paper import CAVEATS, REFERENCE, at_paper_scale
+from lilora.backbones.tiny_llava import BACKBONE
+from lilora.methods.lilora import LiLoRA
+from orchestrator.papers import Paper, read_rows
+from orchestrator.study import Study, Trial
+
+RANKS = ((16, 8), (16, 4), (16, 2), (8, 4), (8, 2), (8, 1))
+ROWS = [(f"r {8 * rank}, r~ {8 * inner}", {"r": str(8 * rank), "r_tilde": str(8 * inner)}) for rank, inner in RANKS]
+
+
+def table3() -> Study:
+    """LiLoRA at six pairs of ranks; lora_alpha is twice the rank, so that the update's scale stays."""
+    return Study(
+        name="table3",
+        title="LiLoRA's ranks",
+        description=__doc__ or "",
+        trials=tuple(
+            Trial(LiLoRA(rank=rank, task_rank=inner, lora_alpha=2.0 * rank), BACKBONE) for rank, inner in RANKS
+        ),
+        paper=Paper(
+            "LiLoRA, Table 3",
+            read_rows(REFERENCE / "lilora_table3_ranks.csv", ROWS),
+            focus=ROWS[0][0],
+            caveats=CAVEATS,
+        ),
+    )
+
+
+def paper() -> Study:
+    """The paper's setting; `lilora plan experiments/table3.py:paper`."""
+    return at_paper_scale(table3())

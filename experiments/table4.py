@@ -1,0 +1,31 @@
+"""table4: the fusion coefficient alpha, fixed or learned (the paper's Table 4; its row alpha=1 is SeqLoRA's)."""
+
+from experiments._paper import CAVEATS, REFERENCE, at_paper_scale
+from lilora.backbones.tiny_llava import BACKBONE
+from lilora.methods.lilora import LiLoRA
+from orchestrator.papers import Paper, read_rows
+from orchestrator.study import Study, Trial
+
+ALPHAS = (1.0, 0.0, 0.5, None)
+LABELS = ("1", "0", "0.5", "learnable")
+
+
+def table4() -> Study:
+    """LiLoRA with alpha 1 (only what is shared; nothing holds it then, as in the paper), 0, 0.5, and learned."""
+    return Study(
+        name="table4",
+        title="LiLoRA's fusion coefficient",
+        description=__doc__ or "",
+        trials=tuple(Trial(LiLoRA(alpha=alpha, lam=0.0 if alpha == 1 else 0.1), BACKBONE) for alpha in ALPHAS),
+        paper=Paper(
+            "LiLoRA, Table 4",
+            read_rows(REFERENCE / "lilora_table4_alpha.csv", [(label, {"alpha": label}) for label in LABELS]),
+            focus=LABELS[-1],
+            caveats=CAVEATS,
+        ),
+    )
+
+
+def paper() -> Study:
+    """The paper's setting; `lilora plan experiments/table4.py:paper`."""
+    return at_paper_scale(table4())

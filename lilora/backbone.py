@@ -26,6 +26,8 @@ QWEN2_VL_SITES = (
 )
 #: Modules that stay frozen, so that their features can be computed once and kept.
 VISION_MODULES = ("vision_tower.", "visual.blocks.")
+#: Parts of a module's name by which the projector is known: LLaVA's and Qwen2-VL's.
+PROJECTOR_MODULES = ("multi_modal_projector.", "visual.merger.")
 #: Families whose models a stage can load, encode for and train; the others can be planned and counted.
 RUNNABLE_FAMILIES = ("llava",)
 
@@ -122,6 +124,11 @@ class Backbone:
             for name, module in linears.items()
             if any(re.fullmatch(pattern, name) for pattern in self.sites)
         }
+
+
+def is_projector(site: str) -> bool:
+    """Whether a layer belongs to the projector, whose input is patches and not tokens."""
+    return any(part in site for part in PROJECTOR_MODULES)
 
 
 def forget_models() -> None:

@@ -232,7 +232,11 @@ class Loop:
         batch = batch.to(self.run.placement.device)
         self.config.method.route(self.adapters, batch, images)
         logits, wanted = worker.module(batch, images)
-        return F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
+        loss = F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
+        if not loss.requires_grad:
+            # Rows without a picture, under a method that adapts the projector alone: their gradient is zero.
+            loss = loss + sum(tensor.sum() for tensor in self.adapters.parameters().values()) * 0
+        return loss
 
 
 class BatchOrder:

@@ -21,9 +21,10 @@ def canonical(value: Any, where: str = "value") -> Json:
     """`value` as plain JSON data with one spelling for each meaning.
 
     A dataclass becomes `{"type": its name, **fields that differ from their defaults}`; its name is the class
-    attribute `identity` where it has one, so a class may move or be renamed and keep its digests. A number in a field
-    annotated `float` is a float (1 and 1.0 are one value). Fields with `metadata={"identity": False}` (labels, hints
-    on how to run) are left out.
+    attribute `identity` where it has one, so a class may move or be renamed and keep its digests; else the class's
+    own, behind its module's where it is none of this package: two packages may each have a "SeqLoRA". A number in a
+    field annotated `float` is a float (1 and 1.0 are one value). Fields with `metadata={"identity": False}` (labels,
+    hints on how to run) are left out.
 
     Raises:
         TypeError: `value` holds something without stable bytes; the message says where and what to use instead.
@@ -52,8 +53,7 @@ def canonical(value: Any, where: str = "value") -> Json:
 
 
 def _canonical_dataclass(value: Any, where: str) -> dict[str, Json]:
-    name = getattr(value, "identity", type(value).__name__)
-    result: dict[str, Json] = {"type": name}
+    result: dict[str, Json] = {"type": getattr(value, "identity", None) or _type_name(type(value))}
     for field in dataclasses.fields(value):
         if not field.metadata.get("identity", True):
             continue
@@ -66,6 +66,11 @@ def _canonical_dataclass(value: Any, where: str) -> dict[str, Json]:
             item = float(item)
         result[field.name] = canonical(item, f"{where}.{field.name}")
     return dict(sorted(result.items()))
+
+
+def _type_name(kind: type[Any]) -> str:
+    own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def canonical_json(value: Any) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from lilora.backbone import is_projector
 from lilora.method import Method, ParameterCount, Sites
-from lilora.methods.smolora import is_projector
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from lilora.backbone import is_projector
 from lilora.method import Method, ParameterCount, Sites
 from lilora.methods.seqlora import check_lora_fields
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from lilora.preparation import Preparation
     from lilora.state import State
 
-#: Parts of a module's name by which the projector is known: LLaVA's and Qwen2-VL's.
-PROJECTOR = ("multi_modal_projector.", "visual.merger.")
 ROUTERS = ("router_visual", "router_instruction")
 
 
@@ -198,11 +197,6 @@ class SMoLoRA(Method):
             for name in self._names[2:]:
                 values[f"{site}.{name}"] = initial_a(seed, task, f"{site}.{name}", shapes[name], "kaiming")
         return values
-
-
-def is_projector(site: str) -> bool:
-    """Whether a layer belongs to the projector, whose input is patches and not tokens."""
-    return any(part in site for part in PROJECTOR)
 
 
 def hidden_size(sites: Sites) -> int:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from lilora.methods.seqlora import SeqLoRA as Shipped
 from lilora.values import canonical, canonical_json, digest_of
 from tests.orchestrator.toy_steps import Number, Outer
 
@@ -21,13 +22,22 @@ class Small:
 
 
 def test_a_field_that_equals_its_default_is_left_out() -> None:
-    assert canonical(Small(size=1, rate=2.0)) == {"type": "Small", "rate": 2.0}
+    assert canonical(Small(size=1, rate=2.0)) == {"type": f"{__name__}.Small", "rate": 2.0}
+
+
+def test_classes_of_one_name_from_two_packages_are_two_types() -> None:
+    @dataclass(frozen=True)
+    class SeqLoRA(Shipped):
+        """Somebody else's."""
+
+    assert canonical(Shipped()) == {"type": "SeqLoRA"}
+    assert digest_of(SeqLoRA()) != digest_of(Shipped())
 
 
 def test_adding_a_field_with_a_default_keeps_old_digests() -> None:
     @dataclass(frozen=True)
     class Grown:
-        identity: ClassVar[str] = "Small"
+        identity: ClassVar[str] = f"{__name__}.Small"
         size: int = 1
         rate: float = 0.5
         added: bool = False

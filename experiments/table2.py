@@ -1,10 +1,9 @@
 """table2: what LiLoRA's components do - share A, decompose B, hold the basis still (the paper's Table 2)."""
 
-from experiments._paper import CAVEATS, REFERENCE, at_paper_scale
+from experiments._paper import at_paper_scale, beside
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
-from orchestrator.papers import Paper, read_rows
 from orchestrator.study import Study, Trial
 
 METHODS = (DirLoRA(), LiLoRA(decompose_b=False), LiLoRA(basis="free"), LiLoRA())
@@ -21,11 +20,12 @@ def table2() -> Study:
         title="LiLoRA's components",
         description=__doc__ or "",
         trials=tuple(Trial(method, BACKBONE) for method in METHODS),
-        paper=Paper(
-            "LiLoRA, Table 2",
-            read_rows(REFERENCE / "lilora_table2_components.csv", list(zip(LABELS, COMPONENTS, strict=True))),
-            focus=LABELS[-1],
-            caveats=(*CAVEATS, "The paper's 178.7 MB a task for shared A is half of DirLoRA's; B alone is 206.0 MiB."),
+        paper=beside(
+            "Table 2",
+            "lilora_table2_components.csv",
+            list(zip(LABELS, COMPONENTS, strict=True)),
+            LABELS[-1],
+            "The paper's 178.7 MB a task for shared A is half of DirLoRA's; B alone is 206.0 MiB.",
         ),
     )
 

@@ -1,9 +1,8 @@
 """table3: ranks r of the shared matrices and r~ of the tasks' parts (the paper's Table 3; 16 stands for its 128)."""
 
-from experiments._paper import CAVEATS, REFERENCE, at_paper_scale
+from experiments._paper import at_paper_scale, beside
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.lilora import LiLoRA
-from orchestrator.papers import Paper, read_rows
 from orchestrator.study import Study, Trial
 
 RANKS = ((16, 8), (16, 4), (16, 2), (8, 4), (8, 2), (8, 1))
@@ -19,12 +18,7 @@ def table3() -> Study:
         trials=tuple(
             Trial(LiLoRA(rank=rank, task_rank=inner, lora_alpha=2.0 * rank), BACKBONE) for rank, inner in RANKS
         ),
-        paper=Paper(
-            "LiLoRA, Table 3",
-            read_rows(REFERENCE / "lilora_table3_ranks.csv", ROWS),
-            focus=ROWS[0][0],
-            caveats=CAVEATS,
-        ),
+        paper=beside("Table 3", "lilora_table3_ranks.csv", ROWS, ROWS[0][0]),
     )
 
 

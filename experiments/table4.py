@@ -1,9 +1,8 @@
 """table4: the fusion coefficient alpha, fixed or learned (the paper's Table 4; its row alpha=1 is SeqLoRA's)."""
 
-from experiments._paper import CAVEATS, REFERENCE, at_paper_scale
+from experiments._paper import at_paper_scale, beside
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.lilora import LiLoRA
-from orchestrator.papers import Paper, read_rows
 from orchestrator.study import Study, Trial
 
 ALPHAS = (1.0, 0.0, 0.5, None)
@@ -17,12 +16,7 @@ def table4() -> Study:
         title="LiLoRA's fusion coefficient",
         description=__doc__ or "",
         trials=tuple(Trial(LiLoRA(alpha=alpha, lam=0.0 if alpha == 1 else 0.1), BACKBONE) for alpha in ALPHAS),
-        paper=Paper(
-            "LiLoRA, Table 4",
-            read_rows(REFERENCE / "lilora_table4_alpha.csv", [(label, {"alpha": label}) for label in LABELS]),
-            focus=LABELS[-1],
-            caveats=CAVEATS,
-        ),
+        paper=beside("Table 4", "lilora_table4_alpha.csv", [(label, {"alpha": label}) for label in LABELS], LABELS[-1]),
     )
 
 

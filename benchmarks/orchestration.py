@@ -2,10 +2,12 @@
 
 Three sides, each in a fresh process on a fresh store, one after another: a bare Python loop (the steps' functions,
 called in plan order, results in plain folders, nothing hashed, recorded or resumable), the executor with one slot, and
-with two. Prints the ratios; seconds mean nothing on a shared machine. The cluster's start is not counted, and stated.
+with two. Prints the ratios; seconds mean nothing on a shared machine. All sides count importing the libraries and
+loading the model, the executor's once a slot; the cluster's start is not counted, and stated.
 
-    python benchmarks/orchestration.py              # stages of 60 steps: a few minutes
-    python benchmarks/orchestration.py --full       # the quickstart as it is: about half an hour
+    python benchmarks/orchestration.py                                       # stages of 60 steps: a few minutes
+    python benchmarks/orchestration.py --full                                # the quickstart: about half an hour
+    python benchmarks/orchestration.py --tasks TextVQA GQA --max-steps 10    # does it work?
 """
 
 from __future__ import annotations
@@ -23,35 +25,35 @@ from experiments.quickstart import quickstart
 from lilora.stage_run import StageRun
 from orchestrator import events
 from orchestrator.executor import execute
+from orchestrator.lowering import lower
 from orchestrator.plan import Plan
 from orchestrator.store import Store
-from orchestrator.study import Study, lower
+from orchestrator.study import Study, Trial
 
 
-def study(max_steps: int | None) -> Study:
-    """The quickstart, its stages cut to `max_steps` optimiser steps."""
+def study(max_steps: int | None, tasks: tuple[str, ...]) -> Study:
+    """The quickstart with these tasks, its stages cut to `max_steps` optimiser steps."""
     whole = quickstart()
-    return dataclasses.replace(
-        whole,
-        trials=tuple(
-            dataclasses.replace(trial, training=dataclasses.replace(trial.training, max_steps=max_steps))
-            for trial in whole.trials
-        ),
-    )
+
+    def cut(trial: Trial) -> Trial:
+        training = dataclasses.replace(trial.training, max_steps=max_steps)
+        return dataclasses.replace(trial, training=training, stream=dataclasses.replace(trial.stream, tasks=tasks))
+
+    return dataclasses.replace(whole, trials=tuple(cut(trial) for trial in whole.trials))
 
 
 def bare(plan: Plan, root: Path) -> dict[str, float]:
     """Call every step's function in plan order, in this process."""
+    started = time.perf_counter()
     import torch
 
     torch.set_num_threads(1)
-    started = time.perf_counter()
     for step in plan.steps:
         out, scratch = root / step.digest, root / "scratch" / step.digest
         out.mkdir(parents=True)
         scratch.mkdir(parents=True)
         inputs = {name: root / parent.digest for name, parent in step.inputs}
-        step.function()(step.config, inputs, out, StageRun(scratch))
+        step.function()(step.config, inputs, out, StageRun(scratch, find=root.joinpath))
     return {"seconds": time.perf_counter() - started}
 
 
@@ -68,10 +70,9 @@ def orchestrated(plan: Plan, root: Path, slots: int) -> dict[str, float]:
     return {"seconds": times["RunFinished"] - times["RunStarted"], "cluster": times["RunStarted"] - before}
 
 
-def measure(side: str, max_steps: int | None) -> dict[str, float]:
+def measure(side: str, arguments: list[str]) -> dict[str, float]:
     """Run one side in a process of its own."""
-    command = [sys.executable, __file__, "--side", side]
-    command += ["--full"] if max_steps is None else ["--max-steps", str(max_steps)]
+    command = [sys.executable, __file__, *arguments, "--side", side]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     result: dict[str, float] = json.loads(lines[-1])
     return result
@@ -80,12 +81,13 @@ def measure(side: str, max_steps: int | None) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-steps", type=int, default=60, help="optimiser steps a stage (default: 60)")
+    parser.add_argument("--tasks", nargs="+", default=[], help="in this order (default: all six)")
     parser.add_argument("--full", action="store_true", help="all steps of every stage")
     parser.add_argument("--side", choices=["bare", "one", "two"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     max_steps = None if arguments.full else arguments.max_steps
     if arguments.side:
-        plan = lower(study(max_steps)).plan
+        plan = lower(study(max_steps, tuple(arguments.tasks))).plan
         with tempfile.TemporaryDirectory() as folder:
             if arguments.side == "bare":
                 result = bare(plan, Path(folder))
@@ -95,7 +97,7 @@ def main() -> None:
         return
     sides = {}
     for side in ("bare", "one", "two"):
-        sides[side] = measure(side, max_steps)
+        sides[side] = measure(side, sys.argv[1:])
         print(f"{side:>5}: {sides[side]['seconds']:7.1f} s", flush=True)
     one, two, base = sides["one"]["seconds"], sides["two"]["seconds"], sides["bare"]["seconds"]
     print(f"one slot / bare loop: {one / base:.3f}   (wanted: at most 1.10)")

@@ -1,7 +1,8 @@
 """table1_single: the paper's Table 1, single-type instructions - twelve methods on six tasks, in the paper's order.
 
 Every method gets the same search: three values of one field, on validation data of the first two tasks - the weight
-that makes the method what it is, or the learning rate, the default first. One epoch a task, as in the paper."""
+that makes the method what it is, or the learning rate, the default first. One epoch a task, as in the paper.
+"""
 
 from dataclasses import replace
 
@@ -18,7 +19,6 @@ LABELS = {
     "clora": "C-LoRA", "replay": "Replay", "ewc": "EWC", "ewc_tir": "EWC+TIR", "eproj": "Eproj", "smolora": "SMoLoRA",
     "lilora": "LiLoRA",
 }  # fmt: skip
-ONE_EPOCH = Training(epochs=1)
 WEIGHTS = (
     Candidates("clora", "method.lam", (1e3, 1e2, 1e4)),
     Candidates("replay", "method.share", (0.25, 0.5, 1.0)),
@@ -33,14 +33,12 @@ RATES = tuple(Candidates(name, "training.learning_rate", (1e-3, 3e-4, 3e-3)) for
 def table1(instructions: str) -> Study:
     """The twelve methods on the mini benchmark with "single" or "five" instruction templates a task."""
     rows = [(label, {"method": label, "instructions": f"{instructions}-type"}) for label in LABELS.values()]
+    stream, training = Stream(instructions=instructions), Training(epochs=1)
     return Study(
         name=f"table1_{instructions}",
         title=f"Twelve methods on six tasks, {instructions}-type instructions",
         description=__doc__ or "",
-        trials=tuple(
-            Trial(registry.load("methods", name)(), BACKBONE, Stream(instructions=instructions), ONE_EPOCH)
-            for name in LABELS
-        ),
+        trials=tuple(Trial(registry.load("methods", name)(), BACKBONE, stream, training) for name in LABELS),
         paper=beside(
             f"Table 1, {instructions}-type",
             "lilora_table1_cvit_llava15_7b.csv",

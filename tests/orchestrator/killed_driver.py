@@ -1,4 +1,7 @@
-"""A driver to be killed: `python -m tests.orchestrator.killed_driver STORE STARTS` runs a small plan on its own Ray."""
+"""A driver to be killed, on its own Ray: `python -m tests.orchestrator.killed_driver STORE NOTES [BACKBONE]`.
+
+It runs a small plan of toy steps; with BACKBONE, a folder, one of real training. Its long step notes in the file NOTES.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 from orchestrator.executor import execute
 from orchestrator.plan import Plan
 from orchestrator.store import Store
+from tests.orchestrator import real_steps
 from tests.orchestrator.toy_steps import number
 
 
@@ -18,5 +22,7 @@ def plan(starts: str) -> Plan:
 
 
 if __name__ == "__main__":
-    outcome = execute(plan(sys.argv[2]), Store(sys.argv[1]), slots=2)
+    folder, notes, *backbone = sys.argv[1:]
+    chosen = real_steps.plan(backbone[0], notes) if backbone else plan(notes)
+    outcome = execute(chosen, Store(folder), slots=2, checkpoint_seconds=0)
     print(outcome.run, outcome.reused, outcome.interrupted)

@@ -24,10 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 
 @contextmanager
-def driver_of(store: Store, starts: Path) -> Iterator[subprocess.Popen[str]]:
+def driver_of(store: Store, *arguments: Path) -> Iterator[subprocess.Popen[str]]:
     """A driver in a process group of its own, as under a terminal; killed at the end if it still runs."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.orchestrator.killed_driver", str(store.root), str(starts)],
+        [sys.executable, "-m", "tests.orchestrator.killed_driver", str(store.root), *map(str, arguments)],
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
@@ -75,8 +75,13 @@ def assert_ends_like_undisturbed(store: Store, starts: Path, folder: Path) -> No
     assert first.split()[1] == "0"
     assert int(last.split()[1]) > 3, "the long step did not go on from its checkpoint"
     undisturbed = Store(folder / "undisturbed")
-    whole: Plan = plan(str(folder / "other"))
+    whole = plan(str(folder / "other"))
     execute_inline(whole, undisturbed)
+    assert_same_results(whole, store, undisturbed)
+
+
+def assert_same_results(whole: Plan, store: Store, undisturbed: Store) -> None:
+    """All steps of `whole` are there with the same bytes on both sides, and nothing half done."""
     assert store.digests() == undisturbed.digests()
     for step in whole.steps:
         files = store.record(step.digest).files

@@ -10,7 +10,7 @@ def fig3() -> Study:
     """LiLoRA's six stages; alpha of each."""
     caption = (
         "alpha = sigmoid(theta), one a module and task. Above 1/2 a module leans on what is shared. The paper reports "
-        "that the mean falls on ScienceQA."
+        "that the mean falls on ScienceQA, on LLaVA-1.5-7B with 98 modules: heights do not compare, the direction does."
     )
     return Study(
         name="fig3",

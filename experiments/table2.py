@@ -1,6 +1,6 @@
 """table2: what LiLoRA's components do - share A, decompose B, hold the basis still (the paper's Table 2)."""
 
-from experiments._paper import at_paper_scale, beside
+from experiments._paper import EPOCHS, at_paper_scale, beside
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
@@ -25,7 +25,9 @@ def table2() -> Study:
             "lilora_table2_components.csv",
             list(zip(LABELS, COMPONENTS, strict=True)),
             LABELS[-1],
+            EPOCHS,
             "The paper's 178.7 MB a task for shared A is half of DirLoRA's; B alone is 206.0 MiB.",
+            measured=("DirLoRA", "", "LiLoRA without L_reg", "LiLoRA"),
         ),
     )
 

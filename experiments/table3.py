@@ -1,6 +1,6 @@
 """table3: ranks r of the shared matrices and r~ of the tasks' parts (the paper's Table 3; 16 stands for its 128)."""
 
-from experiments._paper import at_paper_scale, beside
+from experiments._paper import EPOCHS, at_paper_scale, beside
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.lilora import LiLoRA
 from orchestrator.study import Study, Trial
@@ -18,7 +18,7 @@ def table3() -> Study:
         trials=tuple(
             Trial(LiLoRA(rank=rank, task_rank=inner, lora_alpha=2.0 * rank), BACKBONE) for rank, inner in RANKS
         ),
-        paper=beside("Table 3", "lilora_table3_ranks.csv", ROWS, ROWS[0][0]),
+        paper=beside("Table 3", "lilora_table3_ranks.csv", ROWS, ROWS[0][0], EPOCHS, measured=("LiLoRA", *[""] * 5)),
     )
 
 

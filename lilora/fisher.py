@@ -27,7 +27,8 @@ def diagonal_fisher(
 ) -> dict[str, Tensor]:
     """F_p = mean over `rows` of (d log p(answer | prompt) / d theta_p)^2, for each trainable tensor; float32, CPU.
 
-    A row's log-likelihood is the sum over its answer's tokens, so its gradient is taken row by row. Workers share the
+    A row's log-likelihood is the sum over its answer's tokens, so its gradient is taken row by row; what a row does not
+    pass through (the projector, without a picture) has a gradient of 0. Workers share the
     rows and all get the same result. Dropout must be off.
 
     Args:
@@ -46,7 +47,7 @@ def diagonal_fisher(
         if answers == "sampled":
             wanted = _draw(logits, f"{seed}/{source.data.ids[row]}")
         likelihood = -F.cross_entropy(logits, wanted, reduction="sum")
-        gradients = torch.autograd.grad(likelihood, list(parameters.values()))
+        gradients = torch.autograd.grad(likelihood, list(parameters.values()), materialize_grads=True)
         for total, gradient in zip(sums.values(), gradients, strict=True):
             total += gradient.square()
     if placement.world_size > 1:

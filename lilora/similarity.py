@@ -77,8 +77,8 @@ def standardised_similarities(
 
     A part's value is sigmoid((c - mean) / std), c the cosine, mean and (sample) standard deviation over all pairs of
     the new and the earlier tasks: cosines of means are all near 1, and this spreads them over (0, 1). With a single
-    earlier task there is one pair, and the value is the cosine, not below 0; where all pairs are equal, it is 1/2.
-    Parts that no task has are left out.
+    earlier task there is one pair, and the value is the cosine, not below 0; where all pairs are
+    equal but for rounding, it is 1/2. Parts that no task has are left out.
 
     Raises:
         ValueError: `parts` is empty or names something else.
@@ -91,7 +91,7 @@ def standardised_similarities(
         cosines = [_cosine(one, other, name) for one, other in itertools.combinations(tasks, 2)]
         if len(cosines) > 1:
             mean, deviation = statistics.fmean(cosines), statistics.stdev(cosines)
-            cosines = [1 / (1 + math.exp((mean - value) / deviation)) if deviation else 0.5 for value in cosines]
+            cosines = [1 / (1 + math.exp((mean - value) / deviation)) if deviation > 1e-9 else 0.5 for value in cosines]
         result = [product * max(value, 0.0) for product, value in zip(result, cosines, strict=False)]
     return result
 

@@ -18,6 +18,9 @@ from lilora.training import Training
 
 Inputs = Mapping[str, Path]
 
+#: Names of the looks at finished states that `lilora.analysis` knows; here, where a planner can read them.
+ANALYSES = ("cka", "fusion")
+
 
 @dataclass(frozen=True)
 class TrainConfig:

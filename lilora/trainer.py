@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lilora.attach import Adapters
+from lilora.backbone import is_projector
 from lilora.checkpoint import load_checkpoint, save_checkpoint
 from lilora.encode import load_task
 from lilora.features import Features, load_features
@@ -168,7 +170,8 @@ class Loop:
         finally:
             self._training_mode(False)
         worker.finish()
-        check_moved(self.adapters, before, self.num_steps)
+        unused = () if self.data.pictures else tuple(filter(is_projector, self.adapters.trainable))
+        check_moved(self.adapters, before, self.num_steps, unused)
         zero3 = self.run.placement.strategy == "zero3" and self.run.placement.world_size > 1
         assert zero3 or backbone_fingerprint(self.adapters) == fingerprint, "the stage wrote to the backbone"
         return rows
@@ -223,6 +226,11 @@ class Loop:
             check_gradients(self.adapters, worker.gradients())
         rate_read = worker.step(rate)
         loss_sum, penalty_sum = worker.sum(sums).tolist()
+        if not math.isfinite(loss_sum + penalty_sum):
+            raise ValueError(
+                f"the loss is {loss_sum} and the penalty {penalty_sum} at step {step + 1} of {self.num_steps}: lower "
+                "training.learning_rate, or the weight of the method's penalty"
+            )
         return {"step": step + 1, "loss": loss_sum, "penalty": penalty_sum, "rate": rate_read}
 
     def _token_loss(self, worker: Worker, rows: list[int], num_tokens: int) -> Tensor:
@@ -233,8 +241,8 @@ class Loop:
         self.config.method.route(self.adapters, batch, images)
         logits, wanted = worker.module(batch, images)
         loss = F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
-        if not loss.requires_grad:
-            # Rows without a picture, under a method that adapts the projector alone: their gradient is zero.
+        if images is None:
+            # No picture went through the projector: its gradients are zero, and not missing, on every worker alike.
             loss = loss + sum(tensor.sum() for tensor in self.adapters.parameters().values()) * 0
         return loss
 
@@ -295,13 +303,13 @@ def check_gradients(adapters: Adapters, gradients: dict[str, Tensor | None] | No
     assert not without, f"declared trainable, but no gradient reaches {without}"
 
 
-def check_moved(adapters: Adapters, before: dict[str, Tensor], num_steps: int) -> None:
-    """Assert that declared tensors moved (given enough steps) and that no other adapter tensor did."""
+def check_moved(adapters: Adapters, before: dict[str, Tensor], num_steps: int, unused: Sequence[str] = ()) -> None:
+    """Assert that declared tensors moved (given enough steps, and but for `unused`), and no other adapter tensor."""
     for name, tensor in adapters.tensors.items():
         same = torch.equal(tensor.detach(), before[name])
         if name not in adapters.trainable:
             assert same, f"{name} is declared frozen, but the stage changed it"
-        elif num_steps >= STEPS_TO_MOVE:
+        elif num_steps >= STEPS_TO_MOVE and name not in unused:
             assert not same, f"{name} is declared trainable, but {num_steps} steps did not move it"
 
 

@@ -86,7 +86,10 @@ class Worker:
     def sum(self, values: Tensor) -> Tensor:
         """`values` summed over workers."""
         if self.placement.world_size > 1:
-            dist.all_reduce(values)
+            # Where the workers' group can reduce: nccl has no backend for the CPU.
+            there = values.to(self.placement.device)
+            dist.all_reduce(there)
+            values = there.to(values.device)
         return values
 
     def gradients(self) -> dict[str, Tensor | None] | None:

@@ -132,7 +132,10 @@ def status(study: StudyName, store: StoreFolder = STORE, json: AsJson = False) -
     plans.show_status(study, _store(store), Output(json))
 
 
-@app.command(epilog="Example: lilora why 'train seqlora 2/6 TextVQA, seed 0' 'train lilora 2/6 TextVQA, seed 0'")
+@app.command(
+    epilog="Example: lilora why --study quickstart 'train seqlora 2/6 TextVQA, seed 0' "
+    "'train lilora 2/6 TextVQA, seed 0'"
+)
 def why(
     step: Annotated[str, typer.Argument(metavar="STEP", help="Its label, or the first digits of its digest.")],
     other: Annotated[str | None, typer.Argument(metavar="[STEP]", help="Another step, to see what differs.")] = None,
@@ -141,9 +144,9 @@ def why(
     json: AsJson = False,
 ) -> None:
     """What a step's digest is made of; with two steps, what differs."""
-    from orchestrator.commands import plans
+    from orchestrator.commands.why import show_why
 
-    plans.show_why(step, other, study, _store(store), Output(json))
+    show_why(step, other, study, _store(store), Output(json))
 
 
 @app.command(epilog="Example: lilora report quickstart --out report")

@@ -7,6 +7,8 @@ or no training at all.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -14,7 +16,7 @@ from lilora import registry
 from lilora.backbone import Backbone
 from lilora.benchmark import Benchmark, BuildConfig, Stream
 from lilora.method import Method
-from lilora.stages import AnalysisConfig, PredictConfig, ScoreConfig, TrainConfig
+from lilora.stages import ANALYSES, AnalysisConfig, PredictConfig, ScoreConfig, TrainConfig
 from lilora.values import digest_of
 from orchestrator.naming import method_name
 from orchestrator.plan import Plan
@@ -48,6 +50,21 @@ class TrialPlan:
     stages: tuple[Step, ...]
     cells: dict[Cell, tuple[Step, Step]]
 
+    @property
+    def steps(self) -> list[Step]:
+        """What the trial asks for: its stages, then what is read off them; a stage's cells follow it at once."""
+        steps: list[Step] = []
+        for row in range(len(self.after)):
+            steps += self.stages[row : row + 1]
+            for column in range(len(self.tasks)):
+                steps += self.cells.get((row, column), ())
+        return steps
+
+    @property
+    def requested(self) -> Counter[str]:
+        """Steps by kind if the trial were run alone and shared nothing: a task's data, a stage, two for each cell."""
+        return Counter({"build_task": len(self.tasks)}) + Counter(step.kind for step in self.steps)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the trial's parameters and its score steps: equal only if the numbers must be."""
@@ -64,13 +81,29 @@ class Lowered:
     trials: tuple[TrialPlan, ...]
     figures: tuple[Step, ...] = ()
 
+    @classmethod
+    def of(cls, study: Study, trials: Sequence[TrialPlan], figures: Sequence[Step]) -> Lowered:
+        """The study whose trials and figures have these steps."""
+        results = [*(step for trial in trials for step in trial.steps), *figures]
+        plan = Plan.of(results, requested=_requested(trials, figures).total())
+        return cls(study, plan, tuple(trials), tuple(figures))
+
+    @property
+    def requested_by_kind(self) -> Counter[str]:
+        """`plan.requested` by kind: what each trial would take alone, and each figure."""
+        return _requested(self.trials, self.figures)
+
+
+def _requested(trials: Sequence[TrialPlan], figures: Sequence[Step]) -> Counter[str]:
+    return sum((trial.requested for trial in trials), Counter(step.kind for step in figures))
+
 
 def check(study: Study) -> None:
     """Refuse what cannot run, before anything does.
 
     Raises:
-        ValueError: a bad name, no trials, one twice, an unknown benchmark, task, split or schedule. The message lists
-            the choices.
+        ValueError: a bad name, no trials, one twice, an unknown benchmark, task, split, schedule or kind of figure,
+            or another number of rows than its paper's table. The message lists the choices.
     """
     if not study.name or not all(letter.isalnum() or letter in "-_." for letter in study.name) or study.name[0] == ".":
         raise ValueError(f"study name {study.name!r}: use letters, digits, '-', '_' and '.', as for a folder")
@@ -98,6 +131,13 @@ def check(study: Study) -> None:
                 "remove one, or change a field"
             )
         seen.add(identity)
+    for figure in study.figures:
+        if figure.kind not in ANALYSES:
+            raise ValueError(f"no figure of the kind '{figure.kind}'; there are: {', '.join(ANALYSES)}")
+    rows = len(set(trial_names(study, seed=False)))
+    if study.paper is not None and len(study.paper.rows) != rows:
+        named = f"{len(study.paper.rows)} rows are named for a table of {rows}"
+        raise ValueError(f"study '{study.name}', {study.paper.source}: {named}; name each row")
 
 
 def _resolved(trial: Trial) -> Stream:
@@ -109,8 +149,14 @@ def _check_types(trial: Trial) -> None:
         if isinstance(value, wanted):
             continue
         if isinstance(value, str):
-            registry.load(kind, value)
-            raise ValueError(f"a trial's {kind[:-1]} is a value: use load({kind!r}, {value!r}) from lilora.registry")
+            made = "()" if isinstance(registry.load(kind, value), type) else ""
+            remedy = f"use load({kind!r}, {value!r}){made} from lilora.registry"
+            raise ValueError(f"a trial's {kind[:-1]} is a value: {remedy}")
+        if isinstance(value, type):
+            example = 'load("methods", "NAME")()' if kind == "methods" else f"{value.__name__}(...)"
+            raise ValueError(
+                f"a trial's {kind[:-1]} is a value, and {value.__name__} is a class: add (), as in {example}"
+            )
         choices = ", ".join(registry.names(kind))
         raise ValueError(f"a trial's {kind[:-1]} is a {type(value).__name__}; lilora/{kind} has: {choices}")
 
@@ -129,9 +175,7 @@ def lower(study: Study) -> Lowered:
         for trial, name, group in zip(study.trials, names, groups, strict=True)
     )
     figures = tuple(_analyse(figure, trials) for figure in study.figures)
-    results = [*(step for trial in trials for step in _steps(trial)), *figures]
-    alone = sum(len(trial.tasks) + len(trial.stages) + 2 * len(trial.cells) for trial in trials) + len(figures)
-    return Lowered(study, Plan.of(results, requested=alone), trials, figures)
+    return Lowered.of(study, trials, figures)
 
 
 def _analyse(figure: Figure, trials: tuple[TrialPlan, ...]) -> Step:
@@ -147,16 +191,6 @@ def _analyse(figure: Figure, trials: tuple[TrialPlan, ...]) -> Step:
     inputs = tuple((f"state-{task}", plan.stages[plan.tasks.index(task)]) for task in tasks)
     config = AnalysisConfig(figure.kind, tasks, plan.trial.seed)
     return Step(f"analyse {figure.kind} {plan.name}", "lilora.stages:analyse", config, inputs)
-
-
-def _steps(trial: TrialPlan) -> list[Step]:
-    """What a trial asks for: its stages, then what is read off them; a stage's cells follow it at once."""
-    steps: list[Step] = []
-    for row in range(len(trial.after)):
-        steps += trial.stages[row : row + 1]
-        for column in range(len(trial.tasks)):
-            steps += trial.cells.get((row, column), ())
-    return steps
 
 
 @cache

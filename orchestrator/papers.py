@@ -17,8 +17,11 @@ from orchestrator.results import Row, Stat
 
 METRICS = ("AP", "MAP", "BWT", "MIF")
 Outcome = Literal["holds", "does not hold", "not decided", "not finished"]
-#: A difference counts where it exceeds this many of its standard errors.
-STANDARD_ERRORS = 2.0
+#: A difference counts where it exceeds this many of its standard errors: the 97.5 % quantile of Student's t with four
+#: degrees of freedom, those of two rows of three seeds each.
+STANDARD_ERRORS = 2.8
+#: Values by metric.
+Figures = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class PaperRow:
     """A row of a paper's table: its label there, and its figures by metric."""
 
     label: str
-    figures: tuple[tuple[str, float], ...]
+    figures: Figures
 
     def get(self, metric: str) -> float | None:
         """The figure, or None where the paper has none."""
@@ -42,16 +45,22 @@ class Paper:
         rows: one for each row of our table, in its order; None where the paper has none.
         focus: label of the row that the claims are about: it lies above or below each other row, metric by metric.
         caveats: what may not be compared, and why.
-        noise: sample standard deviation of a metric over seeds, from another study, for a table of one seed.
-        noise_source: where that was measured.
+        noise: for rows of one seed, by label ("" for those not named): sample standard deviations of each metric over
+            seeds, from another study.
+        noise_source: where those were measured.
     """
 
     source: str
     rows: tuple[PaperRow | None, ...]
     focus: str = ""
     caveats: tuple[str, ...] = ()
-    noise: tuple[tuple[str, float], ...] = ()
+    noise: tuple[tuple[str, Figures], ...] = ()
     noise_source: str = ""
+
+    def deviation(self, label: str, metric: str) -> float | None:
+        """The row's noise in `metric`; None where it is not known."""
+        known = dict(self.noise)
+        return dict(known.get(label, known.get("", ()))).get(metric)
 
 
 @dataclass(frozen=True)
@@ -140,17 +149,26 @@ def claims(paper: Paper, rows: Sequence[Row]) -> tuple[Claim, ...]:
                 continue
             one, two = ours.metrics.get(metric), row.metrics.get(metric)
             difference = None if one is None or two is None else one.mean - two.mean
-            threshold = _threshold(metric, one, two, dict(paper.noise))
+            noise = (paper.deviation(focus.label, metric), paper.deviation(other.label, metric))
+            threshold = _threshold((one, two), noise)
             found.append(Claim(metric, focus.label, other.label, first - second, difference, threshold))
     return tuple(found)
 
 
-def _threshold(metric: str, one: Stat | None, two: Stat | None, noise: Mapping[str, float]) -> float | None:
+def claim_json(claim: Claim) -> dict[str, str | float | None]:
+    """A claim and its outcome, for machines."""
+    return {
+        "metric": claim.metric, "focus": claim.focus, "other": claim.other, "paper": round(claim.paper, 4),
+        "ours": claim.ours, "threshold": claim.threshold, "outcome": claim.outcome,
+    }  # fmt: skip
+
+
+def _threshold(stats: tuple[Stat | None, Stat | None], noise: tuple[float | None, float | None]) -> float | None:
     total = 0.0
-    for stat in (one, two):
+    for stat, elsewhere in zip(stats, noise, strict=True):
         if stat is None:
             return None
-        deviation = noise.get(metric) if stat.deviation is None else stat.deviation
+        deviation = elsewhere if stat.deviation is None else stat.deviation
         if deviation is None:
             return None
         total += deviation**2 / stat.count

@@ -154,10 +154,14 @@ class State:
 
 
 class Progress:
-    """The listener. Use it as a context manager: leaving it stops the drawing."""
+    """The listener. Use it as a context manager: leaving it stops the drawing.
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    `phase` stands before the counts: a study with a search is "search, 1 of 2" and then "table, 2 of 2".
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, phase: str = "") -> None:
         self.console = console
+        self.phase = f"{phase}: " if phase else ""
         self.state = State(clock)
         self.lock = threading.RLock()
         self.last_line = -math.inf
@@ -175,7 +179,7 @@ class Progress:
             self.state(event)
         match event:
             case RunStarted(reused=reused, steps=steps) if steps:
-                self.console.print(f"{len(steps)} steps to run, {reused} reused from the store")
+                self.console.print(f"{self.phase}{len(steps)} steps to run, {reused} reused from the store")
                 if self.console.is_terminal:
                     self.live = Live(console=self.console, get_renderable=self._draw, transient=True)
                     self.live.start()
@@ -213,13 +217,14 @@ class Progress:
         """The state in one line."""
         state = self.state
         doing = ", ".join(_describe(run) for run in state.running.values())
-        return f"{_totals(state)}{' | ' + doing if doing else ''}"
+        return f"{self.phase}{_totals(state)}{' | ' + doing if doing else ''}"
 
     def _draw(self) -> Group:
         with self.lock:
             state = self.state
             grid = Table.grid(padding=(0, 1))
-            grid.add_row(ProgressBar(total=max(1, len(state.steps)), completed=state.over, width=30), _totals(state))
+            bar = ProgressBar(total=max(1, len(state.steps)), completed=state.over, width=30)
+            grid.add_row(bar, f"{self.phase}{_totals(state)}")
             for run in state.running.values():
                 bar = ProgressBar(total=run.total or None, completed=run.done, width=30, pulse=not run.total)
                 grid.add_row(bar, Text(_describe(run)))

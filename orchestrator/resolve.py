@@ -6,14 +6,16 @@ first is finished the second is counted with the first value of each, and says s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from orchestrator.errors import UserError
 from orchestrator.lowering import Lowered, lower
 from orchestrator.plan import Plan
 from orchestrator.results import read_results
-from orchestrator.search import Choice, choose, chosen, provisional, search_study
+from orchestrator.search import Choice, Option, choose, chosen, provisional, search_study
 from orchestrator.store import Store
 from orchestrator.study import Study
 
@@ -45,6 +47,11 @@ class Resolved:
         plans = (self.table.plan, self.search.plan)
         return Plan.of([step for plan in plans for step in plan.results], sum(plan.requested for plan in plans))
 
+    @property
+    def requested_by_kind(self) -> Counter[str]:
+        """`plan.requested` by kind."""
+        return self.table.requested_by_kind + (self.search.requested_by_kind if self.search else Counter())
+
     def known_table(self) -> Lowered:
         """The table.
 
@@ -56,7 +63,7 @@ class Resolved:
             count = sum(len(choice.options) for choice in self.choices)
             raise UserError(
                 f"the search of '{name}' is not finished ({missing} of {count} values have no figure yet), so its "
-                f"table's trials are not known: `lilora run {name}`; `lilora status {name}` shows how far it is"
+                "table's trials are not known: `lilora run` finishes it, `lilora status` shows how far it is"
             )
         return self.table
 
@@ -74,3 +81,41 @@ def resolve(study: Study, store: Store | None = None) -> Resolved:
     finished = not any(choice.missing for choice in choices)
     table = chosen(study, choices) if finished else provisional(study)
     return Resolved(lower(table), search, choices)
+
+
+def settled_table(study: Study, choices: Sequence[Choice]) -> Lowered | None:
+    """The table without the rows whose search lacks a figure, since a value failed; None where no row is left.
+
+    Rows keep their names; figures of a row that is left out go with it, and so does its line of the paper's table.
+    """
+    left_out = {choice.name for choice in choices if choice.missing}
+    whole = lower(chosen(study, [_assumed(choice) for choice in choices]))
+    places = [place for place, plan in enumerate(whole.trials) if plan.group not in left_out]
+    if not places:
+        return None
+    figures = [
+        (replace(figure, trial=places.index(figure.trial)), step)
+        for figure, step in zip(whole.study.figures, whole.figures, strict=True)
+        if figure.trial in places
+    ]
+    paper, groups = study.paper, dict.fromkeys(plan.group for plan in whole.trials)
+    if paper is not None:
+        kept = [row for row, group in zip(paper.rows, groups, strict=True) if group not in left_out]
+        paper = replace(paper, rows=tuple(kept))
+    note = f"Left out, since a value of its search failed: {', '.join(sorted(left_out))}."
+    partial = replace(
+        whole.study,
+        trials=tuple(whole.study.trials[place] for place in places),
+        description=f"{study.description}\n\n{note}".strip(),
+        figures=tuple(figure for figure, _ in figures),
+        paper=paper,
+        choices=tuple(choice for choice in choices if not choice.missing),
+    )
+    return Lowered.of(partial, [whole.trials[place] for place in places], [step for _, step in figures])
+
+
+def _assumed(choice: Choice) -> Choice:
+    """The choice; one that is not finished as if there were only its first value, so that all rows have a name."""
+    if not choice.missing:
+        return choice
+    return replace(choice, options=(Option(choice.options[0].values, 0.0),))

@@ -28,12 +28,16 @@ class Tracker:
         study: the study that runs, lowered or not.
         store: where its results are.
         tracking_uri: MLflow's; by default a SQLite file in the store (see `mlflow_writer.default_uri`).
+        remedy: the command that writes what this leaves unwritten, for messages.
     """
 
-    def __init__(self, study: Study | Lowered, store: Store, tracking_uri: str | None = None) -> None:
+    def __init__(
+        self, study: Study | Lowered, store: Store, tracking_uri: str | None = None, remedy: str = "lilora track"
+    ) -> None:
         self.lowered = study if isinstance(study, Lowered) else lower(study)
         self.store = store
         self.tracking_uri = tracking_uri
+        self.remedy = remedy
         self.error: Exception | None = None
         self._queue: SimpleQueue[str | Outcome] = SimpleQueue()
         self._thread: Thread | None = None
@@ -55,7 +59,7 @@ class Tracker:
             if self._thread.is_alive():
                 warnings.warn(
                     f"MLflow is still writing after {DRAIN_SECONDS:.0f} s and is left behind; "
-                    f"`lilora track {self.lowered.study.name}` writes the rest",
+                    f"`{self.remedy}` writes the rest",
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -77,7 +81,7 @@ class Tracker:
             self.error = error
             warnings.warn(
                 f"MLflow tracking stopped, the run goes on: {type(error).__name__}: {error}. "
-                f"`lilora track {self.lowered.study.name}` rebuilds it from the store",
+                f"`{self.remedy}` rebuilds it from the store",
                 RuntimeWarning,
                 stacklevel=2,
             )

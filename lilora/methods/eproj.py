@@ -41,7 +41,8 @@ class Eproj(Method):
 
     Parameters: sum over the projector's sites of d k + d, trainable in each stage, stored for each group: for each task
     at most, and nothing more for a task that joins. A task's keys (two widths of the language model and one of the
-    vision tower) are plain values of the state and not counted.
+    vision tower) are plain values of the state and not counted. A stage's file holds every group, since a group may be
+    trained on by a later task.
 
     Attributes:
         threshold: -1 to 1. At 1 every task opens a group, as in the release; at -1 all share one, a projector trained
@@ -65,7 +66,7 @@ class Eproj(Method):
 
     def stage_method(self, first: bool = False) -> Method:
         """In the first stage, the same whatever the threshold and the keys: the first task always opens a group."""
-        return Eproj() if first else self
+        return Eproj() if first and type(self) is Eproj else self
 
     def prepare(self, preparation: Preparation) -> State | None:
         """Compute the task's key and decide on its group.

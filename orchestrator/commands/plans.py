@@ -1,25 +1,22 @@
-"""`lilora plan`, `status` and `why`: what a study takes, how far it is, and what a step's digest is made of."""
+"""`lilora plan` and `status`: what a study takes, and how far it is."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.json import JSON
 from rich.markup import escape
 from rich.table import Table
 
-from lilora.values import Json
-from orchestrator.catalogue import find_target, studies
+from orchestrator.catalogue import find_target
 from orchestrator.commands.choices import show_choices
 from orchestrator.commands.tables import show_results
 from orchestrator.console import Output
-from orchestrator.errors import UserError
-from orchestrator.explain import Difference, explain
 from orchestrator.locks import held_if_free
 from orchestrator.plan import count_by_kind
 from orchestrator.resolve import Resolved
@@ -27,6 +24,9 @@ from orchestrator.results import read_results
 from orchestrator.search import choice_json
 from orchestrator.step import Step
 from orchestrator.store import Store
+
+STYLES = {"running": "cyan", "failed": "red", "stopped": "yellow"}
+LOG_TAIL_BYTES = 2**16
 
 
 def show_plan(name: str, store: Store, output: Output) -> None:
@@ -36,15 +36,18 @@ def show_plan(name: str, store: Store, output: Output) -> None:
     plan = resolved.plan if resolved else target.plan
     to_run = plan.missing(store)
     by_kind, left = plan.by_kind(), count_by_kind(to_run)
+    requested = resolved.requested_by_kind if resolved else _objects_by_kind(target.steps)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("kind", "distinct", "done", "to run"):
+    for column in ("kind", "requested", "distinct", "done", "to run"):
         grid.add_column(column, justify="left" if column == "kind" else "right")
     for kind, count in by_kind.items():
-        grid.add_row(kind, str(count), str(count - left.get(kind, 0)), str(left.get(kind, 0)))
+        numbers = requested[kind], count, count - left.get(kind, 0), left.get(kind, 0)
+        grid.add_row(kind, *(str(number) for number in numbers))
     done = plan.distinct - len(to_run)
     output.table(grid)
     output.say(f"{plan.requested} steps requested, {plan.distinct} distinct, {done} done, {len(to_run)} to run")
     if resolved:
+        output.say("[dim]requested: what the trials would take if each ran alone and shared nothing[/dim]")
         _say_search(resolved, output)
     output.finish(
         {
@@ -53,10 +56,23 @@ def show_plan(name: str, store: Store, output: Output) -> None:
             "distinct": plan.distinct,
             "done": done,
             "to_run": len(to_run),
+            "requested_by_kind": {kind: requested[kind] for kind in by_kind},
             "by_kind": by_kind,
             "to_run_by_kind": {kind: left.get(kind, 0) for kind in by_kind},
         }
     )
+
+
+def _objects_by_kind(steps: Sequence[Step]) -> Counter[str]:
+    """Step objects behind `steps` by kind, as `Plan.of` counts what is requested."""
+    seen: dict[int, Step] = {}
+    stack = list(steps)
+    while stack:
+        step = stack.pop()
+        if id(step) not in seen:
+            seen[id(step)] = step
+            stack += [parent for _, parent in step.inputs]
+    return Counter(step.kind for step in seen.values())
 
 
 def _say_search(resolved: Resolved, output: Output) -> None:
@@ -71,7 +87,13 @@ def _say_search(resolved: Resolved, output: Output) -> None:
 
 @dataclass(frozen=True)
 class Situation:
-    """A step that is not finished: "running" (with its progress), "stopped" (began; with its log) or "waiting"."""
+    """A step that is not finished, and what is known of it.
+
+    Attributes:
+        state: "running"; "failed", if its log has a traceback; "stopped", if it began and was interrupted, or its
+            process died; "waiting".
+        note: progress of a running step; the error of a failed one, and the log.
+    """
 
     step: Step
     state: str
@@ -85,10 +107,25 @@ def situations(steps: tuple[Step, ...], store: Store) -> list[Situation]:
         if _is_held(store, step.digest):
             found.append(Situation(step, "running", _progress(store, step.digest)))
         elif store.log(step.digest).is_file():
-            found.append(Situation(step, "stopped", f"log: {store.log(step.digest)}"))
+            log = store.log(step.digest)
+            error = _error_in(log)
+            found.append(Situation(step, "failed" if error else "stopped", f"{error}  log: {log}".strip()))
         else:
             found.append(Situation(step, "waiting"))
     return found
+
+
+def _error_in(log: Path) -> str:
+    """The error at the end of the last traceback in a step's log; "" where there is none, or it is an interrupt."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    _, found, after = text.rpartition("Traceback (most recent call last):")
+    lines = [line for line in after.splitlines() if line and not line[0].isspace()] if found else []
+    return "" if not lines or lines[0].startswith("KeyboardInterrupt") else lines[0]
 
 
 def _is_held(store: Store, digest: str) -> bool:
@@ -117,15 +154,15 @@ def show_status(name: str, store: Store, output: Output) -> None:
     resolved = target.resolve(store) if target.has_trials else None
     plan = resolved.plan if resolved else target.plan
     missing = situations(plan.missing(store), store)
-    totals = {state: sum(item.state == state for item in missing) for state in ("running", "stopped", "waiting")}
+    totals = {state: sum(item.state == state for item in missing) for state in (*STYLES, "waiting")}
     done = plan.distinct - len(missing)
     output.say(
         f"{done} of {plan.distinct} steps done, {totals['running']} running, {totals['waiting']} waiting, "
-        f"{totals['stopped']} began and did not finish (store: {escape(str(store.root))})"
+        f"{totals['failed']} failed, {totals['stopped']} began and did not finish (store: {escape(str(store.root))})"
     )
     for item in missing:
         if item.state != "waiting":
-            style = "cyan" if item.state == "running" else "yellow"
+            style = STYLES[item.state]
             output.say(f"  [{style}]{item.state}[/{style}] {escape(item.step.label)}  {escape(item.note)}")
     trials, choices = [], []
     if resolved:
@@ -156,94 +193,8 @@ def _trials_table(trials: list[dict[str, Any]]) -> Table:
         grid.add_column(column)
     for trial in trials:
         grid.add_row(
-            trial["name"],
+            escape(trial["name"]),
             f"{trial['stages_done']}/{trial['stages']}",
             f"{trial['cells_done']}/{trial['cells']}",
         )
     return grid
-
-
-@dataclass(frozen=True)
-class Known:
-    """A step found by its name: the step itself if a study asks for it, else what the store's record says of it."""
-
-    digest: str
-    label: str
-    identity: dict[str, Json]
-    input_labels: dict[str, str]
-    step: Step | None = None
-
-    @classmethod
-    def of_step(cls, step: Step) -> Known:
-        """A step of a plan."""
-        labels = {name: parent.label for name, parent in step.inputs}
-        return cls(step.digest, step.label, step.identity, labels, step)
-
-    @classmethod
-    def of_record(cls, digest: str, store: Store) -> Known:
-        """An artifact that no study here asks for."""
-        record = store.record(digest)
-        identity: dict[str, Json] = {"call": record.call, "config": record.config, "version": record.version}
-        identity["inputs"] = dict(record.inputs)
-        labels = {name: store.record(item).label for name, item in record.inputs.items() if store.has(item)}
-        return cls(digest, record.label, identity, labels)
-
-
-def show_why(first: str, second: str | None, study: str | None, store: Store, output: Output) -> None:
-    """Print what a step's digest is made of; with two steps, which fields differ."""
-    a = find_step(first, study, store)
-    if second is None:
-        output.say(f"{escape(a.label)}\ndigest  {a.digest}\nstore   {_place(a, store)}\nmade of")
-        output.say(JSON.from_data(a.identity, sort_keys=True))
-        for name, label in a.input_labels.items():
-            output.say(f"input '{name}' is {escape(label)}")
-        output.finish({"digest": a.digest, "label": a.label, "identity": a.identity, "in_store": store.has(a.digest)})
-        return
-    b = find_step(second, study, store)
-    differences = explain(a.step, b.step) if a.step and b.step else tuple(_differences("", a.identity, b.identity))
-    output.say(f"a  {a.digest[:12]}  {escape(a.label)}\nb  {b.digest[:12]}  {escape(b.label)}")
-    if not differences:
-        output.say("one and the same step")
-    for item in differences:
-        output.say(f"  {escape(item.path)}: [red]{escape(repr(item.a))}[/red] -> [green]{escape(repr(item.b))}[/green]")
-    listed = [{"path": item.path, "a": item.a, "b": item.b} for item in differences]
-    output.finish({"a": a.digest, "b": b.digest, "differences": listed})
-
-
-def _place(known: Known, store: Store) -> str:
-    return escape(str(store.path(known.digest))) if store.has(known.digest) else "not there"
-
-
-def find_step(name: str, study: str | None, store: Store) -> Known:
-    """The step with this label or beginning of a digest, in the given study, any study, or the store.
-
-    Raises:
-        UserError: none, or more than one, is called so.
-    """
-    found: dict[str, Known] = {}
-    for candidate in [study] if study else studies():
-        with contextlib.suppress(ValueError, TypeError, ImportError) if study is None else contextlib.nullcontext():
-            step = find_target(candidate).plan_in(store).find(name)
-            found.setdefault(step.digest, Known.of_step(step))
-    if len(name) >= 4:
-        for digest in sorted(store.digests()):
-            if digest.startswith(name) and digest not in found:
-                found[digest] = Known.of_record(digest, store)
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if found:
-        choices = "; ".join(f"{known.digest[:12]} ({known.label})" for known in list(found.values())[:6])
-        raise UserError(f"{len(found)} steps are called '{name}': use one of the digests {choices}")
-    raise UserError(
-        f"no step is called '{name}' in the store or in the studies {', '.join(studies()) or '(none)'}: "
-        "give a step's label, the first digits of its digest (4 or more), or --study STUDY to look in one"
-    )
-
-
-def _differences(path: str, a: Any, b: Any) -> Iterator[Difference]:
-    """Fields of two identities that differ, as plain data: a field at its default is absent."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(a.keys() | b.keys()):
-            yield from _differences(f"{path}.{key}" if path else key, a.get(key), b.get(key))
-    elif a != b:
-        yield Difference(path, a, b)

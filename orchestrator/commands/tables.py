@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.console import Output, stat
@@ -29,7 +30,7 @@ def show_results(title: str, results: Sequence[TrialResult], output: Output, pap
         ("stored", lambda row: _count(row.stored)),
         ("task id", lambda row: "needed" if row.needs_task_id else "no"),
     ]
-    output.say("", f"[bold]{title}[/bold]")
+    output.say("", f"[bold]{escape(title)}[/bold]")
     whole = _grid(rows, [*accuracies, *figures])
     for grid in [whole] if output.fits(whole) else [_grid(rows, accuracies), _grid(rows, figures)]:
         output.table(grid)
@@ -37,7 +38,7 @@ def show_results(title: str, results: Sequence[TrialResult], output: Output, pap
     output.say(f"[dim]tasks: main score in % after the last stage{spread}; trainable, stored: parameters[/dim]")
     for row in rows:
         if row.note:
-            output.say(f"[yellow]{row.name}: {row.note}[/yellow]")
+            output.say(f"[yellow]{escape(row.name)}: {escape(row.note)}[/yellow]")
     if paper is not None:
         show_paper(paper, rows, output)
 
@@ -55,11 +56,11 @@ def show_paper(paper: Paper, rows: Sequence[Row], output: Output) -> None:
         for metric in METRICS:
             figure = theirs.get(metric) if theirs else None
             cells += ["-" if figure is None else f"{figure:.1f}", stat(row.metrics.get(metric))]
-        grid.add_row(theirs.label if theirs else "-", row.name, *cells)
-    output.say("", f"[bold]{paper.source}, beside ours[/bold]")
+        grid.add_row(escape(theirs.label) if theirs else "-", escape(row.name), *cells)
+    output.say("", f"[bold]{escape(paper.source)}, beside ours[/bold]")
     output.table(grid)
     for caveat in paper.caveats:
-        output.say(f"[dim]{caveat}[/dim]")
+        output.say(f"[dim]{escape(caveat)}[/dim]")
     found = claims(paper, rows)
     for outcome in dict.fromkeys(claim.outcome for claim in found):
         named: dict[str, list[str]] = {}
@@ -67,7 +68,7 @@ def show_paper(paper: Paper, rows: Sequence[Row], output: Output) -> None:
             if claim.outcome == outcome:
                 named.setdefault(claim.other, []).append(claim.metric)
         text = "; ".join(f"{other} ({', '.join(metrics)})" for other, metrics in named.items())
-        output.say(f"{paper.focus} against others, as in the paper, [bold]{outcome}[/bold]: {text}")
+        output.say(f"{escape(paper.focus)} against others, as in the paper, [bold]{outcome}[/bold]: {escape(text)}")
 
 
 def _accuracy(task: str) -> Column:
@@ -82,10 +83,10 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("method", no_wrap=True)
     for name, _ in columns:
-        grid.add_column(name, justify="right", no_wrap=True)
+        grid.add_column(escape(name), justify="right", no_wrap=True)
     for row in rows:
         seeds = f" ({row.count} seeds)" if row.count > 1 else ""
-        grid.add_row(f"{row.name}{seeds}", *(cell(row) for _, cell in columns))
+        grid.add_row(f"{escape(row.name)}{seeds}", *(cell(row) for _, cell in columns))
     return grid
 
 

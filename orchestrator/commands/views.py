@@ -32,7 +32,15 @@ def report(name: str, store: Store, out: Path | None, output: Output) -> None:
 
 
 def track(name: str, store: Store, uri: str | None, output: Output) -> None:
-    """Rebuild the study's MLflow runs from the store; its search's are those of a study of their own."""
+    """Rebuild the study's MLflow runs from the store; its search's are those of a study of their own.
+
+    Raises:
+        UserError: `uri` is "none", which is for `lilora run`.
+    """
+    if uri == "none":
+        raise UserError(
+            "'--tracking none' leaves nothing to do here: drop it to write mlflow.db in the store, or give MLflow's URI"
+        )
     from orchestrator.tracking import track as rebuild
 
     resolved = find_target(name).resolve(store)

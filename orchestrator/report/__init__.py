@@ -5,12 +5,14 @@ The page loads nothing: its style, figures and few lines of script are inside. T
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from orchestrator.lowering import Lowered, lower
+from orchestrator.papers import claim_json, claims
 from orchestrator.report.content import page
 from orchestrator.results import Row, Stat, TrialResult, read_results, table, table_csv
 from orchestrator.search import choice_json
@@ -29,12 +31,24 @@ def write_report(study: Study | Lowered, store: Store, out_dir: Path | None = No
     results = read_results(lowered, store)
     rows = table(results)
     (out / "table.csv").write_text(table_csv(rows), encoding="utf-8")
+    _write_claims(lowered, rows, out / "claims.csv")
     _write_matrices(results, out / "matrices")
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
         (out / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
     target = out / "index.html"
     target.write_text(_render(page(lowered, rows, results, store)), encoding="utf-8")
     return target
+
+
+def _write_claims(lowered: Lowered, rows: tuple[Row, ...], path: Path) -> None:
+    """Each claim of the study's paper and its outcome; no file for a study that reproduces none."""
+    if lowered.study.paper is None:
+        return
+    found = [claim_json(claim) for claim in claims(lowered.study.paper, rows)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, found[0] if found else (), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
 
 
 def file_name(name: str) -> str:

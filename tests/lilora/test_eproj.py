@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from lilora import features, stages
+from lilora import features
 from lilora.attach import Adapters
 from lilora.encode import TaskData, load_task
 from lilora.features import AnswerModel, Features
@@ -224,15 +224,3 @@ def test_a_stage_notes_how_many_projectors_there_are(lab: Lab) -> None:
 def test_fields_that_decide_nothing_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="threshold|keys"):
         Eproj(**fields)
-
-
-def test_micro_batches_without_any_picture_are_trained_through(lab: Lab) -> None:
-    folder = lab.folder()
-    for path in lab.data["Colour"].glob("*.parquet"):
-        table = polars.read_parquet(path).with_row_index()
-        image = polars.when(polars.col("index") % 2 == 0).then(polars.col("image"))
-        table.with_columns(image.alias("image")).drop("index").write_parquet(folder / path.name)
-    config = lab.config(APART, 0, Training(max_steps=2, batch_size=4))
-    out = lab.folder()
-    stages.train(config, {"data": folder}, out, lab.run(micro_batch=1))
-    assert load_state(out).shared["model.multi_modal_projector.linear_1.weight.Colour"].any()

@@ -269,3 +269,16 @@ def test_the_chosen_rows_do_not_depend_on_the_files_order() -> None:
 def test_fields_that_mean_nothing_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EWCTIR(rank=4, **fields)  # type: ignore[arg-type]
+
+
+def test_a_row_without_a_picture_has_no_fisher_information_in_the_projector(lab: Lab) -> None:
+    method = EWC(rank=4, lora_alpha=8)
+    config = lab.config(method, 1, dataclasses.replace(TRAINING, max_steps=2, epochs=1))
+    mixed = lab.partly_without_pictures(TASKS[0])
+    inputs = {"data": lab.data[TASKS[1]], f"data-{TASKS[0]}": mixed, "previous": lab.stage(method, 0)}
+    out = lab.folder()
+    stages.train(config, inputs, out, lab.run())
+    fisher = load_state(out, lab.root.joinpath("artifacts").joinpath, memory=True).memory[TASKS[0]]
+    projector = [name for name in fisher if "projector" in name and name.endswith(".fisher")]
+    assert projector
+    assert all(bool(fisher[name].any()) for name in projector)

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from lilora import stages
 from lilora.method import Method
 from lilora.state import load_state
 from lilora.training import Training
@@ -90,6 +91,22 @@ def test_an_interrupted_and_resumed_stage_has_the_bytes_of_an_undisturbed_one(la
     lab.train(config, previous, out, scratch=scratch, report=lambda done, *_: resumed_at.append(done))
     assert resumed_at[0] == 7
     assert files(out) == files(lab.stage(method, 1))
+
+
+def test_steps_without_any_picture_are_trained_and_resumed_to_the_bit(lab: Lab, method: Method) -> None:
+    config = lab.config(method, 0, Training(max_steps=8, batch_size=1))
+    inputs = {"data": lab.partly_without_pictures()}
+    scratch, out, undisturbed = lab.folder(), lab.folder(), lab.folder()
+    stages.train(config, inputs, undisturbed, lab.run())
+
+    def interrupt(done: int, total: int, metrics: dict[str, float]) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stages.train(config, inputs, out, lab.run(scratch=scratch, report=interrupt, checkpoint_seconds=0))
+    stages.train(config, inputs, out, lab.run(scratch=scratch))
+    assert files(out) == files(undisturbed)
 
 
 def test_the_seed_decides_every_byte(lab: Lab, method: Method) -> None:

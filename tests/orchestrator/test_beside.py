@@ -14,6 +14,7 @@ from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
+from orchestrator.commands.figures import show_figures
 from orchestrator.commands.tables import show_paper
 from orchestrator.console import Output
 from orchestrator.lowering import lower
@@ -94,6 +95,8 @@ def test_the_page_draws_a_figure_once_its_step_is_finished(tmp_path: Path) -> No
     for step, content in zip(lowered.figures, contents, strict=True):
         write_artifact(store, step, {"analysis.json": json.dumps(content).encode()}, {}, 0.1)
     html = write_report(lowered, store).read_text()
+    cka, fusion = show_figures(lowered, store, Output())
+    assert (cka["A"], fusion["alpha"]) == (pytest.approx(0.5), {TASKS[0]: {"before": 0.5, "after": 0.4}})
     assert "Its step is not finished" not in html
     assert html.count(">0.25</text>") == 4
     assert "mean before" in html

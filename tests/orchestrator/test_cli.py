@@ -19,8 +19,12 @@ from orchestrator import doctor, events, executor
 from orchestrator.catalogue import find_target
 from orchestrator.cli import app
 from orchestrator.commands import views
+from orchestrator.commands.tables import show_paper, show_results
+from orchestrator.console import Output
+from orchestrator.papers import Paper, PaperRow
 from orchestrator.progress import SHARE_OF_TRAINING, Progress, State
 from orchestrator.record import Record
+from orchestrator.results import Row
 from orchestrator.step import Step
 from orchestrator.store import Store
 
@@ -74,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LILORA_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    for module in ("little", "steps_only"):
+    for module in ("little", "steps_only", "other", "both"):
         sys.modules.pop(module, None)
 
 
@@ -187,6 +191,18 @@ def test_debug_lets_the_traceback_through_wherever_it_stands(tmp_path: Path) -> 
     assert isinstance(result.exception, FileNotFoundError)
 
 
+# The table
+
+
+def test_markup_in_names_and_titles_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    row = Row("seqlora [bold]", (), metrics=dict.fromkeys(("AP", "MAP", "BWT", "MIF")))
+    paper = Paper("a [red]", (PaperRow("Seq [/x]", ()),), caveats=("not [dim] at all",))
+    show_paper(paper, [row], Output())
+    show_results("the [/title]", (), Output())
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("seqlora [bold]", "a [red], beside", "Seq [/x]", "not [dim]", "the [/title]"))
+
+
 # Finding studies
 
 
@@ -205,7 +221,8 @@ def test_steps_without_trials_run_without_a_table_and_have_no_report(quick: Path
     )
     found = answer("run", "steps_only")
     assert found["run"] == 1
-    assert "trials" not in found
+    assert (found["study"], found["trials"]) == ("steps_only", [])
+    assert answer("plan", "steps_only")["requested_by_kind"] == {"build_task": 1}
     assert "has steps and no trials" in complaint("report", "steps_only")
 
 
@@ -236,6 +253,9 @@ def test_plan_counts_steps_and_shared_work(folder: Path) -> None:
     assert found["done"] == 0
     assert found["to_run"] == found["distinct"] < found["requested"]
     assert found["by_kind"] == {"build_task": 2, "predict": 8, "score": 8, "train": 4}
+    assert found["requested_by_kind"] == {"build_task": 6, "predict": 8, "score": 8, "train": 4}
+    assert sum(found["requested_by_kind"].values()) == found["requested"]
+    assert "requested" in lilora_("plan", "little").stdout.splitlines()[1]
     assert not (folder / "store").exists()
 
 
@@ -251,6 +271,25 @@ def test_why_of_two_steps_names_the_fields_that_differ(folder: Path) -> None:
     first, _, third, _ = find_target("little").plan.select("train")
     found = answer("why", first.digest, third.digest, "--study", "little")
     assert [(item["path"], item["a"], item["b"]) for item in found["differences"]] == [("config.seed", 0, 1)]
+
+
+def test_why_of_a_label_with_several_steps_lists_their_digests_and_studies(folder: Path) -> None:
+    other = STUDY.replace("little", "other").replace('"toy"', '"toy 2"')
+    (folder / "experiments" / "other.py").write_text(other)
+    label = find_target("little").plan.select("train")[0].label
+    shown = complaint("why", label)
+    assert "2 steps are called" in shown
+    assert "; in little)" in shown
+    assert "; in other)" in shown
+    both = STUDY.replace("little", "both").replace(
+        "for seed in (0, 1)]", "for seed in (0, 1)]\n    trials += [Trial(SeqLoRA(), Backbone('toy', '2'), STREAM)]"
+    )
+    (folder / "experiments" / "both.py").write_text(both)
+    twice = [step for step in find_target("both").plan.select("train") if step.label == label]
+    assert len(twice) == 2
+    for more in ((), ("--study", "both")):
+        shown = complaint("why", label, *more)
+        assert all(step.digest[:12] in shown for step in twice)
 
 
 def test_why_of_a_step_that_nothing_knows_says_where_it_looked(folder: Path) -> None:
@@ -290,12 +329,13 @@ def test_mlflow_listens_to_a_run_and_not_to_one_that_has_nothing_to_run(
 ) -> None:
     heard: list[events.Event] = []
 
-    def tracker(study: Any, store: Store, uri: str | None) -> Callable[[events.Event], None]:
+    def tracker(study: Any, store: Store, uri: str | None, remedy: str) -> Callable[[events.Event], None]:
         assert (study.study.name, uri) == ("little", "sqlite:///there.db")
+        assert remedy == f"lilora track experiments/little.py --store {store.root} --tracking {uri}"
         return heard.append
 
     monkeypatch.setitem(sys.modules, "orchestrator.tracking", SimpleNamespace(Tracker=tracker))
-    shown = lilora_("run", "little", "--tracking", "sqlite:///there.db").stdout
+    shown = lilora_("run", "experiments/little.py", "--tracking", "sqlite:///there.db").stdout
     assert "tracked at sqlite:///there.db" in shown
     assert isinstance(heard[-1], events.RunFinished)
     heard.clear()
@@ -313,7 +353,13 @@ def test_a_failed_step_gives_exit_code_1_and_the_place_of_its_log(quick: Path, m
     assert str(quick / "store" / "logs") in result.stdout
     assert "zeroshot" in result.stdout
     status = answer("status", "little")
-    assert status["stopped"] == 2
+    assert (status["failed"], status["stopped"]) == (2, 0)
+    said = lilora_("status", "little").stdout
+    assert "failed train seqlora 1/2 ImageNet, seed 0  RuntimeError: the card is on fire" in said
+    for log in (quick / "store" / "logs").iterdir():
+        log.write_text("loading\nTraceback (most recent call last):\n  File x\nKeyboardInterrupt\n")
+    status = answer("status", "little")
+    assert (status["failed"], status["stopped"]) == (0, 2)
     assert [trial["cells_done"] for trial in status["trials"]] == [2, 0, 0]
 
 
@@ -322,10 +368,12 @@ def test_an_interrupted_run_gives_130_and_says_how_to_go_on(quick: Path, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(lilora.stages, "train", stopped)
-    assert (
-        f"To go on: lilora run little --store {quick}"
-        in lilora_("run", "little", "--tracking", "none", code=130).stdout
-    )
+    shown = lilora_("run", "little", "--tracking", "none", "--slots", "2", code=130).stdout
+    assert f"To go on: lilora run little --store {quick}/store --tracking none --slots 2\n" in shown
+
+
+def test_track_without_tracking_is_refused(folder: Path) -> None:
+    assert "leaves nothing to do here" in complaint("track", "little", "--tracking", "none")
 
 
 def test_a_store_that_is_no_folder_is_refused_before_any_work(quick: Path) -> None:
@@ -408,6 +456,14 @@ def test_without_a_terminal_a_line_comes_every_ten_seconds() -> None:
     assert len(lines) == 3
     assert "0/2 steps, 0/2 stages" in lines[-1]
     assert "train 0 20/50 loss 2.000" in lines[-1]
+
+
+def test_the_phase_of_a_study_with_a_search_stands_before_its_counts() -> None:
+    text = io.StringIO()
+    with Progress(Console(file=text, width=200), phase="search, 1 of 2") as progress:
+        progress(events.RunStarted(2, 2, 0, steps("train", 2)))
+    assert text.getvalue().startswith("search, 1 of 2: 2 steps to run")
+    assert "search, 1 of 2: 0/2 steps, 0/2 stages" in text.getvalue()
 
 
 def test_failures_are_said_at_once_with_their_log() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.papers import Paper, PaperRow, claims, read_rows
+from orchestrator.papers import Paper, PaperRow, claim_json, claims, read_rows
 from orchestrator.results import Row, Stat
 
 
@@ -24,13 +24,13 @@ def paper(**fields: object) -> Paper:
     [
         (Stat(30, 1, 3), Stat(60, 1, 3), "holds"),
         (Stat(60, 1, 3), Stat(30, 1, 3), "does not hold"),
-        (Stat(30, 1, 3), Stat(31.6, 1, 3), "not decided"),  # 2 sqrt(1/3 + 1/3) = 1.633
-        (Stat(30, 1, 3), Stat(31.7, 1, 3), "holds"),
+        (Stat(30, 1, 3), Stat(32.2, 1, 3), "not decided"),  # 2.8 sqrt(1/3 + 1/3) = 2.286
+        (Stat(30, 1, 3), Stat(32.3, 1, 3), "holds"),
         (Stat(30, None, 1), Stat(60, 1, 3), "not decided"),  # one seed, and no noise is known
         (None, Stat(60, 1, 3), "not finished"),
     ],
 )
-def test_a_difference_counts_beyond_two_of_its_standard_errors(
+def test_a_difference_counts_beyond_28_tenths_of_its_standard_error(
     seqlora: Stat | None, lilora: Stat, outcome: str
 ) -> None:
     [claim] = claims(paper(), [row("seqlora", seqlora), row("lilora", lilora)])
@@ -39,10 +39,11 @@ def test_a_difference_counts_beyond_two_of_its_standard_errors(
 
 
 def test_noise_measured_elsewhere_stands_in_for_a_single_seed() -> None:
-    rows = [row("seqlora", Stat(30, None, 1)), row("lilora", Stat(36, None, 1))]
-    [claim] = claims(paper(noise=(("AP", 2.0),)), rows)
-    assert claim.threshold == pytest.approx(2 * (4 + 4) ** 0.5)
+    rows = [row("seqlora", Stat(30, None, 1)), row("lilora", Stat(41, None, 1))]
+    [claim] = claims(paper(noise=(("", (("AP", 2.0),)), ("LiLoRA", (("AP", 3.0),)))), rows)
+    assert claim.threshold == pytest.approx(2.8 * (4 + 9) ** 0.5)
     assert claim.outcome == "holds"
+    assert claim_json(claim)["outcome"] == "holds"
 
 
 def test_a_table_with_other_rows_than_the_papers_is_refused() -> None:

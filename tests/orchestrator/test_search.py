@@ -19,12 +19,13 @@ from lilora.training import Training
 from orchestrator.catalogue import find_target
 from orchestrator.lowering import lower
 from orchestrator.naming import method_name
+from orchestrator.papers import Paper, PaperRow
 from orchestrator.report import write_report
-from orchestrator.resolve import resolve
+from orchestrator.resolve import resolve, settled_table
 from orchestrator.results import read_results, table
 from orchestrator.search import Candidates, Search, choose, chosen, provisional, search_study
 from orchestrator.store import Store
-from orchestrator.study import Study, Trial, parameters
+from orchestrator.study import Figure, Study, Trial, parameters
 from tests.orchestrator.fake_results import BACKBONE, fill
 from tests.orchestrator.test_cli import ROOT, answer, complaint, folder, lilora_, quick  # noqa: F401
 
@@ -343,6 +344,7 @@ def test_plan_says_whether_the_table_is_known_yet(seeking: Path) -> None:
     assert before["provisional"]
     assert before["to_run"] == before["distinct"]
     assert "counted with the first value of each" in lilora_("plan", "seeking").stdout
+    assert sum(before["requested_by_kind"].values()) == before["requested"]
     done = run()
     after = answer("plan", "seeking")
     assert not after["provisional"]
@@ -350,7 +352,7 @@ def test_plan_says_whether_the_table_is_known_yet(seeking: Path) -> None:
     assert not answer("plan", "little")["provisional"]
 
 
-def test_a_search_that_fails_stops_before_the_table_and_says_why(
+def test_where_every_row_has_a_value_that_failed_the_table_is_not_run_and_run_says_why(
     seeking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = lilora.stages.train
@@ -361,11 +363,13 @@ def test_a_search_that_fails_stops_before_the_table_and_says_why(
         return plain(config, *arguments)
 
     monkeypatch.setattr(lilora.stages, "train", breaks_at_ten)
+    path = seeking / "experiments" / "seeking.py"
+    path.write_text(STUDY.replace("(Trial(ZeroShot(), BACKBONE, STREAM), ", "(*[], "))
     result = lilora_("run", "seeking", "--tracking", "none", code=1)
     assert "the loss is not a number" in result.stdout
-    assert "the table was not run, since the search is not finished for lilora (1 of 3)" in result.stdout
+    assert "the table is not run, since values of their search failed: lilora (1 of 3)" in result.stdout
     stopped = run(code=1)
-    assert "trials" not in stopped
+    assert (stopped["study"], stopped["trials"]) == ("seeking", [])
     assert (stopped["failed"], stopped["choices"][0]["chosen"]) == (1, {})
     status = answer("status", "seeking")
     assert status["provisional"]
@@ -377,6 +381,61 @@ def test_a_search_that_fails_stops_before_the_table_and_says_why(
     assert mended["choices"][0]["chosen"] == {"method.lam": 1.0}
 
 
+def test_a_value_that_fails_keeps_its_row_out_of_the_table_and_no_other(
+    seeking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = lilora.stages.train
+
+    def breaks_at_ten(config: Any, *arguments: Any) -> Any:
+        if config.method.lam == 10.0:
+            raise RuntimeError("the loss is not a number")
+        return plain(config, *arguments)
+
+    monkeypatch.setattr(lilora.stages, "train", breaks_at_ten)
+    shown = lilora_("run", "seeking", "--tracking", "none", code=1).stdout
+    assert "these rows are left out of the table, since values of their search failed: lilora (1 of 3)" in shown
+    found_run = run(code=1)
+    assert [(trial["name"], trial["missing"]) for trial in found_run["trials"]] == [("zeroshot", 0)]
+    parts = ("reused", "run", "failed", "blocked")
+    assert (found_run["distinct"], found_run["failed"]) == (sum(found_run[part] for part in parts), 1)
+
+
+def test_what_fails_in_the_search_and_again_in_the_table_counts_once(
+    seeking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = lilora.stages.build_task
+
+    def no_pictures(config: Any, *arguments: Any) -> Any:
+        if config.task == "VQAv2":
+            raise RuntimeError("no pictures")
+        return plain(config, *arguments)
+
+    monkeypatch.setattr(lilora.stages, "build_task", no_pictures)
+    found_run = run(code=1)
+    assert [failure["label"] for failure in found_run["failures"]] == ["build mini VQAv2"]
+    parts = ("reused", "run", "failed", "blocked")
+    assert (found_run["distinct"], found_run["failed"]) == (sum(found_run[part] for part in parts), 1)
+    # Zero-shot needs nothing of the search, and is finished but for the task without pictures.
+    assert [(trial["name"], trial["missing"]) for trial in found_run["trials"]] == [("zeroshot", 1)]
+
+
+def test_the_rows_that_are_left_keep_their_names_figures_and_lines_of_the_paper(tmp_path: Path) -> None:
+    study, store = searching(Search((LAM,)), (SeqLoRA(), LiLoRA(), LiLoRA(task_rank=4)), (3,)), Store(tmp_path)
+    rows = tuple(PaperRow(label, (("AP", 50.0),)) for label in ("Seq", "Plain", "Four"))
+    figures = (Figure("fusion", 1, title="gone"), Figure("fusion", 2, title="kept"))
+    study = dataclasses.replace(study, paper=Paper("a table", rows), figures=figures)
+    searched = lower(search_study(study))
+    fill(dataclasses.replace(searched, trials=searched.trials[1:]), store, by_lam({10.0: 90.0}))
+    left = settled_table(study, found(study, store))
+    assert left is not None
+    assert [plan.group for plan in left.trials] == ["seqlora", "lilora task_rank=4"]
+    assert [row.label for row in left.study.paper.rows if row] == ["Seq", "Four"]
+    assert [(figure.title, figure.trial) for figure in left.study.figures] == [("kept", 1)]
+    assert left.trials[1].trial.method == LiLoRA(task_rank=4, lam=10.0)
+    assert "Left out, since a value of its search failed: lilora task_rank=None" in left.study.description
+    assert left.plan.requested == sum(left.requested_by_kind.values())
+
+
 def test_a_search_that_is_interrupted_gives_130_and_says_how_to_go_on(
     seeking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,7 +445,9 @@ def test_a_search_that_is_interrupted_gives_130_and_says_how_to_go_on(
     monkeypatch.setattr(lilora.stages, "train", stopped)
     shown = lilora_("run", "seeking", "--tracking", "none", code=130).stdout
     assert "To go on: lilora run seeking" in shown
-    assert "the table was not run" not in shown
+    assert "the table" not in shown
+    interrupted = run(code=130)
+    assert (interrupted["study"], interrupted["trials"]) == ("seeking", [])
 
 
 def test_status_why_and_report_work_on_the_chosen_table(seeking: Path) -> None:
@@ -401,7 +462,7 @@ def test_status_why_and_report_work_on_the_chosen_table(seeking: Path) -> None:
 def test_the_search_is_tracked_as_a_study_of_its_own(seeking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracked: list[str] = []
     tracking = SimpleNamespace(
-        Tracker=lambda lowered, store, uri: tracked.append(lowered.study.name) or (lambda event: None),
+        Tracker=lambda lowered, store, uri, remedy: tracked.append(lowered.study.name) or (lambda event: None),
         track=lambda lowered, store, uri: tracked.append(lowered.study.name),
     )
     monkeypatch.setitem(sys.modules, "orchestrator.tracking", tracking)

@@ -11,10 +11,12 @@ from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
+from lilora.stages import ANALYSES
 from lilora.training import Training
 from orchestrator.lowering import lower
+from orchestrator.papers import Paper, PaperRow
 from orchestrator.step import Resources
-from orchestrator.study import Study, Trial, parameters
+from orchestrator.study import Figure, Study, Trial, parameters
 from tests.orchestrator.fake_results import BACKBONE, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")
@@ -108,7 +110,9 @@ def test_task_orders_are_numbered_in_names_and_spelled_out_in_parameters():
         ({"stream": Stream("minni")}, "no benchmark 'minni'.*mini"),
         ({"stream": Stream(tasks=("ScienceQA", "OCR"))}, "no task 'OCR'.*it has: ScienceQA, TextVQA"),
         ({"method": "lilra"}, "no method 'lilra'.*lilora, "),
-        ({"method": "lilora"}, r"is a value: use load\('methods', 'lilora'\)"),
+        ({"method": "lilora"}, r"is a value: use load\('methods', 'lilora'\)\(\) from"),
+        ({"method": LiLoRA}, r'LiLoRA is a class: add \(\), as in load\("methods", "NAME"\)\(\)'),
+        ({"backbone": "tiny_llava"}, r"use load\('backbones', 'tiny_llava'\) from"),
         ({"backbone": "lava"}, "no backbone 'lava'"),
         ({"split": "dev"}, "no split 'dev'.*validation, test"),
     ],
@@ -117,6 +121,22 @@ def test_what_is_unknown_is_refused_with_the_choices(change, message):
     trial = dataclasses.replace(Trial(SeqLoRA(), BACKBONE), **change)
     with pytest.raises(ValueError, match=message):
         lower(Study("wrong", (trial,)))
+
+
+def test_a_figure_or_a_papers_table_that_does_not_fit_is_refused_before_anything_runs():
+    study = fake_study((SeqLoRA(),), seeds=(0, 1), tasks=TASKS)
+    with pytest.raises(ValueError, match="no figure of the kind 'ckb'; there are: cka, fusion"):
+        lower(dataclasses.replace(study, figures=(Figure("ckb"),)))
+    row = PaperRow("SeqLoRA", (("AP", 46.21),))
+    lower(dataclasses.replace(study, paper=Paper("a table", (row,)), figures=(Figure("cka"),)))
+    with pytest.raises(ValueError, match="a table: 2 rows are named for a table of 1; name each row"):
+        lower(dataclasses.replace(study, paper=Paper("a table", (row, None))))
+
+
+def test_every_analysis_has_its_name_where_the_planner_looks():
+    from lilora.analysis import KINDS
+
+    assert tuple(KINDS) == ANALYSES
 
 
 def test_an_unknown_instruction_setting_and_a_task_twice_are_refused():

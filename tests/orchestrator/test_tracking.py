@@ -49,7 +49,7 @@ def test_a_tracking_error_is_reported_once_and_never_reaches_the_executor(tmp_pa
         raise OSError("no such server")
 
     monkeypatch.setattr("orchestrator.tracking.StudyWriter", refuse)
-    tracker = Tracker(lowered, Store(tmp_path))
+    tracker = Tracker(lowered, Store(tmp_path), remedy="lilora track fake")
     with pytest.warns(RuntimeWarning) as caught:
         tracker(RunStarted(0, 0, 0, ()))
         for _, score in lowered.trials[0].cells.values():

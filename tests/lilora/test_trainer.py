@@ -180,13 +180,14 @@ def _run_workers(root: Path, *jobs: str, count: int = 2) -> list[int]:
         for rank in range(count)
     ]
     try:
-        return [process.wait(timeout=250) for process in processes]
+        return [process.wait(timeout=400) for process in processes]
     finally:
         for process in processes:
             process.kill()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_workers_give_the_losses_of_one(shared: Path, strategy: str) -> None:
     for one, other in zip(_history(shared / "alone"), _history(shared / strategy), strict=True):
@@ -198,6 +199,7 @@ def test_two_workers_give_the_losses_of_one(shared: Path, strategy: str) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_interrupted_workers_go_on_from_their_checkpoint(shared: Path, strategy: str) -> None:
     assert files(shared / f"{strategy}-resumed") == files(shared / strategy)

@@ -54,7 +54,7 @@ def test_a_record_says_what_it_is_and_what_it_was_made_from(store: Store) -> Non
     record = made(step, store)
     assert store.record(step.digest) == record
     assert (record.label, record.call, record.version) == ("two", step.call, 1)
-    assert record.config == {"type": "Number", "value": 2}
+    assert record.config == {"type": "tests.orchestrator.toy_steps.Number", "value": 2}
     assert record.inputs == {"input0": base.digest}
     assert record.summary == {"sum": 3}
     assert record.files["sum.json"].size == (store.path(step.digest) / "sum.json").stat().st_size

@@ -34,8 +34,8 @@ def predict(config: PredictConfig, inputs: Mapping[str, Path], out: Path, run: S
     state = (
         load_state(inputs["state"], run.find, config.method.parts_to_answer(config.task)) if "state" in inputs else None
     )
-    data = load_task(config.backbone, inputs["data"], config.split)
     model = config.backbone.load_model(config.dtype, run.placement.device)
+    data = load_task(config.backbone, inputs["data"], config.split)
     processor = config.backbone.load_processor()
     features = load_features(model, processor, data)
     adapters = config.method.attach(model, list(config.backbone.find_sites(model)), state, config.task, None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lilora.preparation import Preparation
     from lilora.state import State
 
-Schedule = Literal["sequential", "independent", "none", "joint"]
+Schedule = Literal["sequential", "independent", "none"]
 
 #: Shape (d, k) = (outputs, inputs) of every adapted linear layer, by module name.
 Sites = Mapping[str, tuple[int, int]]
@@ -68,7 +68,7 @@ class Method:
 
     Attributes:
         schedule: how a study lowers to stages: "sequential" (each from the last one's state), "independent" (each from
-            the backbone), "none" (nothing is trained), "joint" (all tasks at once).
+            the backbone), "none" (nothing is trained).
         needs_task_id: whether inference must be told the task; reports mark such rows.
         mergeable: whether the adapters fold into the backbone's weights for inference.
     """

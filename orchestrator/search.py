@@ -1,4 +1,4 @@
-"""The search of hyper-parameters: the same small one for every method, on validation data, as a part of the study.
+"""The search of hyper-parameters: a small one for every method, on validation data, as a part of the study.
 
 A search makes two studies out of one: `search_study` tries each value on the validation split, `chosen` is the table
 with the best ones. Both are pure functions; `orchestrator.resolve` puts them to a store. The test split is never

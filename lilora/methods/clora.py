@@ -73,7 +73,7 @@ class CLoRA(SeqLoRA):
             return super().attach(model, sites, None, task, seed)
         parts = parts_of(state)
         past = [parts[name] for name in state.tasks]
-        own = past.pop() if seed is None else self._initial(model, sites, task, seed)
+        own = past.pop() if seed is None else self.initial(model, sites, task, seed)
         adapters = self._put(model, sites, past, own)
         if seed is not None:
             adapters.declare(list(adapters.tensors))
@@ -92,20 +92,6 @@ class CLoRA(SeqLoRA):
         """Sum of r (d + k), trainable; shared after the first stage, per task after a later one."""
         total = sum(self.rank * (d + k) for d, k in sites.values())
         return ParameterCount(trainable=total, shared=total if first else 0, per_task=0 if first else total)
-
-    def _initial(self, model: Any, sites: Sequence[str], task: str, seed: int) -> dict[str, Tensor]:
-        """Initial values of a new task's tensors."""
-        import torch
-
-        from lilora.attach import initial_a
-
-        of_task = task if self.init_by_task else ""
-        values: dict[str, Tensor] = {}
-        for site in sites:
-            d, k = model.get_submodule(site).weight.shape
-            values[f"{site}.A"] = initial_a(seed, of_task, f"{site}.A", (self.rank, k), self.init_a)
-            values[f"{site}.B"] = torch.zeros(d, self.rank)
-        return values
 
     def _put(self, model: Any, sites: Sequence[str], past: Sequence[Tensors], own: Tensors) -> Adapters:
         """Layers on `sites` with the `past` tasks' tensors held still below `own`; nothing is trainable."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lilora.method import Method, ParameterCount, Sites
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lilora.attach import Adapters, InitA
     from lilora.state import State
 
@@ -28,6 +30,9 @@ class SeqLoRA(Method):
             separate runs of one script with one seed draw it; that alone makes their A alike (see `experiments/fig1`).
     """
 
+    #: Whether the layers are PEFT's DoRA.
+    dora: ClassVar[bool] = False
+
     rank: int = 16
     lora_alpha: float = 32
     dropout: float = 0.0
@@ -43,25 +48,33 @@ class SeqLoRA(Method):
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """PEFT's LoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
-        import torch
-
-        from lilora.attach import attach_lora, initial_a
+        from lilora.attach import attach_lora
 
         if state is not None:
             values = dict(state.shared)
         elif seed is None:
-            raise ValueError("SeqLoRA answers from a trained state, and there is none; train a stage first")
+            name = type(self).__name__
+            raise ValueError(f"{name} answers from a trained state, and there is none; train a stage first")
         else:
-            values = {}
-            for site in sites:
-                d, k = model.get_submodule(site).weight.shape
-                of_task = task if self.init_by_task else ""
-                values[f"{site}.A"] = initial_a(seed, of_task, f"{site}.A", (self.rank, k), self.init_a)
-                values[f"{site}.B"] = torch.zeros(d, self.rank)
-        adapters = attach_lora(model, sites, values, self.rank, self.lora_alpha, self.dropout)
+            values = self.initial(model, sites, task, seed)
+        adapters = attach_lora(model, sites, values, self.rank, self.lora_alpha, self.dropout, self.dora)
         if seed is not None:
             adapters.declare(list(adapters.tensors))
         return adapters
+
+    def initial(self, model: Any, sites: Sequence[str], task: str, seed: int) -> dict[str, Tensor]:
+        """Initial values of a new module: `SITE.A` (r, k) as `init_a` says, `SITE.B` (d, r) zero."""
+        import torch
+
+        from lilora.attach import initial_a
+
+        values: dict[str, Tensor] = {}
+        of_task = task if self.init_by_task else ""
+        for site in sites:
+            d, k = model.get_submodule(site).weight.shape
+            values[f"{site}.A"] = initial_a(seed, of_task, f"{site}.A", (self.rank, k), self.init_a)
+            values[f"{site}.B"] = torch.zeros(d, self.rank)
+        return values
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Sum of r (d + k), trainable and shared."""

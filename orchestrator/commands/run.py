@@ -10,7 +10,6 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -173,13 +172,8 @@ def _results(lowered: Lowered, store: Store, output: Output, outcome: Outcome) -
     if lowered.study.paper is not None:
         answer["claims"] = [claim_json(claim) for claim in claims(lowered.study.paper, table(results))]
     if not outcome.interrupted:
-        answer["report"] = str(write_report(lowered, store, report_folder(store, lowered.study.name)))
+        answer["report"] = str(write_report(lowered, store))
     return answer
-
-
-def report_folder(store: Store, study: str) -> Path:
-    """Where a study's report goes unless it is said otherwise."""
-    return store.root / "reports" / study
 
 
 def _say_counts(output: Output, outcome: Outcome, seconds: float) -> None:

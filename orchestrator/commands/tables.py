@@ -12,7 +12,6 @@ from orchestrator.console import Output, stat
 from orchestrator.papers import METRICS, Paper, claims
 from orchestrator.results import Row, TrialResult, table
 
-SHOWN_METRICS = ("AP", "MAP", "BWT", "MIF")
 Column = tuple[str, Callable[[Row], str]]
 
 
@@ -25,7 +24,7 @@ def show_results(title: str, results: Sequence[TrialResult], output: Output, pap
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
     accuracies = [_accuracy(task) for task in tasks]
     figures: list[Column] = [
-        *(_metric(name) for name in SHOWN_METRICS),
+        *(_metric(name) for name in METRICS),
         ("trainable", lambda row: _count(row.trainable)),
         ("stored", lambda row: _count(row.stored)),
         ("task id", lambda row: "needed" if row.needs_task_id else "no"),

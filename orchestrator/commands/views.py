@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.markup import escape
 
 from orchestrator.catalogue import find_target
-from orchestrator.commands.run import report_folder
 from orchestrator.console import Output
 from orchestrator.errors import UserError
 from orchestrator.mlflow_writer import default_uri
@@ -26,7 +25,7 @@ def report(name: str, store: Store, out: Path | None, output: Output) -> None:
 
     lowered = find_target(name).study(store)
     with output.quiet():
-        path = write_report(lowered, store, out or report_folder(store, lowered.study.name))
+        path = write_report(lowered, store, out)
     output.say(f"report   {escape(str(path))}")
     output.finish({"study": lowered.study.name, "report": str(path)})
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import polars
 import pytest
 import torch
 
 from lilora import stages
 from lilora.method import Method
+from lilora.methods.eproj import Eproj
 from lilora.state import load_state
 from lilora.training import Training
 from tests.lilora.lab import TASKS, Lab, cases, files
@@ -107,6 +109,21 @@ def test_steps_without_any_picture_are_trained_and_resumed_to_the_bit(lab: Lab, 
         stages.train(config, inputs, out, lab.run(scratch=scratch, report=interrupt, checkpoint_seconds=0))
     stages.train(config, inputs, out, lab.run(scratch=scratch))
     assert files(out) == files(undisturbed)
+
+
+def test_a_task_without_any_picture_is_learned_or_refused_before_it_is_trained(lab: Lab, method: Method) -> None:
+    folder = lab.folder()
+    for path in lab.data["Colour"].glob("*.parquet"):
+        rows = polars.read_parquet(path)
+        rows.with_columns(polars.lit(None, rows.schema["image"]).alias("image")).write_parquet(folder / path.name)
+    config, out = lab.config(method, 0, Training(max_steps=5, batch_size=4)), lab.folder()
+    if isinstance(method, Eproj):
+        with pytest.raises(ValueError, match="has no pictures"):
+            stages.train(config, {"data": folder}, out, lab.run())
+        return
+    stages.train(config, {"data": folder}, out, lab.run())
+    history = json.loads((out / "history.json").read_text())
+    assert history[-1]["loss"] < history[0]["loss"]
 
 
 def test_the_seed_decides_every_byte(lab: Lab, method: Method) -> None:

@@ -117,7 +117,11 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("score", make_score),
     ):
         monkeypatch.setattr(lilora.stages, name, function)
-    monkeypatch.setattr("orchestrator.report.write_report", lambda study, store, out: out / "index.html")
+
+    def written(lowered: Any, store: Any, out: Path | None = None) -> Path:
+        return (out or store.root / "reports" / lowered.study.name) / "index.html"
+
+    monkeypatch.setattr("orchestrator.report.write_report", written)
     monkeypatch.setattr(
         executor,
         "execute",

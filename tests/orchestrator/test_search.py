@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -352,9 +353,8 @@ def test_plan_says_whether_the_table_is_known_yet(seeking: Path) -> None:
     assert not answer("plan", "little")["provisional"]
 
 
-def test_where_every_row_has_a_value_that_failed_the_table_is_not_run_and_run_says_why(
-    seeking: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def break_at_ten(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Let every stage with lambda 10 fail; gives the training as it was."""
     plain = lilora.stages.train
 
     def breaks_at_ten(config: Any, *arguments: Any) -> Any:
@@ -363,6 +363,13 @@ def test_where_every_row_has_a_value_that_failed_the_table_is_not_run_and_run_sa
         return plain(config, *arguments)
 
     monkeypatch.setattr(lilora.stages, "train", breaks_at_ten)
+    return plain
+
+
+def test_where_every_row_has_a_value_that_failed_the_table_is_not_run_and_run_says_why(
+    seeking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = break_at_ten(monkeypatch)
     path = seeking / "experiments" / "seeking.py"
     path.write_text(STUDY.replace("(Trial(ZeroShot(), BACKBONE, STREAM), ", "(*[], "))
     result = lilora_("run", "seeking", "--tracking", "none", code=1)
@@ -384,14 +391,7 @@ def test_where_every_row_has_a_value_that_failed_the_table_is_not_run_and_run_sa
 def test_a_value_that_fails_keeps_its_row_out_of_the_table_and_no_other(
     seeking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = lilora.stages.train
-
-    def breaks_at_ten(config: Any, *arguments: Any) -> Any:
-        if config.method.lam == 10.0:
-            raise RuntimeError("the loss is not a number")
-        return plain(config, *arguments)
-
-    monkeypatch.setattr(lilora.stages, "train", breaks_at_ten)
+    break_at_ten(monkeypatch)
     shown = lilora_("run", "seeking", "--tracking", "none", code=1).stdout
     assert "these rows are left out of the table, since values of their search failed: lilora (1 of 3)" in shown
     found_run = run(code=1)

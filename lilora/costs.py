@@ -9,7 +9,8 @@ Memory: weights and optimiser as in ZeRO (Rajbhandari et al. 2020, section 3), w
 moments. Activations are counted tensor by tensor, in the manner of Korthikanti et al. 2022 (section 4) but for what
 this loop keeps: a frozen linear layer keeps no input, a float32 adapter keeps a float32 copy of its own.
 `tests/lilora/test_costs.py` holds both against what torch counts. Not in them: what a method does beside linear layers
-(DoRA's norms, C-LoRA's sums, LiLoRA's product of B~ and A~), and the padding of a batch's shorter rows.
+(DoRA's norms, C-LoRA's sums, LiLoRA's product of B~ and A~), and the padding of a batch's shorter rows. Qwen2.5-VL's
+tower, which attends within windows in most layers, is counted as if it attended to whole pictures.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from lilora.accounting import account
 from lilora.backbone import is_projector
 from lilora.method import Method
+from lilora.pictures import CHUNK, MEMO_BYTES
 from lilora.shape import ModelShape
 from lilora.stage_run import Strategy
 
@@ -27,8 +28,6 @@ from lilora.stage_run import Strategy
 MARGIN, CONTEXT = 0.10, 2**30
 #: Parameters that ZeRO-3 keeps gathered at once, at most (DeepSpeed's `stage3_max_live_parameters`).
 LIVE_PARAMETERS = 10**9
-#: Pictures that go through the tower at once (`lilora.features.CHUNK`), and bytes of features that are kept there.
-CHUNK, MEMO_BYTES = 32, 512 * 2**20
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -83,14 +82,14 @@ class Memory:
 
     Attributes:
         weights: of the frozen backbone; under ZeRO-3 this worker's share and what is gathered.
-        adapters: values, and what a penalty holds them to.
+        adapters: values, earlier tasks' where they act too, and what a penalty holds them to.
         gradients, optimiser: of the trainable tensors.
         activations: kept for the backward pass with the setting's checkpointing; tower and features among them.
         activations_kept, activations_recomputed: without and with checkpointing.
         logits: and their gradient.
         margin: `MARGIN` of all that, and `CONTEXT`.
         loading: a whole copy of the weights, which each worker has before ZeRO-3 divides it.
-        host: bytes in the host's memory, where something is offloaded.
+        host: bytes in the host's memory, where something is offloaded; what is summed of gradients among them.
     """
 
     weights: float
@@ -219,11 +218,10 @@ def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting:
     )
 
 
-def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Setting, first: bool = True) -> Memory:
-    """Bytes on each worker's GPU in a stage; `first`: the stage starts from the backbone."""
+def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Setting, earlier: int = 0) -> Memory:
+    """Bytes on each worker's GPU in a stage after `earlier` others."""
     b, n, zero = BYTES[setting.dtype], setting.workers, setting.zero
-    count = method.count(shape.sites, first=first)
-    trainable = 4.0 * count.trainable
+    trainable = 4.0 * method.count(shape.sites, first=not earlier).trainable
     whole = float(shape.parameters * b)
     divided = whole / n if zero == 3 else whole
     gathered = min(LIVE_PARAMETERS * b, whole) if zero == 3 else 0.0
@@ -231,12 +229,12 @@ def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Set
     # AdamW's two moments; ZeRO adds a copy of the values, and divides all three.
     optimiser = 2 * trainable if zero == 0 else 3 * trainable / n
     gradients = trainable / n if zero >= 2 else trainable
-    gradients += trainable if n > 1 else 0  # the bucket in which they are summed
     host = 0.0
     if setting.offload and zero >= 2:
-        host += optimiser + (divided if zero == 3 else 0)
-        optimiser = 0.0
-    adapters = 4.0 * (count.shared + count.per_task) + (0 if first else 4.0 * count.memory_per_task)
+        host += optimiser + gradients + (divided if zero == 3 else 0)
+        optimiser = gradients = 0.0
+    gradients += trainable if n > 1 else 0  # the bucket in which they are summed
+    adapters = 4.0 * method.num_held(shape.sites, earlier)
     found = activation_bytes(shape, work, method, setting)
     kept, recomputed = found.kept, found.recomputed
     features = work.rows * work.pictures * shape.image_tokens * shape.feature_width * b
@@ -254,10 +252,10 @@ def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Set
 def store_bytes(shape: ModelShape, method: Method, num_tasks: int) -> int:
     """Bytes of adapters that a stream of tasks leaves in the store, in float32.
 
-    Each stage writes what all tasks share, and its own task's part; an earlier task's part is referenced. What is kept
-    to learn and not to answer is written once for each task but the last.
+    The sum over stages of what each writes (`Method.num_written`): what all tasks share is written by each of them, an
+    earlier task's part is referenced.
     """
     if method.schedule == "none":
         return 0
-    counted = account(method, shape.sites, num_tasks)
-    return 4 * (num_tasks * (counted.shared + counted.per_task) + counted.memory)
+    after = range(num_tasks) if method.schedule == "sequential" else (0,) * num_tasks
+    return 4 * sum(method.num_written(shape.sites, earlier) for earlier in after)

@@ -22,14 +22,12 @@ from torch import Tensor
 from lilora.backbone import Backbone
 from lilora.conversation import template_of
 from lilora.families import FAMILIES, Size
-from lilora.pictures import Framing, Picture, decoded, fill_colour, load_pictures
+from lilora.pictures import MEMO_BYTES, Framing, Picture, decoded, fill_colour, load_pictures
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IGNORED = -100
-#: Files below this size are held in memory, and so are pictures' features; larger ones are read as they are needed.
-MEMO_BYTES = 512 * 2**20
 #: Token ids of what is asked further on in a row, and of the answer to it.
 LaterTurn = tuple[np.ndarray, np.ndarray]
 

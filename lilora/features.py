@@ -16,11 +16,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from lilora.encode import IGNORED, MEMO_BYTES, Batch, TaskData
+from lilora.encode import IGNORED, Batch, TaskData
 from lilora.families import Auto, Images, Llava, family_of, on_device
-
-#: Pictures that go through the tower together. Fixed, so that features do not depend on who asks for them.
-CHUNK = 32
+from lilora.pictures import CHUNK, MEMO_BYTES
 
 
 class Features:

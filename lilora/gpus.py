@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lilora.costs import Memory, Setting, Workload, stage_memory
+from lilora.costs import Setting, Workload, stage_memory
 from lilora.method import Method
 from lilora.shape import ModelShape
-from lilora.stage_run import Strategy
+from lilora.stage_run import STRATEGIES, can_offload
 
 GIB = 2**30
 
@@ -43,7 +43,6 @@ GPUS = {
         Gpu("rtx3090", 23, 71),
     )
 }
-STRATEGIES: tuple[Strategy, ...] = ("ddp", "zero1", "zero2", "zero3")
 
 
 def find_gpu(name: str) -> Gpu:
@@ -58,7 +57,7 @@ def find_gpu(name: str) -> Gpu:
 
 
 def nearest_that_fits(
-    shape: ModelShape, work: Workload, method: Method, setting: Setting, capacity: float, first: bool = True
+    shape: ModelShape, work: Workload, method: Method, setting: Setting, capacity: float, earlier: int = 0
 ) -> Setting | None:
     """The setting with the fewest changes that takes at most `capacity` bytes; None where none does.
 
@@ -66,7 +65,7 @@ def nearest_that_fits(
     offloading. None of them changes what is learned.
     """
     for candidate in _settings(setting):
-        if stage_memory(shape, work, method, candidate, first).total <= capacity:
+        if stage_memory(shape, work, method, candidate, earlier).total <= capacity:
             return candidate
     return None
 
@@ -75,7 +74,7 @@ def _settings(setting: Setting) -> Iterator[Setting]:
     further = STRATEGIES[STRATEGIES.index(setting.strategy) :] if setting.workers > 1 else (setting.strategy,)
     for offload in (False, True) if not setting.offload else (True,):
         for strategy in further:
-            if offload and (setting.workers == 1 or strategy not in ("zero2", "zero3")):
+            if offload and not can_offload(strategy, setting.workers):
                 continue
             for recompute in (False, True) if not setting.gradient_checkpointing else (True,):
                 changed = replace(setting, strategy=strategy, offload=offload, gradient_checkpointing=recompute)
@@ -93,17 +92,17 @@ def refusal(
     setting: Setting,
     capacity: float,
     gpu: str,
-    first: bool = True,
+    earlier: int = 0,
 ) -> str | None:
-    """Why the stage does not fit, and what would; None where it fits."""
-    needed: Memory = stage_memory(shape, work, method, setting, first)
+    """Why a stage after `earlier` others does not fit, and what would; None where it fits."""
+    needed = stage_memory(shape, work, method, setting, earlier)
     if needed.total <= capacity:
         return None
     said = f"{label} takes {needed.total / GIB:.1f} GiB a worker ({setting}), and {gpu} has {capacity / GIB:.0f} GiB: "
-    nearest = nearest_that_fits(shape, work, method, setting, capacity, first)
+    nearest = nearest_that_fits(shape, work, method, setting, capacity, earlier)
     if nearest is not None:
         return f"{said}the nearest setting that fits is {nearest}"
-    least = min(stage_memory(shape, work, method, item, first).total for item in _settings(setting))
+    least = min(stage_memory(shape, work, method, item, earlier).total for item in _settings(setting))
     enough = [
         item.name for item in sorted(GPUS.values(), key=lambda item: item.gibibytes) if item.gibibytes * GIB >= least
     ]

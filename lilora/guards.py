@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lilora.attach import Adapters
 from lilora.encode import TaskData
-from lilora.stage_run import Placement
+from lilora.stage_run import Placement, can_offload
 
 if TYPE_CHECKING:
     from lilora.stages import TrainConfig
@@ -29,7 +29,7 @@ def check_placement(batch_size: int, placement: Placement) -> None:
     Raises:
         ValueError: the effective batch is no multiple of the number of workers; or there is nothing to offload.
     """
-    if placement.offload and (placement.world_size == 1 or placement.strategy in ("ddp", "zero1")):
+    if placement.offload and not can_offload(placement.strategy, placement.world_size):
         raise ValueError(
             f"offload is DeepSpeed's, of ZeRO-2 and ZeRO-3 with several workers; this stage has "
             f"{placement.world_size} and the strategy '{placement.strategy}': take more workers and 'zero2' or 'zero3'"
@@ -54,20 +54,22 @@ def check_fits(config: TrainConfig, data: TaskData, placement: Placement, capaci
     from lilora.shape import model_shape
 
     shape = model_shape(config.backbone)
-    share = config.training.batch_size // placement.world_size
+    share = -(-(config.training.batch_size + config.rehearsed) // placement.world_size)
     recompute = config.training.gradient_checkpointing or placement.gradient_checkpointing
     setting = Setting(
         placement.world_size, placement.strategy, min(share, placement.micro_batch or share), placement.offload,
         recompute, config.training.dtype,
     )  # fmt: skip
     pictures = sum(place >= 0 for place in data.image_of) / len(data)
-    rows = zip(data.prompts, data.image_of, strict=True)
-    # The data's prompts hold their image tokens: what is left of them is text.
-    prompts = [len(prompt) - (place >= 0) * shape.image_tokens for prompt, place in rows]
-    answers = [len(answer) for answer in data.answers]
+    answers = [data.num_answer_tokens([row]) for row in range(len(data))]
+    # The data's prompts hold their image tokens: what is left of them, with the later turns' questions, is text.
+    prompts = [
+        len(prompt) + sum(len(asked) for asked, _ in later) - (place >= 0) * shape.image_tokens
+        for prompt, later, place in zip(data.prompts, data.later, data.image_of, strict=True)
+    ]
     longest = max(prompt + answer for prompt, answer in zip(prompts, answers, strict=True))
     work = Workload(len(data), sum(prompts) / len(data), sum(answers) / len(data), longest, pictures)
-    found = refusal("this stage", shape, work, config.method, setting, capacity, "the GPU", not config.earlier)
+    found = refusal("this stage", shape, work, config.method, setting, capacity, "the GPU", len(config.earlier))
     if found is not None:
         raise ValueError(found)
 
@@ -84,9 +86,12 @@ def check_gradients(adapters: Adapters, gradients: dict[str, Tensor | None] | No
 
 
 def check_moved(adapters: Adapters, before: dict[str, Tensor], num_steps: int, unused: Sequence[str] = ()) -> None:
-    """Assert that declared tensors moved (given enough steps, and but for `unused`), and no other adapter tensor."""
+    """Assert that declared tensors moved (given enough steps, and but for `unused`), and no other adapter tensor.
+
+    `before`: the tensors as the stage found them, in the host's memory.
+    """
     for name, tensor in adapters.tensors.items():
-        same = torch.equal(tensor.detach(), before[name])
+        same = torch.equal(tensor.detach().cpu(), before[name])
         if name not in adapters.trainable:
             assert same, f"{name} is declared frozen, but the stage changed it"
         elif num_steps >= STEPS_TO_MOVE and name not in unused:

@@ -139,3 +139,19 @@ class Method:
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Closed form of the parameter numbers; `first`: in the first stage, or in a later one."""
         raise NotImplementedError
+
+    def num_written(self, sites: Sites, earlier: int) -> int:
+        """Parameters in the files of a stage after `earlier` others, at most.
+
+        By default what all tasks share, the new task's part and, after the first stage, what is kept of the last task
+        to learn further ones; what an earlier stage wrote of an earlier task is referenced.
+        """
+        count = self.count(sites, first=not earlier)
+        return count.shared + count.per_task + (count.memory_per_task if earlier else 0)
+
+    def num_held(self, sites: Sites, earlier: int) -> int:
+        """Parameters on each worker in a stage after `earlier` others, at most: of layers, and what a penalty keeps.
+
+        By default as many as are written: a penalty's sums over tasks are as large as what is kept of one.
+        """
+        return self.num_written(sites, earlier)

@@ -17,7 +17,12 @@ from PIL import Image
 from lilora.benchmark import Framing
 from lilora.rows import clean_path, open_picture, picture_folder, read_picture
 
-__all__ = ["Framing", "Picture", "decoded", "fill_colour", "load_pictures", "padded"]
+__all__ = ["CHUNK", "MEMO_BYTES", "Framing", "Picture", "decoded", "fill_colour", "load_pictures", "padded"]
+
+#: Pictures that go through the tower together. Fixed, so that features do not depend on who asks for them.
+CHUNK = 32
+#: Files below this size are held in memory, and so are pictures' features; larger ones are read as they are needed.
+MEMO_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)

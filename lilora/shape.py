@@ -62,7 +62,8 @@ def model_shape(backbone: Backbone) -> ModelShape:
     """
     if backbone.family == "auto":
         raise ValueError(
-            f"backbone '{backbone.name}' is of the family 'auto', whose costs are not known: plan with --no-costs"
+            f"backbone '{backbone.name}' is of the family 'auto', whose costs are not known: count those of backbones "
+            "of the families llava, qwen2_vl and qwen2_5_vl"
         )
     model = backbone.meta_model()
     text = model.config.text_config

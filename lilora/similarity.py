@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lilora.encode import IGNORED, Batch
 from lilora.families import Images, family_of
-from lilora.features import CHUNK, picture_means
+from lilora.features import picture_means
+from lilora.pictures import CHUNK
 from lilora.preparation import Source
 from lilora.rows import chosen_rows
 

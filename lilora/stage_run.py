@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 Strategy = Literal["ddp", "zero1", "zero2", "zero3"]
+#: From the one that divides least to the one that divides most.
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Placement:
     device: str = "cpu"
     offload: bool = False
     gradient_checkpointing: bool = False
+
+
+def can_offload(strategy: Strategy, workers: int) -> bool:
+    """Whether there is anything that could be kept in the host's memory: what ZeRO-2 and 3 divide among workers."""
+    return workers > 1 and strategy in ("zero2", "zero3")
 
 
 def _no_progress(done: int, total: int, metrics: dict[str, float]) -> None:

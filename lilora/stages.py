@@ -40,6 +40,14 @@ class TrainConfig:
     seed: int
     framing: Framing = "crop"
 
+    @property
+    def rehearsed(self) -> int:
+        """Rows of earlier tasks that join each batch."""
+        rehearsal = self.method.rehearsal()
+        if rehearsal is None or not rehearsal.size or not self.earlier:
+            return 0
+        return rehearsal.num_rows(self.training.batch_size)
+
 
 @dataclass(frozen=True)
 class PredictConfig:

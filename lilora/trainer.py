@@ -105,8 +105,7 @@ class Loop:
         self.num_new = num_new
         ids = self.data.ids
         self.order = BatchOrder(ids[:num_new], config.seed, config.task, config.training.batch_size)
-        rehearsal = config.method.rehearsal()
-        num_old = rehearsal.num_rows(config.training.batch_size) if rehearsal and len(ids) > num_new else 0
+        num_old = config.rehearsed if len(ids) > num_new else 0
         self.memory = BatchOrder(ids[num_new:], config.seed, f"{config.task}/rehearsal", num_old)
         placement = run.placement
         share = -(-(config.training.batch_size + num_old) // placement.world_size)
@@ -123,13 +122,14 @@ class Loop:
 
     def run_all(self) -> list[dict[str, Any]]:
         """All steps, from the last checkpoint on; a history row a step (step, loss, penalty, rate)."""
-        before = {name: tensor.detach().clone() for name, tensor in self.adapters.tensors.items()}
+        before = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.adapters.tensors.items()}
         fingerprint = backbone_fingerprint(self.adapters)
         start, rows, tensors = load_checkpoint(self.run.scratch, self.stage) or (0, [], {})
-        worker = self._make_worker(start, tensors)
-        saved = time.monotonic()
         self._training_mode(True)
         try:
+            # A worker that goes on may make a step to be restored: what is computed again then is in this mode too.
+            worker = self._make_worker(start, tensors)
+            saved = time.monotonic()
             for step in range(start, self.num_steps):
                 rate = self.config.training.rate(step, self.num_steps)
                 rows.append(self._step(worker, step, rate, check=step == start))

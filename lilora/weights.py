@@ -59,7 +59,10 @@ class Weights:
             )
         path = self.files[name]
         if path.suffix != ".safetensors":
-            return _pickled(path)[name]
+            tensors = _pickled(path)
+            if name not in tensors:
+                raise ValueError(f"{path} has no tensor '{name}', which its index says it has: download it again")
+            return tensors[name]
         try:
             with safe_open(path, framework="pt") as file:
                 return file.get_tensor(name)

@@ -1,8 +1,8 @@
 """What a study takes on real GPUs: samples, steps, tokens, FLOPs, memory, store and hours, by stage and in all.
 
-Counted by `lilora.costs` from the backbone's shapes and the tasks' declared sizes; texts are as long as the data say,
-where their step is done, and else as `TEXTS` assumes. Stages that the store has are counted too: what is printed is the
-study's cost, not what is left of it.
+Counted by `lilora.costs` from the backbone's shapes and the tasks' rows: those of the data where their step is done,
+with texts as long as they are; else those of the files, or the declared ones, with texts as `TEXTS` assumes. Stages
+that the store has are counted too: what is printed is the study's cost, not what is left of it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lilora.backbone import Backbone
-from lilora.benchmark import Task
+from lilora.benchmark import BuildConfig, Stream
 from lilora.costs import Memory, Setting, Workload, answering_flops, stage_memory, store_bytes, training_flops
+from lilora.datafolder import Sizes, sizes
 from lilora.gpus import GIB, Gpu, find_gpu, refusal
 from lilora.shape import PICTURE, model_shape
+from lilora.stage_run import STRATEGIES, can_offload
 from lilora.stages import PredictConfig, TrainConfig
 from orchestrator.errors import UserError
-from orchestrator.lowering import Lowered
+from orchestrator.lowering import TrialPlan
 from orchestrator.resolve import Resolved
 from orchestrator.step import Step
 from orchestrator.store import Store
@@ -27,6 +29,7 @@ from orchestrator.study import load_benchmark
 
 #: Tokens of text where no data are there, by kind of task: of a prompt, its template included, of an answer, and of the
 #: longest row. Assumed, not measured: a template of 45 tokens and a question of 20; ScienceQA's carry a context.
+#: A later turn's template is "USER: ... ASSISTANT: ...".
 TEXTS = {
     "option": (170, 3, 700),
     "vqa": (70, 4, 160),
@@ -34,7 +37,7 @@ TEXTS = {
     "classification": (75, 5, 130),
     "grounding": (80, 24, 160),
 }
-TEMPLATE_TOKENS, CHARACTERS_A_TOKEN = 45, 4
+TEMPLATE_TOKENS, TURN_TOKENS, CHARACTERS_A_TOKEN = 45, 8, 4
 UTILISATION = 0.35
 
 
@@ -98,55 +101,70 @@ class StudyCost:
 def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> StudyCost:
     """Count every distinct stage and prediction of the study once, its search's too.
 
+    A backbone of the family "auto" is left out, and the assumptions say so; where there is no other, that is an error.
+
     Raises:
-        ValueError: a backbone's costs are not known, or a setting is impossible.
+        ValueError: no backbone's costs are known, or a setting is impossible.
     """
     gpu = find_gpu(choice.gpu)
     rate = gpu.teraflops * 1e12 * choice.utilisation
     lowered = [part for part in (resolved.search, resolved.table) if part is not None]
-    works = _Works(lowered, store)
+    trials = [plan for part in lowered for plan in part.trials]
+    known = [plan for plan in trials if plan.trial.backbone.family != "auto"] or trials
+    stored = [store_bytes(model_shape(plan.trial.backbone), plan.trial.method, len(plan.tasks)) for plan in known]
+    works = _Works(store)
     of_table = resolved.table.plan.by_digest
     stages: list[StageCost] = []
     refusals: list[str] = []
     answering, answers = 0.0, 0
     for step in resolved.plan.steps:
         config = step.config
+        if not isinstance(config, (TrainConfig, PredictConfig)) or config.backbone.family == "auto":
+            continue
         if isinstance(config, TrainConfig):
             cost, refused = _stage(step, config, works, choice, gpu, rate, step.digest not in of_table)
             stages.append(cost)
             refusals += [refused] if refused else []
-        elif isinstance(config, PredictConfig):
-            shape, work = model_shape(config.backbone), works.of(step, config.task, config.backbone)
-            count = works.answered(step, config)
+        else:
+            shape, work = model_shape(config.backbone), works.of(step, config.backbone)
+            count = works.answered(step, config.split)
             answers += count
             answering += count * answering_flops(shape, work)
-    trials = [plan for part in lowered for plan in part.trials]
-    stored = [store_bytes(model_shape(plan.trial.backbone), plan.trial.method, len(plan.tasks)) for plan in trials]
     workers = max((cost.setting.workers for cost in stages), default=choice.workers or 1)
     return StudyCost(
         gpu, choice.utilisation, tuple(stages), answers, answering, answering / rate / workers / 3600,
-        sum(stored), tuple(dict.fromkeys(refusals)), works.assumptions(),
+        sum(stored), tuple(dict.fromkeys(refusals)), (*works.assumptions(), *_left_out(trials), *_slower(stages)),
     )  # fmt: skip
+
+
+def _left_out(trials: Sequence[TrialPlan]) -> list[str]:
+    names = sorted({plan.trial.backbone.name for plan in trials if plan.trial.backbone.family == "auto"})
+    return [f"not counted: {', '.join(names)}, of the family 'auto'"] if names else []
+
+
+def _slower(stages: Sequence[StageCost]) -> list[str]:
+    """What the GPU's peak rate, which is bfloat16's, is wrong for."""
+    count = sum(stage.setting.dtype == "float32" for stage in stages)
+    said = f"stages in float32, which take several times these hours, since the peak is bfloat16's: {count}"
+    return [said] if count else []
 
 
 def _stage(
     step: Step, config: TrainConfig, works: _Works, choice: Choice, gpu: Gpu, rate: float, search: bool
 ) -> tuple[StageCost, str | None]:
-    shape, work = model_shape(config.backbone), works.of(step, config.task, config.backbone)
+    shape, work = model_shape(config.backbone), works.of(step, config.backbone)
     setting = _setting(step, config, choice)
-    training, rehearsal = config.training, config.method.rehearsal()
-    steps = training.num_steps(work.rows)
-    old = rehearsal.num_rows(training.batch_size) if rehearsal and config.earlier else 0
-    samples = steps * (training.batch_size + old)
+    steps = config.training.num_steps(work.rows)
+    samples = steps * (config.training.batch_size + config.rehearsed)
     flops = samples * training_flops(shape, work, config.method, setting.gradient_checkpointing)
-    first = not config.earlier
+    earlier = len(config.earlier)
     cost = StageCost(
         step.label, type(config.method).__name__, config.task, config.backbone.name, samples, steps,
-        samples * work.tokens(shape), flops, stage_memory(shape, work, config.method, setting, first), setting,
+        samples * work.tokens(shape), flops, stage_memory(shape, work, config.method, setting, earlier), setting,
         flops / rate / setting.workers / 3600, search,
     )  # fmt: skip
     capacity = gpu.gibibytes * GIB
-    return cost, refusal(f"'{step.label}'", shape, work, config.method, setting, capacity, f"the {gpu.name}", first)
+    return cost, refusal(f"'{step.label}'", shape, work, config.method, setting, capacity, f"the {gpu.name}", earlier)
 
 
 def _setting(step: Step, config: TrainConfig, choice: Choice) -> Setting:
@@ -154,15 +172,15 @@ def _setting(step: Step, config: TrainConfig, choice: Choice) -> Setting:
     workers = choice.workers or asked.workers
     if config.training.batch_size % workers:
         raise UserError(f"an effective batch of {config.training.batch_size} cannot be shared by {workers} workers")
-    share = config.training.batch_size // workers
+    share = -(-(config.training.batch_size + config.rehearsed) // workers)
     recompute = choice.gradient_checkpointing
     if recompute is None:
         recompute = config.training.gradient_checkpointing or asked.gradient_checkpointing
     strategy: Any = choice.strategy or asked.strategy
     offload = asked.offload if choice.offload is None else choice.offload
-    if strategy not in ("ddp", "zero1", "zero2", "zero3"):
-        raise UserError(f"no strategy '{strategy}'; there are: ddp, zero1, zero2, zero3")
-    if offload and (workers == 1 or strategy not in ("zero2", "zero3")):
+    if strategy not in STRATEGIES:
+        raise UserError(f"no strategy '{strategy}'; there are: {', '.join(STRATEGIES)}")
+    if offload and not can_offload(strategy, workers):
         raise UserError(
             "--offload is DeepSpeed's, of several workers under zero2 or zero3: add --workers and --strategy"
         )
@@ -171,72 +189,75 @@ def _setting(step: Step, config: TrainConfig, choice: Choice) -> Setting:
 
 
 class _Works:
-    """The rows of each task, from data that are there or from what its benchmark declares."""
+    """The rows of each task: of its data where the store has them, else of its files, or as its benchmark declares."""
 
-    def __init__(self, lowered: Sequence[Lowered], store: Store | None) -> None:
+    def __init__(self, store: Store | None) -> None:
         self.store = store
-        self.tasks: dict[str, tuple[str, Task, int | None]] = {}
-        for trial in (plan for part in lowered for plan in part.trials):
-            stream = trial.trial.stream
-            benchmark = load_benchmark(stream.benchmark)
-            for name in trial.tasks:
-                self.tasks[name] = stream.benchmark, benchmark.task(name), getattr(stream, "limit", None)
-        self.memo: dict[tuple[str, str], Workload] = {}
+        self.works: dict[str, Workload] = {}
+        self.sizes: dict[str, Sizes] = {}
         self.measured: set[str] = set()
+        self.assumed: set[str] = set()
         self.backbones: dict[str, Backbone] = {}
 
-    def of(self, step: Step, name: str, backbone: Backbone) -> Workload:
+    def of(self, step: Step, backbone: Backbone) -> Workload:
         """The workload of the task that `step` reads."""
         self.backbones[backbone.name] = backbone
         data = dict(step.inputs)["data"]
-        key = name, data.digest
-        if key not in self.memo:
-            self.memo[key] = self._read(name, data) or self._declared(name)
-        return self.memo[key]
+        if data.digest not in self.works:
+            self.works[data.digest] = self._read(data) or self._declared(data)
+        return self.works[data.digest]
 
-    def answered(self, step: Step, config: PredictConfig) -> int:
+    def answered(self, step: Step, split: str) -> int:
         """Rows of the split that is predicted."""
-        _, task, limit = self.tasks[config.task]
-        rows: int = getattr(task, config.split)
-        return rows if limit is None else min(rows, limit)
+        rows: int = getattr(self._sizes(dict(step.inputs)["data"]), split)
+        return rows
 
-    def _declared(self, name: str) -> Workload:
-        _, task, limit = self.tasks[name]
-        prompt, answer, longest = TEXTS[task.kind]
-        return Workload(task.train if limit is None else min(task.train, limit), prompt, answer, longest)
+    def _sizes(self, data: Step) -> Sizes:
+        if data.digest not in self.sizes:
+            config: BuildConfig = data.config
+            stream = Stream(config.benchmark, (), config.instructions, config.limit, config.limit_seed)
+            self.sizes[data.digest] = sizes(stream, config.task, "validation" if config.holdout else "test")
+        return self.sizes[data.digest]
 
-    def _read(self, name: str, data: Step) -> Workload | None:
+    def _declared(self, data: Step) -> Workload:
+        kind = load_benchmark(data.config.benchmark).task(data.config.task).kind
+        self.assumed.add(kind)
+        prompt, answer, longest = TEXTS[kind]
+        return Workload(self._sizes(data).train, prompt, answer, longest)
+
+    def _read(self, data: Step) -> Workload | None:
         if self.store is None or not self.store.has(data.digest):
             return None
         import polars
 
-        path = self.store.path(data.digest) / "train.parquet"
-        table = polars.scan_parquet(path)
+        table = polars.scan_parquet(self.store.path(data.digest) / "train.parquet")
         columns = table.collect_schema().names()
         asked, answered = (polars.col(column).str.len_chars() for column in ("instruction", "answer"))
+        asked, answered = TEMPLATE_TOKENS + asked / CHARACTERS_A_TOKEN, 1 + answered / CHARACTERS_A_TOKEN
+        if "turns" in columns:
+            later = [
+                polars.col("turns").list.eval(polars.element().list.get(place).str.len_chars()).list.sum()
+                for place in (0, 1)
+            ]
+            count = polars.col("turns").list.len()
+            asked += (TURN_TOKENS * count + later[0] / CHARACTERS_A_TOKEN).fill_null(0)
+            answered += (count + later[1] / CHARACTERS_A_TOKEN).fill_null(0)
         picture = polars.col("image").is_not_null() if "image" in columns else polars.lit(True)
         row = table.select(
             polars.len().alias("rows"), asked.mean().alias("asked"), answered.mean().alias("answered"),
             (asked + answered).max().alias("longest"), picture.mean().alias("pictures"),
         ).collect().row(0, named=True)  # fmt: skip
-        self.measured.add(name)
-        return Workload(
-            row["rows"],
-            TEMPLATE_TOKENS + row["asked"] / CHARACTERS_A_TOKEN,
-            1 + row["answered"] / CHARACTERS_A_TOKEN,
-            TEMPLATE_TOKENS + math.ceil(row["longest"] / CHARACTERS_A_TOKEN),
-            row["pictures"],
-        )
+        self.measured.add(data.config.task)
+        return Workload(row["rows"], row["asked"], row["answered"], math.ceil(row["longest"]), row["pictures"])
 
     def assumptions(self) -> tuple[str, ...]:
         """What was taken for granted."""
         said = []
         if self.measured:
             said.append(f"texts of {', '.join(sorted(self.measured))}: {CHARACTERS_A_TOKEN} characters a token")
-        assumed = sorted({self.tasks[name][1].kind for name, _ in self.memo if name not in self.measured})
-        if assumed:
+        if self.assumed:
             texts = "; ".join(
-                f"{kind} {TEXTS[kind][0]} + {TEXTS[kind][1]}, longest {TEXTS[kind][2]}" for kind in assumed
+                f"{kind} {TEXTS[kind][0]} + {TEXTS[kind][1]}, longest {TEXTS[kind][2]}" for kind in sorted(self.assumed)
             )
             said.append(f"tokens of text, prompt + answer, assumed since the data are not there: {texts}")
         for backbone in self.backbones.values():

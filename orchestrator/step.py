@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lilora.stage_run import Placement, Strategy
+from lilora.stage_run import Placement, Strategy, can_offload
 from lilora.values import Json, canonical, digest_of_canonical
 
 
@@ -41,7 +41,7 @@ class Resources:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        if self.offload and (self.workers == 1 or self.strategy not in ("zero2", "zero3")):
+        if self.offload and not can_offload(self.strategy, self.workers):
             raise ValueError(
                 f"offload is DeepSpeed's, of several workers under 'zero2' or 'zero3'; these resources are "
                 f"{self.workers} worker(s) under '{self.strategy}': change them, or leave it out"

@@ -93,6 +93,14 @@ class CLoRA(SeqLoRA):
         total = sum(self.rank * (d + k) for d, k in sites.values())
         return ParameterCount(trainable=total, shared=total if first else 0, per_task=0 if first else total)
 
+    def num_written(self, sites: Sites, earlier: int) -> int:
+        """A task's part; the second stage writes the first task's too, which was stored as shared until then."""
+        return self.count(sites).trainable * (2 if earlier == 1 else 1)
+
+    def num_held(self, sites: Sites, earlier: int) -> int:
+        """The parts of all tasks so far."""
+        return self.count(sites).trainable * (earlier + 1)
+
     def _put(self, model: Any, sites: Sequence[str], past: Sequence[Tensors], own: Tensors) -> Adapters:
         """Layers on `sites` with the `past` tasks' tensors held still below `own`; nothing is trainable."""
         from lilora.attach import Adapters, LoraPair, as_parameter

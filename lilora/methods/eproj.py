@@ -163,6 +163,10 @@ class Eproj(Method):
         total = sum(d * k + d for site, (d, k) in sites.items() if is_projector(site))
         return ParameterCount(trainable=total, shared=0, per_task=total)
 
+    def num_written(self, sites: Sites, earlier: int) -> int:
+        """Every group's updates, as if each task opened one."""
+        return self.count(sites).per_task * (earlier + 1)
+
     def _selection(self, state: State | None, groups: dict[str, str], training: int | None) -> Any:
         """How pictures find their group: the one in training, or by the keys of the learned tasks."""
         import torch

@@ -182,6 +182,13 @@ class LiLoRA(Method):
             per_task += sum(size for name, size in sizes.items() if not self._is_shared(name))
         return ParameterCount(trainable, shared, per_task)
 
+    def num_held(self, sites: Sites, earlier: int) -> int:
+        """With what the basis stability loss compares: B0 and the last task's B~ and A~ as the stage found them."""
+        held, r, inner = super().num_held(sites, earlier), self.rank, self.inner_rank
+        if not earlier or not self._regularises:
+            return held
+        return held + sum(d * r + inner * (d + r) for d, _ in sites.values())
+
     @property
     def _regularises(self) -> bool:
         return self.decompose_b and self.basis == "regularised" and self.lam > 0 and self.alpha != 0

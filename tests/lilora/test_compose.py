@@ -18,6 +18,7 @@ from lilora.backbones.llava_1_5_7b import BACKBONE
 from lilora.compose import IMAGE_TOKEN, PAD_TOKEN, compose, composed_revision
 from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
+from lilora.weights import Weights
 from tests.lilora.lab import Lab
 from tests.lilora.parts import make_clip, make_llm, make_projector
 
@@ -168,6 +169,16 @@ def test_missing_shards_and_indices_that_leave_the_folder_are_refused(parts: Pat
     content["weight_map"] = dict.fromkeys(content["weight_map"], "../clip/pytorch_model.bin")
     index.write_text(json.dumps(content))
     _refused(parts, tmp_path / "out", "not a file of its folder", llm=llm)
+
+
+def test_a_tensor_that_is_not_in_the_file_that_the_index_names_is_said(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    index = {"weight_map": dict.fromkeys("ab", "pytorch_model.bin")}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    weights = Weights.of(tmp_path)
+    assert weights["a"].tolist() == [0]
+    with pytest.raises(ValueError, match="pytorch_model.bin has no tensor 'b', which its index says it has: download"):
+        weights["b"]
 
 
 def test_a_folder_that_is_there_is_not_written_over(parts: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import PaliGemmaConfig
 
-from lilora.backbone import Backbone, candidate_sites
+from lilora.backbone import Backbone, candidate_sites, is_projector
 from lilora.conversation import TEMPLATES, chat_template
 from lilora.encode import IGNORED, TaskData, load_task
 from lilora.families import Auto
@@ -66,6 +66,16 @@ def _case(request: pytest.FixtureRequest, qwen: Lab, tmp_path_factory: pytest.Te
     makers: dict[str, Callable[[Path], Backbone]] = {"qwen2_5_vl": make_qwen2_5, "auto": make_idefics3}
     maker = makers.get(request.param)
     backbone = maker(folder / "backbone") if maker else qwen.backbone
+    task = many_shapes(make_task(folder / "plain", "Caption"), folder / "shapes")
+    return backbone, backbone.load_model(), backbone.load_processor(), load_task(backbone, task, "test")
+
+
+@pytest.fixture(scope="module", name="parted", params=["llava", "qwen2_vl", "qwen2_5_vl"])
+def _parted(request: pytest.FixtureRequest, lab: Lab, qwen: Lab, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The same of the families whose tower, projector and language model are called apart."""
+    folder = tmp_path_factory.mktemp("parted")
+    made = {"llava": lab.backbone, "qwen2_vl": qwen.backbone}
+    backbone = made.get(request.param) or make_qwen2_5(folder / "backbone")
     task = many_shapes(make_task(folder / "plain", "Caption"), folder / "shapes")
     return backbone, backbone.load_model(), backbone.load_processor(), load_task(backbone, task, "test")
 
@@ -171,6 +181,46 @@ def test_answer_logits_are_those_of_the_stock_model(case: Case) -> None:
     # Rows one by one and in a padded batch differ in rounding alone.
     torch.testing.assert_close(ours, torch.cat(stock), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(from_pixels, torch.cat(stock), rtol=1e-4, atol=1e-4)
+
+
+def _gradients(case: Case, whole_rows: bool, rows: list[int], dummy: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Logits, and the gradients of a LoRA that changes them; `dummy`: with a picture that no row has."""
+    backbone, model, processor, data = case
+    batch, features = data.training_batch(rows), load_features(model, processor, data)
+    adapters = SEQLORA.attach(model, list(backbone.find_sites(model)), None, "Colour", 0)
+    torch.manual_seed(0)
+    for parameter in adapters.parameters().values():
+        torch.nn.init.normal_(parameter, std=0.05)
+    images = features.any_picture() if dummy else features.of(batch.images)
+    try:
+        logits, wanted = AnswerModel(model, whole_rows)(batch, images)
+        F.cross_entropy(logits, wanted).backward()
+    finally:
+        adapters.remove()
+    return logits.detach(), {name: parameter.grad for name, parameter in adapters.parameters().items()}
+
+
+def test_feed_forward_at_the_answers_alone_has_the_logits_and_gradients_of_whole_rows(parted: Case) -> None:
+    """Rows with pictures of many shapes and without any, so that each has another number of tokens."""
+    rows = list(range(10))
+    (logits, gradients), (whole_logits, whole) = (_gradients(parted, given, rows) for given in (False, True))
+    torch.testing.assert_close(logits, whole_logits, rtol=1e-4, atol=1e-4)
+    for name, gradient in gradients.items():
+        assert gradient.norm() > 0
+        # Sums over fewer rows are rounded in another order.
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-3, atol=1e-4 * float(whole[name].abs().max()))
+
+
+def test_a_picture_that_no_token_takes_changes_no_logit_and_has_gradients_of_zero(parted: Case) -> None:
+    """What a worker without pictures sends through the projector under ZeRO-3, where all gather the same parameters."""
+    rows = [row for row, place in enumerate(parted[3].image_of) if place < 0]
+    (alone, without), (logits, gradients) = (_gradients(parted, False, rows, dummy) for dummy in (False, True))
+    assert torch.equal(logits, alone)
+    for name, gradient in gradients.items():
+        if is_projector(name):
+            assert without[name] is None and not gradient.any()
+        else:
+            assert torch.equal(gradient, without[name]) and gradient.any()
 
 
 def test_greedy_answers_of_a_batch_are_those_of_the_stock_model_on_one_row_at_a_time(case: Case) -> None:

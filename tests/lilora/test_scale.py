@@ -15,6 +15,7 @@ from typing import Any
 import polars
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lilora import stages
 from lilora.checkpoint import check_size, load_checkpoint
@@ -27,6 +28,7 @@ from lilora.stage_run import Placement, StageRun
 from lilora.state import load_state
 from lilora.training import Training
 from lilora.values import digest_of
+from lilora.workers import Worker
 from tests.lilora.lab import Lab, files, small
 from tests.lilora.scale_worker import Job, train
 
@@ -70,6 +72,33 @@ def test_gradient_checkpointing_keeps_fewer_activations(lab: Lab) -> None:
             lab.train(config, None, lab.folder())
         kept.append(sum(sizes.values()))
     assert kept[1] < kept[0]
+
+
+def test_the_step_that_a_restored_worker_needs_computes_activations_again_too(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(max_steps=4, batch_size=8, learning_rate=1e-2, gradient_checkpointing=True)
+    config, layer = lab.config(SeqLoRA(rank=4), 0, training), lab.model.model.language_model.layers[0]
+    scratch, out, undisturbed = lab.folder(), lab.folder(), lab.folder()
+    lab.train(config, None, undisturbed)
+
+    def stop(done: int, total: int, metrics: dict[str, float]) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lab.train(config, None, out, scratch=scratch, report=stop, checkpoint_seconds=0)
+    seen, step = [], Worker.step
+
+    def watched(self: Worker, rate: float) -> list[float]:
+        seen.append((rate, layer.training and layer.gradient_checkpointing))
+        return step(self, rate)
+
+    monkeypatch.setattr(Worker, "restores_after_a_step", True)  # as under DeepSpeed
+    monkeypatch.setattr(Worker, "step", watched)
+    lab.train(config, None, out, scratch=scratch)
+    assert seen[0] == (0.0, True) and len(seen) == 1 + 3
+    assert files(out) == files(undisturbed)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3])
@@ -153,11 +182,14 @@ ALL = {"offload": True, "gradient_checkpointing": True}
 JOBS = [
     Job("seqlora-ddp", "seqlora", place={"strategy": "ddp", "gradient_checkpointing": True}),
     Job("ewc-zero2", "ewc", place={"strategy": "zero2"}),
-    Job("lilora-zero3", "lilora", place={**ZERO3, **ALL}),
+    Job("lilora-zero3", "lilora", place={**ZERO3, **ALL}, training={"clip_norm": 0.1}),
     Job("lilora-bf16", "lilora", place={"strategy": "zero2", **ALL}, training={"dtype": "bfloat16"}),
+    Job("lilora-bf16-zero3", "lilora", place={**ZERO3, **ALL}, training={"dtype": "bfloat16"}),
     Job("eproj-zero3", "eproj", place=ZERO3),
     Job("lilora-text", "lilora", "Text", place={**ZERO3, "micro_batch": 1, "gradient_checkpointing": True}),
     Job("lilora-words", "lilora", "Words", place={**ZERO3, "micro_batch": 1}),
+    Job("lilora-pixels", "lilora", "Text", place={**ZERO3, "micro_batch": 1}, pixels=True),
+    Job("dora-text", "dora", "Text", place={**ZERO3, "micro_batch": 1, "gradient_checkpointing": True}),
     Job("smolora-text", "smolora", "Text", place={**ZERO3, "micro_batch": 1}),
 ]
 
@@ -213,3 +245,21 @@ def test_two_workers_give_the_losses_of_one_whatever_is_divided_offloaded_or_rec
     assert optimiser["class"] == "AdamW"
     assert (optimiser["around"] is not None) == job.place["strategy"].startswith("zero")
     assert optimiser["groups"][0]["rates"][0] == [1, pytest.approx(1e-2)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_two_workers_give_the_gradients_of_one(root: Path, job: Job) -> None:
+    """AdamW's updates hide a factor on all gradients; its moments after the first step do not."""
+    one, two = (
+        load_file(root / f"scratch-{name}" / "checkpoint.safetensors") for name in (f"{job.name}-alone", job.name)
+    )
+    moments = [name for name in one if name.startswith("exp_avg/")]
+    whole = float(torch.cat([one[name].flatten() for name in moments]).norm())
+    for name in moments:
+        # Sums in another order; in bfloat16 activations are rounded, and small gradients are differences of large ones.
+        bound = 0.05 * whole if "dtype" in job.training else 1e-3 * float(one[name].norm()) + 1e-5 * whole
+        assert float((two[name] - one[name]).norm()) <= bound, name
+    limit = 0.1 * job.training.get("clip_norm", 1e6)
+    assert whole == pytest.approx(limit, rel=1e-3) if limit < 1 else 0 < whole < limit

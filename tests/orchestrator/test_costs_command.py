@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import polars
 import pytest
 from typer.testing import CliRunner
 
+from lilora.backbone import Backbone
+from lilora.backbones.qwen2_vl_2b import BACKBONE
+from lilora.benchmark import Stream
+from lilora.methods.seqlora import SeqLoRA
+from lilora.training import Training
 from orchestrator.cli import app
+from orchestrator.costs import Choice, StudyCost, study_cost
+from orchestrator.resolve import resolve
+from orchestrator.study import Study, Trial
+
+TRIAL = Trial(SeqLoRA(rank=8), BACKBONE, Stream(tasks=("GQA",)), Training(epochs=1, batch_size=64, dtype="bfloat16"))
+OTHER = Backbone("other", "1", ("x",), "chat", "auto", "nowhere")
 
 STUDY = """
 from lilora.backbones.{backbone} import BACKBONE
@@ -61,6 +75,51 @@ def test_costs_count_each_distinct_stage_once_by_its_own_numbers(study: str, tmp
     assert found["hours"] == pytest.approx(sum(item["hours"] for item in found["stages"]))
     assert any("assumed since the data are not there" in line for line in found["assumptions"])
     assert any("640 x 480" in line for line in found["assumptions"])
+
+
+def cost_of(*trials: Trial, store: Any = None) -> StudyCost:
+    return study_cost(resolve(Study("study", trials)), store, Choice())
+
+
+def test_trials_on_different_rows_of_a_task_of_one_name_are_counted_apart() -> None:
+    few = replace(TRIAL, stream=Stream(tasks=("GQA",), limit=640))
+    found = cost_of(TRIAL, few)
+    assert [stage.steps for stage in found.stages] == [46, 10]
+    assert [stage.steps for stage in cost_of(few, TRIAL).stages] == [10, 46]
+    assert found.answers == cost_of(TRIAL).answers + cost_of(few).answers
+
+
+def test_rows_that_the_store_has_are_counted_with_their_later_turns(tmp_path: Path) -> None:
+    columns = {
+        "instruction": ["a" * 40, "b" * 40],
+        "answer": ["c" * 8, "d" * 8],
+        "image": [{"bytes": b"", "path": None}, {"bytes": b"", "path": None}],
+        "turns": [[["e" * 20, "f" * 12]], []],
+    }
+    polars.DataFrame(columns, schema_overrides={"turns": polars.List(polars.List(polars.String))}).write_parquet(
+        tmp_path / "train.parquet"
+    )
+    store = SimpleNamespace(has=lambda digest: True, path=lambda digest: tmp_path)
+    [stage] = cost_of(replace(TRIAL, training=replace(TRIAL.training, batch_size=2)), store=store).stages
+    # A template of 45, a later one of 8, an end token for each answer; 4 characters a token, 391 tokens a picture.
+    first, later = 45 + 10 + 2 + 1, 8 + 5 + 3 + 1
+    assert stage.steps == 1
+    assert stage.tokens / stage.samples == pytest.approx(first + later / 2 + 391)
+
+
+def test_backbones_whose_costs_nobody_knows_are_left_out_and_named() -> None:
+    found = cost_of(TRIAL, replace(TRIAL, backbone=OTHER))
+    assert [stage.backbone for stage in found.stages] == ["qwen2-vl-2b"]
+    assert found.answers == cost_of(TRIAL).answers and found.store_bytes == cost_of(TRIAL).store_bytes
+    assert "not counted: other, of the family 'auto'" in found.assumptions
+    with pytest.raises(ValueError, match="backbone 'other' is of the family 'auto', whose costs are not known"):
+        cost_of(replace(TRIAL, backbone=OTHER))
+
+
+def test_hours_of_float32_are_said_to_be_too_few() -> None:
+    assert not any("float32" in line for line in cost_of(TRIAL).assumptions)
+    slow = cost_of(replace(TRIAL, training=replace(TRIAL.training, dtype="float32")))
+    assert any("stages in float32, which take several times these hours" in line for line in slow.assumptions)
 
 
 def test_plan_prints_what_a_real_setting_takes(study: str, tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ def timed(run: Callable[[], Outcome]) -> Timed:
     memory, started = Memory(), time.perf_counter()
     with memory.watched():
         outcome = run()
+    if not outcome.ok:
+        raise SystemExit(f"not measured, since the run did not end well: {outcome}")
     return Timed(outcome, time.perf_counter() - started, memory)
 
 
@@ -177,7 +179,7 @@ def steps_part(num_steps: int) -> Timed:
         store = Store(Path(folder) / "store")
         run = timed(lambda: execute(plan, store, slots=SLOTS))
         committed = len(store.digests())
-    rate = num_steps / run.seconds
+    rate = run.outcome.run / run.seconds
     print(f"steps: {num_steps} asked, {run.outcome.run} run, {run.outcome.failed} failed, {committed} in the store")
     print(f"  {rate:.0f} a second on {SLOTS} slots, each flushed to disk with its record: {rate / STEPS_A_SECOND:.1f} "
           f"times the {STEPS_A_SECOND:.0f} wanted (a bare loop, nothing flushed: {num_steps / alone:.0f})")  # fmt: skip
@@ -247,8 +249,8 @@ def trials_part(num_trials: int) -> tuple[Timed, Timed]:
 
 PARTS: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "plan": (lambda: plan_part(6), lambda: plan_part(4)),
-    "steps": (lambda: steps_part(5000), lambda: steps_part(200)),
-    "trials": (lambda: trials_part(1000), lambda: trials_part(12)),
+    "steps": (lambda: steps_part(5000), lambda: steps_part(100)),
+    "trials": (lambda: trials_part(1000), lambda: trials_part(6)),
     "tracking": (lambda: tracking_part(32, 6), lambda: tracking_part(8, 2)),
 }
 

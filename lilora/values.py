@@ -41,7 +41,7 @@ def canonical(value: Any, where: str = "value") -> Json:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _canonical_dataclass(value, where)
     if isinstance(value, (list, tuple)):
-        return [canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [item if type(item) is str else canonical(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):

@@ -6,13 +6,15 @@ only as far as the next rung, so that what the scheduler ends was not begun.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from ray import tune
+from ray.tune.result import DONE, RESULT_DUPLICATE
 
 from orchestrator.ledger import trial_digest
 from orchestrator.lowering import TrialPlan
@@ -28,9 +30,6 @@ from orchestrator.workers import Settings
 #: The report's field that says how many tasks are learned.
 TASKS = "tasks"
 PLACE = "place"
-#: Tune gives a stopped trial's thread so long to end before it calls the process of no use, and the next trial failed;
-#: its own 2 s are too few on a machine that does much else.
-REUSE_TIMEOUT, REUSE_SECONDS = "TUNE_FUNCTION_THREAD_TIMEOUT_S", 60
 
 
 @dataclass(frozen=True)
@@ -52,34 +51,50 @@ class Orders:
     settings: Settings
 
 
-def follow(config: Mapping[str, Any], orders: Orders) -> None:
-    """The trial: report each row as soon as it is in the store; end early, quietly, where a step of it failed."""
-    from ray import tune
+class SweepTrial(tune.Trainable):
+    """The trial: each step of Tune's is a row; ends early, quietly, where a step of it failed.
 
-    orders.settings.apply()
-    os.environ[REUSE_TIMEOUT] = str(REUSE_SECONDS)
-    study = _unpack(orders.study)
-    sweep, point = sweep_of(study), point_of(config, orders.points)
-    plan = lower_point(study, point)
-    after = orders.stopped.get(trial_digest(sweep, point))
-    if after is not None and after < len(plan.tasks):
-        plan = truncated(plan, after)
-    store = open_store(orders.settings.store)
-    trial = tune.get_context().get_trial_id()
-    attempt = Attempt(orders.mailbox, trial, f"{trial}-{secrets.token_hex(4)}", point, plan.digest)
-    scores: dict[tuple[int, int], dict[str, Any]] = {}
-    asked = 0
-    for row in range(len(plan.after)):
-        if row >= asked:
-            first, asked = row, next_stop(sweep, plan, row)
-            error = attempt.wait(row, (first, asked))
-        else:
-            error = attempt.wait(row, None)
-        if error:
-            return
-        scores |= _row_scores(plan, row, store)
-        figures = figures_so_far(TrialResult(plan, scores, ()), row)
-        tune.report({**figures, TASKS: num_learned(plan, row)})
+    A class, not a function: Tune runs a function in a thread and hands results over between the two, and asks once
+    more at the end, which for a trial of trivial steps costs more than the steps.
+    """
+
+    def setup(self, config: dict[str, Any], orders: Orders) -> None:  # type: ignore[override]  # by with_parameters
+        """Begin the first trial of this process."""
+        self.orders = orders
+        orders.settings.apply()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        study = _unpack(self.orders.study)
+        self.sweep = sweep_of(study)
+        point = point_of(config, self.orders.points)
+        plan = lower_point(study, point)
+        after = self.orders.stopped.get(trial_digest(self.sweep, point))
+        if after is not None and after < len(plan.tasks):
+            plan = truncated(plan, after)
+        self.plan, self.row, self.asked = plan, 0, 0
+        key = f"{self.trial_id}-{secrets.token_hex(4)}"
+        self.attempt = Attempt(self.orders.mailbox, self.trial_id, key, point, plan.digest)
+        self.store = open_store(self.orders.settings.store)
+        self.scores: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def step(self) -> dict[str, Any]:
+        """Wait until the next row is in the store; gives its figures."""
+        row, rows = self.row, None
+        if row >= self.asked:
+            self.asked = next_stop(self.sweep, self.plan, row)
+            rows = row, self.asked
+        if self.attempt.wait(row, rows):
+            return {RESULT_DUPLICATE: True}
+        self.scores |= _row_scores(self.plan, row, self.store)
+        self.row += 1
+        figures = figures_so_far(TrialResult(self.plan, self.scores, ()), row)
+        return {**figures, TASKS: num_learned(self.plan, row), DONE: self.row == len(self.plan.after)}
 
 
 @lru_cache(maxsize=4)

@@ -28,7 +28,7 @@ from ray.tune.stopper import NoopStopper
 from orchestrator import mailbox
 from orchestrator.asking import STUCK_SECONDS
 from orchestrator.errors import ClusterError
-from orchestrator.following import PLACE, TASKS, Orders, follow, point_of
+from orchestrator.following import PLACE, TASKS, Orders, SweepTrial, point_of
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
 from orchestrator.study import trial_tasks
@@ -39,8 +39,9 @@ TRIAL_RETRIES = 3
 #: More trials are live than steps can run, so that there is a choice of what is awaited most; each is a process.
 LIVE_PER_SLOT = 2
 MOST_LIVE = 64
-#: What a trial takes of its machine's own resource: it needs no core, and Tune refuses one that needs nothing.
-SHARE = 0.001
+#: What a trial takes of its machine's own resource: it needs no core, and Tune refuses one that needs nothing. By the
+#: label it is on the driver's Ray node: a trial lives and dies with the driver, on any cluster.
+SHARE, NODE_LABEL = 0.001, "ray.io/node-id"
 FOLDER = "tune"
 STOP_SECONDS = 15.0
 _ENVIRONMENT = {
@@ -92,12 +93,19 @@ class _Watcher(Callback):
         self._tell(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = str(trial.get_error() or "its process died").strip().splitlines()[-1]
-        self._tell(trial, error)
+        self._tell(trial, _why(trial))
 
     def _tell(self, trial: Any, error: str = "") -> None:
         tasks = int((trial.last_result or {}).get(TASKS, 0))
         self.messages.put(Ended(trial.trial_id, point_of(trial.config, self.points), tasks, error))
+
+
+def _why(trial: Any) -> str:
+    """The last line of what Tune noted of the trial's errors; in its own folder, which it copies to storage later."""
+    try:
+        return Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]
+    except (OSError, TypeError, IndexError):
+        return "its process died"
 
 
 class _Halt(Stopper):
@@ -169,8 +177,11 @@ class Tuning:
 
     def _tuner(self) -> tune.Tuner:
         trainable = tune.with_resources(
-            tune.with_parameters(follow, orders=self.orders), tune.PlacementGroupFactory([{"CPU": 0, _here(): SHARE}])
+            tune.with_parameters(SweepTrial, orders=self.orders),
+            tune.PlacementGroupFactory([{"CPU": 0, _address(): SHARE}], bundle_label_selector=[{NODE_LABEL: here()}]),
         )
+        # What Ray calls the trial's process while it waits; Tune names its wrapper by `__name__` alone.
+        trainable.__qualname__ = SweepTrial.__qualname__
         return tune.Tuner(
             trainable,
             param_space=None if self.sweep.sampler == "optuna" else {PLACE: tune.grid_search(range(len(self.points)))},
@@ -191,6 +202,8 @@ class Tuning:
                 stop=_Halt(self.halt),
                 callbacks=[_Watcher(self.messages, self.orders.points)],
                 failure_config=tune.FailureConfig(max_failures=TRIAL_RETRIES),
+                # A trial keeps nothing: Tune would ask a class for a checkpoint at its end.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         )
@@ -221,8 +234,8 @@ def here() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _here() -> str:
-    """The resource that only the driver's machine has: a trial lives and dies with the driver, on any cluster."""
+def _address() -> str:
+    """The resource that stands for the address of the driver's machine, which several Ray nodes may share."""
     node = next(node for node in ray.nodes() if node["NodeID"] == here())
     return next(name for name in node["Resources"] if name.startswith("node:") and "__internal" not in name)
 

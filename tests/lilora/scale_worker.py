@@ -11,33 +11,39 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 
-from lilora import stages
+from lilora import features, stages
 from lilora.backbone import Backbone
 from lilora.stage_run import Placement, StageRun
 from lilora.training import Training
 from lilora.workers import torchrun_placement
 from tests.lilora.lab import small
 
-TRAINING = Training(epochs=4, max_steps=4, batch_size=8, learning_rate=1e-2)
+#: Where nothing else is said no gradient is clipped, so that their sizes can be compared.
+TRAINING = Training(epochs=4, max_steps=2, batch_size=8, learning_rate=1e-2, clip_norm=1e6)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A stage: the second of two, on `data`; `place` are fields of Placement, `training` of Training."""
+    """A stage: the second of two, on `data`; `place` are fields of Placement, `training` of Training.
+
+    `pixels`: no features are kept, so that pictures go through the tower in each step.
+    """
 
     name: str
     method: str
     data: str = "Place"
     place: dict[str, Any] = dataclasses.field(default_factory=dict)
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pixels: bool = False
 
 
 def train(root: Path, job: Job, placement: Placement) -> dict[str, Any]:
-    """Train `job` in this process; its summary."""
+    """Train `job` in this process, with a checkpoint after the first step; its summary."""
     backbone = Backbone("tiny", "random-1", location=str(root / "backbone"))
     method = small(job.method).stage_method()
     config = stages.TrainConfig(
@@ -47,7 +53,10 @@ def train(root: Path, job: Job, placement: Placement) -> dict[str, Any]:
     inputs |= {f"data-{task}": root / "tasks" / task for task in method.revisits(("Colour",))}
     out = root / (job.name if placement.rank == 0 else f"{job.name}-{placement.rank}")
     out.mkdir()
-    return stages.train(config, inputs, out, StageRun(root / f"scratch-{job.name}", placement=placement))
+    run = StageRun(root / f"scratch-{job.name}", placement=placement, checkpoint_seconds=0)
+    features._MEMO.clear()
+    with patch.object(features, "MEMO_BYTES", 0 if job.pixels else features.MEMO_BYTES):
+        return stages.train(config, inputs, out, run)
 
 
 def main(root: Path) -> None:

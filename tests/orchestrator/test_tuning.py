@@ -26,8 +26,8 @@ from orchestrator.sweep_run import SweepOutcome, execute_sweep
 from orchestrator.sweeping import choose_point, lower_sweep
 from tests.orchestrator.toy_trials import TASKS, Other, Toy, toy_trial
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
-TRIAL = "ImplicitFunc"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+TRIAL = "SweepTrial"
 
 
 @pytest.fixture(scope="module", autouse=True)

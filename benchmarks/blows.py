@@ -62,7 +62,8 @@ class Sight:
             told, data = path.stat().st_mtime, json.loads(path.read_text())
         except (OSError, ValueError):
             return None
-        maker = self.store.maker(step.digest)
+        # Not `store.maker`: between two attempts that is the process that starts the workers.
+        maker = self.store.leases.holder(step.digest)
         return None if maker is None else Running(step, data["done"], data["total"], told, maker.process)
 
     def deep(self) -> Running | None:
@@ -75,12 +76,7 @@ class Sight:
 
     def titled(self, *names: str) -> list[psutil.Process]:
         """Processes of the cluster that call themselves so."""
-        found = []
-        for process in self.place.processes():
-            with contextlib.suppress(psutil.Error):
-                if (process.cmdline() or [""])[0].startswith(names):
-                    found.append(process)
-        return found
+        return [process for process in self.place.processes() if title(process).startswith(names)]
 
 
 @dataclass
@@ -110,10 +106,8 @@ def worker(sight: Sight, driver: Driver) -> Struck:
 
 def node(sight: Sight, driver: Driver) -> Struck:
     """The node that is not the head, with a worker of a stage on it: raylet, agents and workers at once."""
-    found = sight.deep()
-    machine = sight.place.machines[-1]
-    groups = [process for process in sight.titled("ray::RayTrainWorker") if machine.holds(process.pid)]
-    if found is None or not groups:
+    found, machine = sight.deep(), sight.place.machines[-1]
+    if found is None or not any(machine.holds(process.pid) for process in sight.titled("ray::RayTrainWorker")):
         return None
     struck = blow("node", f"a node: its raylet and {len(machine.family())} processes in all; another was added", found)
     machine.kill()
@@ -123,14 +117,15 @@ def node(sight: Sight, driver: Driver) -> Struck:
 
 def trial(sight: Sight, driver: Driver) -> Struck:
     """The process of a trial that waits for its stages."""
-    found, trials = sight.deep(), sight.titled("ray::ImplicitFunc")
+    found = sight.deep()
+    trials = sight.titled("ray::SweepTrial") if found else []
     if found is None or not trials:
         return None
     known = {process.pid for process in trials}
     trials[0].kill()
 
     def back() -> bool:
-        return any(process.pid not in known for process in sight.titled("ray::ImplicitFunc"))
+        return any(process.pid not in known for process in sight.titled("ray::SweepTrial"))
 
     return blow("trial", "a trial's process", found), back
 
@@ -175,10 +170,17 @@ def mended(sight: Sight, found: Running) -> Callable[[], bool]:
     return check
 
 
+def title(process: psutil.Process) -> str:
+    """What a process calls itself; "" once it is gone."""
+    with contextlib.suppress(psutil.Error):
+        return (process.cmdline() or [""])[0]
+    return ""
+
+
 def wait_for(check: Callable[[], Any], seconds: float, what: str) -> Any:
     """What `check` gives once it gives something."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
+        time.sleep(0.25)
     return found

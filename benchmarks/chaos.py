@@ -21,12 +21,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.blows import BLOWS, Blow, Sight, wait_for
+from benchmarks.blows import BLOWS, Blow, Sight, title, wait_for
 from benchmarks.nodes import Cluster, cluster, marked
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmark import Stream
@@ -118,12 +119,15 @@ class Driver:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def told(self, num_lines: int) -> str:
+        """The last lines of its output."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-num_lines:])
+
     def finish(self) -> dict[str, Any]:
         """Wait for the end; what it printed last."""
         code = self.process.wait(SWEEP_SECONDS)
-        lines = self.log.read_text(errors="replace").splitlines()
-        assert code == 0, "the driver failed:\n" + "\n".join(lines[-30:])
-        answer: dict[str, Any] = json.loads(lines[-1])
+        assert code == 0, f"the driver failed:\n{self.told(30)}"
+        answer: dict[str, Any] = json.loads(self.told(1))
         assert answer["ok"], answer
         return answer
 
@@ -132,11 +136,20 @@ def strike(place: Cluster, root: Path, names: list[str]) -> tuple[list[Blow], di
     """The sweep under all blows: what was struck, how it ended, how long it took."""
     began, blows = time.time(), []
     driver, sight = Driver(place, root), Sight(place, Store(root), steps())
+
+    def while_it_runs(check: Callable[[], Any]) -> Any:
+        ended = driver.process.poll() is not None
+        found = check()
+        assert found or not ended, f"the driver has ended:\n{driver.told(30)}"
+        return found
+
     try:
         for name in names:
-            struck, good = wait_for(partial(BLOWS[name], sight, driver), MOMENT_SECONDS, f"no moment for '{name}'")
+            struck, good = wait_for(
+                partial(while_it_runs, partial(BLOWS[name], sight, driver)), MOMENT_SECONDS, f"no moment for '{name}'"
+            )
             print(f"{struck.at - began:6.1f} s: {struck.what} ({struck.moment})", flush=True)
-            wait_for(good, MEND_SECONDS, f"'{name}' is not made good")
+            wait_for(partial(while_it_runs, good), MEND_SECONDS, f"'{name}' is not made good")
             struck.seconds = time.time() - struck.at
             print(f"        made good after {struck.seconds:.1f} s", flush=True)
             blows.append(struck)
@@ -182,16 +195,12 @@ def same_bytes(one: Path, other: Path) -> tuple[int, int]:
 def left_over(sight: Sight) -> list[str]:
     """What of a sweep still runs on the cluster a minute after its driver has ended."""
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        left = [
-            process.cmdline()[0]
-            for process in sight.titled("ray::")
-            if process.is_running() and not process.cmdline()[0].startswith(KEPT_BY_RAY)
-        ]
-        if not left:
-            return []
+    while True:
+        names = [title(process) for process in sight.titled("ray::")]
+        left = [name for name in names if name and not name.startswith(KEPT_BY_RAY)]
+        if not left or time.monotonic() > deadline:
+            return left
         time.sleep(1)
-    return left
 
 
 def table(blows: list[Blow], began: float) -> list[str]:

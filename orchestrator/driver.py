@@ -28,7 +28,7 @@ POLL_SECONDS = 0.25
 QUICK_SECONDS = 0.5
 ELSEWHERE_SECONDS = 1.0
 MEASURE_SECONDS = 5.0
-#: A cluster that shrank below what is left to run is given so long to grow again.
+#: A cluster that shrank below what is left to run is given so long to grow again; a group of workers, to be up.
 RETURN_SECONDS = 300.0
 
 
@@ -61,6 +61,7 @@ class Driver:
         self.requests = requests
         self.pool = Pool(settings, slots, scale.total if scale else Demand())
         self.patience = scale.seconds if scale else START_SECONDS
+        self.gathering = max(self.patience, RETURN_SECONDS)
         self.deaths = Deaths(store)
         self.seconds: dict[str, float] = {}
         self.progress_seen: dict[str, int] = {}
@@ -146,6 +147,8 @@ class Driver:
             self._look_elsewhere()
             for slot in [slot for slot in self.pool.slots if not slot.started and now - slot.born > self.patience]:
                 self._give_up(slot)
+            for slot in [slot for slot in self.pool.busy if now - slot.given > self.gathering and slot.gathers()]:
+                self._regroup(slot)
 
     def _take(self, slot: Slot, ref: Any) -> None:
         """The first step of `slot` came back."""
@@ -162,7 +165,7 @@ class Driver:
             result = Result(error=f"{type(error.cause).__name__}: {error.cause}")
         except RayError as error:
             self._bury(slot)
-            lines = str(error).strip().splitlines()
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             if "creation task" in lines[0]:
                 raise ClusterError(f"no worker can start here ({lines[-1]}): install this package there") from error
             result = Result(error=lines[0], died=True)
@@ -175,13 +178,7 @@ class Driver:
             self.elsewhere[step.digest] = step, time.monotonic()
             self.tally.say(events.StepAwaited(step, str(self.store.maker(step.digest) or "another run")))
         elif result.died:
-            self.pool.measure()
-            begun, several = bool(slot.node) and result.begun, not self.pool.one_machine
-            final = self.deaths.add(step, result.error, begun, several)
-            if final:
-                self.tally.failed(step, final, self.store, self.ready)
-            else:
-                self.tally.say(events.StepRetried(step, self.deaths.of(step), result.error))
+            self._died(step, result.error, bool(slot.node) and result.begun)
         else:
             self.tally.failed(step, result.error, self.store, self.ready)
         if slot in self.pool.slots:
@@ -189,6 +186,15 @@ class Driver:
                 self.tally.say(events.StepStarted(slot.queue[0][0]))
             else:
                 self.pool.rest(slot)
+
+    def _died(self, step: Step, why: str, begun: bool) -> None:
+        """A process was lost with `step` in hand: it is tried again later, unless it was lost too often."""
+        self.pool.measure()
+        final = self.deaths.add(step, why, begun, not self.pool.one_machine)
+        if final:
+            self.tally.failed(step, final, self.store, self.ready)
+        else:
+            self.tally.say(events.StepRetried(step, self.deaths.of(step), why))
 
     def _look_elsewhere(self) -> None:
         """Take what other runs made of the steps in their hands; what they no longer make is ours to make again."""
@@ -232,6 +238,12 @@ class Driver:
                 "cannot import this package; free it, or use fewer slots. What is finished is kept"
             )
         self.pool.limit = max(1, self.pool.limit - 1)
+
+    def _regroup(self, slot: Slot) -> None:
+        """The workers of a group do not come up, since a machine is gone perhaps: its step is tried with another."""
+        step, _ = slot.queue.pop(0)
+        self._bury(slot)
+        self._died(step, f"its {slot.shape.workers} workers were not up after {self.gathering:.0f} s", begun=False)
 
     def _awaits_machines(self) -> bool:
         """Whether nothing runs since ready steps find no room, and machines may still come (back)."""

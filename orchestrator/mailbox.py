@@ -78,7 +78,9 @@ class Mailbox:
             if not future.done():
                 future.set_result(item.error)
         for key in gone:
-            self._answers.pop(key, None)
+            for future in self._answers.pop(key, {}).values():
+                if not future.done():
+                    future.set_result("the attempt is over")
 
     async def close(self, why: str) -> None:
         """For the driver: it takes no more; every trial that waits, or will, gets this as its error."""

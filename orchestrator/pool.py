@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from orchestrator.cluster import nodes
 from orchestrator.opening import open_store
-from orchestrator.reservations import Reservations, release
+from orchestrator.reservations import Reservations, places, release
+from orchestrator.room import Tenant, has_room, needed
 from orchestrator.schedule import Demand, Shape
 from orchestrator.step import Step
 from orchestrator.training import LEAVE_SECONDS, Trainer
@@ -32,12 +35,18 @@ class Slot:
     node: str = ""
     queue: list[tuple[Step, Any]] = field(default_factory=list)
     reservation: Any = None
+    given: float = 0.0
 
     def give(self, step: Step, packed: bytes) -> None:
         """Queue one step."""
+        import ray
+
+        self.given = time.monotonic()
         self.queue.append((step, self.handle.run.remote(packed)))
-        if self.shape.workers > 1:
-            # Asked each time: after a failure the group may be another one, with other cores.
+        # Asked again once it is answered: after a failure the group may be another one, with other cores. One call that
+        # waits is enough, and each takes a thread of the trainer.
+        waits = self.reservation is not None and not ray.wait([self.reservation], timeout=0)[0]
+        if self.shape.workers > 1 and not waits:
             self.reservation = self.handle.reservation.remote()
 
     def reserved(self) -> str:
@@ -47,6 +56,10 @@ class Slot:
         with contextlib.suppress(Exception):
             return str(ray.get(self.reservation, timeout=0)) if self.reservation is not None else ""
         return ""
+
+    def gathers(self) -> bool:
+        """Whether a group has a step in hand and its workers are not up."""
+        return self.shape.workers > 1 and bool(self.queue) and not self.reserved()
 
     def up(self) -> None:
         """`ready` has answered, or the process died before."""
@@ -69,23 +82,23 @@ class Pool:
         self.limit = slots
         self.slots: list[Slot] = []
         self.leaving: list[tuple[Slot, Any, float]] = []
+        self.machines: dict[str, Demand] = {}
+        self.reserves = False
         self.reservations = Reservations()
         self.measure()
 
     def measure(self) -> None:
         """Read the cluster's size again: a machine may have gone, with the processes that idled there, or come."""
-        machines = nodes()
-        now = sum((node.total for node in machines), Demand())
+        self.machines = {node.name: node.total for node in nodes()}
+        now = sum(self.machines.values(), Demand())
         self.total = Demand(max(now.cpus, self.growth.cpus), max(now.gpus, self.growth.gpus))
-        self.one_machine = len(machines) == 1
-        alive = {node.name for node in machines}
-        for slot in [slot for slot in self.slots if not slot.queue and slot.node and slot.node not in alive]:
+        self.one_machine = len(self.machines) == 1
+        for slot in [slot for slot in self.slots if not slot.queue and slot.node and slot.node not in self.machines]:
             self.discard(slot)
         if self.leaving:
             self._see_off(LEAVE_SECONDS)
-        trainers = [slot for slot in self.slots if slot.shape.workers > 1]
-        if trainers:
-            self.reservations.give_back({name for slot in trainers if (name := slot.reserved())})
+        if self.reserves:
+            self.reservations.give_back({name for slot in self.slots if (name := slot.reserved())})
 
     @property
     def busy(self) -> list[Slot]:
@@ -110,15 +123,40 @@ class Pool:
         return min(shape.workers, self.limit)
 
     def _make_way(self, shape: Shape) -> None:
-        """Stop idle actors until the cluster has room for `shape`, those unused longest first.
-
-        On several machines all of them go, since room in sum may still be too little on each.
+        """Stop idle processes until the cluster has room for `shape`: those unused longest first, and only those whose
+        room helps. If all together give too little, they all go, since more may come free beside them.
         """
-        for slot in [slot for slot in self.slots if not slot.queue]:
-            used = sum((slot.shape.total for slot in self.slots), Demand())
-            if self.one_machine and shape.total.fits(self.total - used) and len(self.slots) < self.limit:
-                return
+        idle = [slot for slot in self.slots if not slot.queue]
+        if not idle:
+            return
+        tenants = {} if self.one_machine else self._tenants()
+        gone = idle
+        for apart in dict.fromkeys((shape.spread, False)):
+            enough = partial(self._has_room, shape, tenants, apart)
+            gone = needed(idle, enough)
+            if enough(gone):
+                break
+        for slot in gone:
             self.stop(slot)
+
+    def _has_room(self, shape: Shape, tenants: Mapping[Slot, Tenant], apart: bool, gone: Sequence[Slot]) -> bool:
+        """Whether there is a slot and room for `shape` once these are gone; `apart`: a machine for each worker."""
+        rest = [slot for slot in self.slots if slot not in gone]
+        used = sum((slot.shape.total for slot in rest), Demand())
+        if len(rest) >= self.limit or not shape.total.fits(self.total - used):
+            return False
+        return self.one_machine or has_room(shape, self.machines, [tenants[slot] for slot in rest], apart)
+
+    def _tenants(self) -> dict[Slot, Tenant]:
+        """Where each process, or each worker of a group, is."""
+        reserved = {slot: slot.reserved() for slot in self.slots}
+        found = places({name for name in reserved.values() if name})
+        tenants = {}
+        for slot, name in reserved.items():
+            alone = (slot.node,) if slot.node and slot.shape.workers == 1 else ()
+            known = found[name] if name else alone
+            tenants[slot] = Tenant(slot.shape.each, known, 0 if name else slot.shape.workers - len(known))
+        return tenants
 
     def _start(self, shape: Shape) -> Slot:
         import ray
@@ -127,6 +165,7 @@ class Pool:
         if shape.workers == 1:
             actor: Any = ray.remote(num_cpus=shape.each.cpus, num_gpus=shape.each.gpus, max_restarts=0)(Worker)
         else:
+            self.reserves = True
             # A thread for each worker that waits for its next step, and some for the driver.
             # It and Ray Train's controller beside it live and die with this driver's machine, not with a worker's.
             here = NodeAffinitySchedulingStrategy(node_id(), soft=True)

@@ -55,6 +55,15 @@ def idle_reservations() -> set[str]:
     }
 
 
+def places(reservations: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """By reservation, the machines that hold it: one for each worker, none once it is given back."""
+    from ray.util import placement_group_table
+
+    table = placement_group_table() if reservations else {}
+    held = {name: about for name, about in table.items() if about["state"] != "REMOVED"}
+    return {name: tuple(held[name]["bundles_to_node_id"].values()) if name in held else () for name in reservations}
+
+
 def release(reservation: str) -> None:
     """Give back the cores of a group whose trainer was killed; Ray Train does so only where a dashboard runs."""
     import ray

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import PlacementError
@@ -269,7 +269,7 @@ def check_fits(steps: Sequence[Step], machines: Sequence[Demand], slots: int | N
         shape = Shape.of(step.resources)
         if shape.workers < 1 or shape.each.cpus <= 0:
             raise PlacementError(f"'{step.label}' asks for {step.resources}: a step needs at least 1 worker and a core")
-        if not _packs(shape, machines) and not (scale and _packs(shape, [scale.each] * scale.machines)):
+        if not packs(shape, machines) and not (scale and packs(shape, [scale.each] * scale.machines)):
             raise PlacementError(
                 f"'{step.label}' needs {shape.workers} worker(s) with {shape.each.cpus:g} cores and "
                 f"{shape.each.gpus:g} GPUs each, and {has}: ask for fewer workers, or give the address of a larger one"
@@ -277,12 +277,12 @@ def check_fits(steps: Sequence[Step], machines: Sequence[Demand], slots: int | N
     return slots if slots is not None else max(int(cores), 1)
 
 
-def _packs(shape: Shape, machines: Sequence[Demand]) -> bool:
-    """True if all workers of `shape` find room on empty machines, none of them split."""
+def packs(shape: Shape, machines: Iterable[Demand], apart: bool = False) -> bool:
+    """True if all workers of `shape` find room on machines with so much free, none split; `apart`: each on its own."""
     places = 0
     for machine in machines:
         counts = [int((machine.cpus + 1e-4) / shape.each.cpus)]
         if shape.each.gpus:
             counts.append(int((machine.gpus + 1e-4) / shape.each.gpus))
-        places += min(counts)
+        places += max(0, min(*counts, 1) if apart else min(counts))
     return places >= shape.workers

@@ -279,10 +279,6 @@ class Store:
     def fetch_scratch(self, digest: str) -> None:
         """For the other workers of a step: have the checkpoints that its first worker goes on from. Here, they have."""
 
-    def trainer_folder(self, digest: str) -> Path:
-        """Where Ray Train keeps its own notes on a step with several workers."""
-        return self.root / "scratch" / f"{digest}.trainer"
-
     def log(self, digest: str) -> Path:
         """The file with a step's output and traceback."""
         return self.root / "logs" / f"{digest}.log"

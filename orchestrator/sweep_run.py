@@ -77,7 +77,6 @@ def execute_sweep(
 
         with session(address) as machines, terminated_like_interrupted(), store.using(run.used) as use:
             check_shared(store)
-            check_shared(store)
             slots = check_fits(run.samples(), [machine.total for machine in machines], slots, scale)
             settings = Settings(store.url, checkpoint_seconds, import_path(), worker_environment())
             run.drive(settings, slots, scale, use)

@@ -80,9 +80,9 @@ class Trainer:
             return Result(error=str(error), elsewhere=True)
 
     def reservation(self) -> str:
-        """The id of the placement group that holds the workers' cores; answers once they have them."""
+        """The id of the placement group that holds the workers' cores; answers once they have them, "" on leaving."""
         with self.news:
-            self.news.wait_for(lambda: self.reserved)
+            self.news.wait_for(lambda: self.reserved or self.closing)
             return self.reserved
 
     def leave(self) -> None:
@@ -100,10 +100,15 @@ class Trainer:
     # For the workers
 
     def take(self, number: int) -> bytes | None:
-        """Job number `number` of this group, from 0, once there is one; None: leave."""
+        """Job number `number` of this group, from 0, once there is one; None: leave.
+
+        A call of a group that is gone ends with it, or its thread would be lost to the next one.
+        """
         with self.news:
-            self.news.wait_for(lambda: len(self.jobs) > number or self.closing)
-            return self.jobs[number] if len(self.jobs) > number else None
+            group = self.fit
+            self.news.wait_for(lambda: len(self.jobs) > number or self.closing or self.fit is not group)
+            there = group is not None and self.fit is group and len(self.jobs) > number
+            return self.jobs[number] if there else None
 
     def began(self, reservation: str) -> None:
         """The first worker is up."""

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from orchestrator import events
 from orchestrator.deaths import DEATH_SECONDS, MAXIMUM_DEATHS, MAXIMUM_MISSES, Deaths
-from orchestrator.step import Step
+from orchestrator.driver import Driver
+from orchestrator.plan import Plan
+from orchestrator.pool import Slot
+from orchestrator.schedule import Ready, Shape
+from orchestrator.step import Resources, Step
 from orchestrator.store import Store
+from orchestrator.tally import Tally
+from orchestrator.workers import Settings
 from tests.orchestrator.toy_steps import number
 
 
@@ -62,3 +70,28 @@ def test_attempts_wait_only_where_a_machine_may_be_gone(deaths: Deaths) -> None:
     assert deaths.due(now) == [first]
     assert deaths.due(now + DEATH_SECONDS[1]) == [second]
     assert not deaths.resting
+
+
+def test_a_group_whose_workers_do_not_come_up_is_ended_and_its_steps_go_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, two = Store(tmp_path), Resources(workers=2)
+    store.prepare()
+    first, second = number(1, resources=two), number(2, resources=two)
+    gone: list[Slot] = []
+    pool = SimpleNamespace(discard=gone.append, measure=lambda: None, one_machine=False)
+    monkeypatch.setattr("orchestrator.driver.Pool", lambda *_: pool)
+    said: list[events.Event] = []
+    plan = Plan.of([first, second])
+    needs = plan.needs(store)
+    tally = Tally(plan, events.Listeners([said.append]), needs)
+    driver = Driver(Ready(needs), store, Settings(str(tmp_path), 30, (), ()), 2, tally)
+    shape = Shape.of(two)
+    steps = [driver.ready.pop(shape), driver.ready.pop(shape)]
+    slot = Slot(None, shape, None, queue=[(step, None) for step in steps])
+    assert slot.gathers()
+    driver._regroup(slot)
+    assert gone == [slot] and driver.ready.pop(shape) == steps[1]
+    assert [step for _, step in driver.deaths.resting.values()] == steps[:1]
+    [retried] = [event for event in said if isinstance(event, events.StepRetried)]
+    assert (retried.step, retried.reason) == (steps[0], "its 2 workers were not up after 300 s")

@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from orchestrator.group import lost_peer
 from orchestrator.plan import Plan
 from orchestrator.step import Resources, Step
 from orchestrator.store import Store
+from orchestrator.training import Trainer
+from orchestrator.workers import Settings
 from tests.lilora.tiny import make_backbone
 from tests.orchestrator.real_steps import TASKS, Squares
 from tests.orchestrator.toy_steps import number
@@ -109,3 +112,22 @@ def test_a_lost_peer_is_told_from_a_step_that_went_wrong() -> None:
     assert lost_peer(ConnectionResetError("reset"))
     assert not lost_peer(RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"))
     assert not lost_peer(ValueError("the loss is nan"))
+
+
+def test_a_call_of_a_group_that_is_gone_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(Settings(str(tmp_path), 1.0, (), ()))
+    trainer.fit = threading.Thread()
+
+    def meanwhile(until: Callable[[], bool]) -> bool:
+        trainer.fit, trainer.jobs = threading.Thread(), [b"of the next group"]
+        return until()
+
+    monkeypatch.setattr(trainer.news, "wait_for", meanwhile)
+    assert trainer.take(1) is None
+    assert trainer.take(0) is None
+
+
+def test_nobody_waits_for_the_cores_of_a_group_that_leaves(tmp_path: Path) -> None:
+    trainer = Trainer(Settings(str(tmp_path), 1.0, (), ()))
+    trainer.closing = True
+    assert trainer.reservation() == ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import PlacementError
 from orchestrator.plan import Plan
-from orchestrator.schedule import Demand, Ready, check_fits
+from orchestrator.room import Tenant, has_room, needed
+from orchestrator.schedule import Demand, Ready, Shape, check_fits
 from orchestrator.step import Resources, Step
 from orchestrator.store import Store
 from tests.orchestrator.toy_steps import MODULE, Number, number
@@ -105,3 +107,36 @@ def test_an_impossible_number_of_slots_is_refused(slots: int, message: str) -> N
 def test_a_step_without_a_worker_or_a_core_is_refused(resources: Resources) -> None:
     with pytest.raises(PlacementError, match="at least 1 worker and a core"):
         check_fits([number(1, resources=resources)], TWO_MACHINES, None)
+
+
+ONE, WHOLE = Demand(1), Demand(2)
+MACHINES = {"a": WHOLE, "b": WHOLE}
+
+
+def test_room_in_sum_may_be_too_little_on_each_machine() -> None:
+    apart, together = [Tenant(ONE, ("a", "b"))], [Tenant(ONE, ("a", "a"))]
+    assert not has_room(Shape(1, WHOLE), MACHINES, apart)
+    assert has_room(Shape(1, WHOLE), MACHINES, together)
+    assert has_room(Shape(2, ONE), MACHINES, apart, apart=True)
+    assert has_room(Shape(2, ONE), MACHINES, together)
+    assert not has_room(Shape(2, ONE), MACHINES, together, apart=True)
+
+
+def test_a_process_that_may_be_on_any_machine_is_counted_on_every_one() -> None:
+    assert not has_room(Shape(1, WHOLE), MACHINES, [Tenant(ONE, unplaced=1)])
+    assert has_room(Shape(2, ONE), MACHINES, [Tenant(ONE, unplaced=1)])
+    assert not has_room(Shape(1, ONE), {**MACHINES, "c": WHOLE}, [Tenant(ONE, unplaced=3)])
+    assert has_room(Shape(1, WHOLE), MACHINES, [Tenant(ONE, ("a machine that is gone",))])
+
+
+def test_of_idle_processes_only_those_make_way_whose_room_helps() -> None:
+    places = ["a", "b", "a"]
+
+    def enough(gone: Sequence[int]) -> bool:
+        stay = [Tenant(ONE, (place,)) for number, place in enumerate(places) if number not in gone]
+        return has_room(Shape(1, WHOLE), MACHINES, stay)
+
+    assert needed(range(3), enough) == [1]
+    assert needed(range(3), lambda gone: len(gone) >= 2) == [0, 1]
+    assert needed(range(3), lambda gone: True) == []
+    assert needed(range(3), lambda gone: False) == [0, 1, 2]

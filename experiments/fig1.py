@@ -30,5 +30,5 @@ def fig1() -> Study:
 
 
 def paper() -> Study:
-    """The paper's setting; `lilora plan experiments/fig1.py:paper`."""
+    """The paper's setting; `lilora plan fig1 --real`."""
     return at_paper_scale(fig1())

@@ -22,5 +22,5 @@ def fig3() -> Study:
 
 
 def paper() -> Study:
-    """The paper's setting; `lilora plan experiments/fig3.py:paper`."""
+    """The paper's setting; `lilora plan fig3 --real`."""
     return at_paper_scale(fig3())

@@ -33,5 +33,5 @@ def table2() -> Study:
 
 
 def paper() -> Study:
-    """The paper's setting; `lilora plan experiments/table2.py:paper`."""
+    """The paper's setting; `lilora plan table2 --real`."""
     return at_paper_scale(table2())

@@ -23,5 +23,5 @@ def table3() -> Study:
 
 
 def paper() -> Study:
-    """The paper's setting; `lilora plan experiments/table3.py:paper`."""
+    """The paper's setting; `lilora plan table3 --real`."""
     return at_paper_scale(table3())

@@ -28,5 +28,5 @@ def table4() -> Study:
 
 
 def paper() -> Study:
-    """The paper's setting; `lilora plan experiments/table4.py:paper`."""
+    """The paper's setting; `lilora plan table4 --real`."""
     return at_paper_scale(table4())

@@ -34,7 +34,7 @@ def table5() -> Study:
 
 
 def paper() -> Study:
-    """The paper's setting, with Qwen2-VL-2B in the tiny one's place; `lilora plan experiments/table5.py:paper`."""
+    """The paper's setting, with Qwen2-VL-2B in the tiny one's place; `lilora plan table5 --real`."""
     study = at_paper_scale(table5())
     real = {"tiny_qwen2_vl": qwen2_vl_2b.BACKBONE}
     trials = [

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from orchestrator import cli_data, cli_jobs, cli_models, cli_sites, cli_store
 from orchestrator.console import Output, show_error
-from orchestrator.options import STORE, AsJson, StoreFolder, StudyName, TrackingUri, open_store
+from orchestrator.options import STORE, AsJson, Real, StoreFolder, StudyName, TrackingUri, chosen, open_store
 
 INTERRUPTED = 130
 
@@ -95,6 +95,7 @@ def run(
         str | None,
         typer.Option(metavar="NxCORES[+GPUS]", help="What a cluster that grows on demand may grow to, as in 8x16+4."),
     ] = None,
+    real: Real = False,
     tracking: TrackingUri = None,
     json: AsJson = False,
 ) -> None:
@@ -103,23 +104,23 @@ def run(
     from orchestrator.schedule import Scale
 
     scale = Scale.parse(scale_to) if scale_to else None
-    raise typer.Exit(running.run(study, open_store(store), Output(json), slots, address, tracking, scale))
+    raise typer.Exit(running.run(chosen(study, real), open_store(store), Output(json), slots, address, tracking, scale))
 
 
-@app.command(epilog="Example: lilora plan quickstart --json")
-def plan(study: StudyName, store: StoreFolder = STORE, json: AsJson = False) -> None:
+@app.command(epilog="Example: lilora plan quickstart --json, or lilora plan table1_single --real")
+def plan(study: StudyName, real: Real = False, store: StoreFolder = STORE, json: AsJson = False) -> None:
     """How many steps a study takes, and how many are done."""
     from orchestrator.commands import plans
 
-    plans.show_plan(study, open_store(store), Output(json))
+    plans.show_plan(chosen(study, real), open_store(store), Output(json))
 
 
 @app.command(epilog="Example: lilora status quickstart")
-def status(study: StudyName, store: StoreFolder = STORE, json: AsJson = False) -> None:
+def status(study: StudyName, real: Real = False, store: StoreFolder = STORE, json: AsJson = False) -> None:
     """How far a study is: what runs, what failed, the table so far."""
     from orchestrator.commands import plans
 
-    plans.show_status(study, open_store(store), Output(json))
+    plans.show_status(chosen(study, real), open_store(store), Output(json))
 
 
 @app.command(
@@ -143,13 +144,14 @@ def why(
 def report(
     study: StudyName,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for it; by default in the store.")] = None,
+    real: Real = False,
     store: StoreFolder = STORE,
     json: AsJson = False,
 ) -> None:
     """Write a study's report: one HTML file, and CSV."""
     from orchestrator.commands import views
 
-    views.report(study, open_store(store), out, Output(json))
+    views.report(chosen(study, real), open_store(store), out, Output(json))
 
 
 @app.command(epilog="Example: lilora export quickstart --method lilora --task GQA --out gqa_adapter")

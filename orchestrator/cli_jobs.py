@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.console import Output
-from orchestrator.options import AsJson, StudyName
+from orchestrator.options import AsJson, Real, StudyName, chosen
 
 Address = Annotated[
     str,
@@ -33,6 +33,7 @@ def submit(
         list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="For `lilora run` in the job.")
     ] = None,
     address: Address = LOCAL,
+    real: Real = False,
     store: Annotated[
         str | None,
         typer.Option(
@@ -51,7 +52,8 @@ def submit(
     """Run a study as a job on a Ray cluster; Ctrl-C leaves it running."""
     from orchestrator.commands import jobs
 
-    raise typer.Exit(jobs.submit(study, address, store, working_dir, exclude or [], options or [], wait, Output(json)))
+    name, left_out = chosen(study, real), exclude or []
+    raise typer.Exit(jobs.submit(name, address, store, working_dir, left_out, options or [], wait, Output(json)))
 
 
 def attach(name: JobName, address: Address = LOCAL, json: AsJson = False) -> None:

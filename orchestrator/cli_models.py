@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.options import STORE, AsJson, StoreFolder, StudyName, open_store
+from orchestrator.options import STORE, AsJson, Real, StoreFolder, StudyName, chosen, open_store
 
 
 def add(app: typer.Typer) -> None:
@@ -31,9 +31,10 @@ def add(app: typer.Typer) -> None:
 
         compose(llm, vision, projector, out, Output(json))
 
-    @app.command(epilog="Example: lilora costs table1_single:paper --gpu a100-80 --workers 4 --strategy zero2")
+    @app.command(epilog="Example: lilora costs table1_single --real --gpu a100-80 --workers 4 --strategy zero2")
     def costs(
         study: StudyName,
+        real: Real = False,
         gpu: Annotated[str, typer.Option(metavar="NAME", help="h100, h200, b200, a100-80, a100-40, ...")] = "h100",
         utilisation: Annotated[
             float, typer.Option(metavar="SHARE", help="Share of the GPU's peak rate that is reached.")
@@ -57,4 +58,4 @@ def add(app: typer.Typer) -> None:
         from orchestrator.costs import Choice
 
         choice = Choice(gpu, utilisation, workers, micro_batch, strategy, offload, checkpointing)
-        show_costs(study, open_store(store), Output(json), choice, every)
+        show_costs(chosen(study, real), open_store(store), Output(json), choice, every)

@@ -273,15 +273,24 @@ class _Lowering:
         """The same for trials that differ in nothing but the order of their tasks."""
         return digest_of(dataclasses.replace(self.trial, stream=dataclasses.replace(self.trial.stream, tasks=())))
 
+    @cached_property
+    def drawn(self) -> Stream:
+        """What of the stream the data of its tasks depend on."""
+        return dataclasses.replace(self.trial.stream, tasks=(), scores=Stream().scores)
+
+    def columns(self, row: int) -> range:
+        """The tasks that are scored after stage `row`: all that are learned, or none, by what the trial asks for."""
+        wanted = self.trial.scored == "each" or row == len(self.tasks) - 1
+        return range(row + 1 if wanted else 0)
+
     def _once(self, step: Step) -> Step:
         return self.memo.steps.setdefault(step.digest, step)
 
     def data(self, task: str) -> Step:
         """The task's data; the same for all trials."""
-        stream = self.trial.stream
-        key = ("data", dataclasses.replace(stream, tasks=(), scores=Stream().scores), self.trial.split, task)
+        key = ("data", self.drawn, self.trial.split, task)
         if key not in self.memo.asked:
-            config = build_config(self.benchmark, self.benchmark.task(task), stream, self.trial.split)
+            config = build_config(self.benchmark, self.benchmark.task(task), self.trial.stream, self.trial.split)
             self.memo.asked[key] = _data_step(config)
         step: Step = self.memo.asked[key]
         return step
@@ -344,7 +353,7 @@ def _sequential(lowering: _Lowering, name: str) -> TrialPlan:
     cells: dict[Cell, tuple[Step, Step]] = {}
     for row, task in enumerate(tasks):
         stages.append(lowering.train(row, tasks[:row], stages[-1] if stages else None))
-        for column in range(row + 1):
+        for column in lowering.columns(row):
             cells[row, column] = lowering.evaluate(tasks[column], stages[row], task)
     return TrialPlan(lowering.trial, name, lowering.group, tasks, tasks, tuple(stages), cells)
 
@@ -354,7 +363,7 @@ def _independent(lowering: _Lowering, name: str) -> TrialPlan:
     tasks = lowering.tasks
     stages = tuple(lowering.train(place, (), None) for place in range(len(tasks)))
     alone = [lowering.evaluate(task, stage, task) for task, stage in zip(tasks, stages, strict=True)]
-    cells = {(row, column): alone[column] for row in range(len(tasks)) for column in range(row + 1)}
+    cells = {(row, column): alone[column] for row in range(len(tasks)) for column in lowering.columns(row)}
     return TrialPlan(lowering.trial, name, lowering.group, tasks, tasks, stages, cells)
 
 

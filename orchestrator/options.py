@@ -28,6 +28,26 @@ TrackingUri = Annotated[
     typer.Option("--tracking", metavar="URI", help="Where MLflow keeps its data: mlflow.db in the store, or 'none'."),
 ]
 
+Real = Annotated[
+    bool, typer.Option("--real", help="The paper's own model, data and ranks: the file's function `paper`.")
+]
+PAPER = "paper"
+
+
+def chosen(study: str, real: bool) -> str:
+    """The study to work on: as named, or with `real` the function `paper` of its file.
+
+    Raises:
+        UserError: a function is named already.
+    """
+    if not real:
+        return study
+    from orchestrator.errors import UserError
+
+    if ":" in study:
+        raise UserError(f"'{study}' names a function already: leave out --real, or the function")
+    return f"{study}:{PAPER}"
+
 
 def open_store(url: str) -> Store:
     """The store in this folder or at this URL; nothing is touched yet."""

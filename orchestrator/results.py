@@ -207,6 +207,10 @@ METRICS: dict[str, tuple[str, Callable[[Matrix], float | None]]] = {
 }
 
 
+#: Of these, what is read off the last row alone.
+OF_LAST_ROW = frozenset({"AP", "MIF", "AP lenient"})
+
+
 def trial_metrics(result: TrialResult) -> dict[str, float | None]:
     """The table's metrics of one trial (names as in `METRICS`)."""
     return {name: function(result.matrices[key]) for name, (key, function) in METRICS.items()}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lilora.values import digest_of
 from orchestrator.naming import method_name
-from orchestrator.results import METRICS, TrialResult, trial_metrics
+from orchestrator.results import METRICS, OF_LAST_ROW, TrialResult, trial_metrics
 from orchestrator.study import Study, Trial, parameters, trial_names, trial_tasks
 
 Protocol = Literal["first-task-pair", "end-of-stream"]
@@ -259,7 +259,8 @@ def _variants(study: Study) -> tuple[_Variant, ...]:
 def _trial(trial: Trial, search: Search, settings: Mapping[str, Any]) -> Trial:
     tasks = trial_tasks(trial)[: PROTOCOLS[search.protocol]]
     stream = dataclasses.replace(trial.stream, tasks=tasks)
-    return dataclasses.replace(_set(trial, settings), stream=stream, split=SPLIT)
+    scored: Literal["each", "last"] = "last" if search.metric in OF_LAST_ROW else "each"
+    return dataclasses.replace(_set(trial, settings), stream=stream, split=SPLIT, scored=scored)
 
 
 def _set(trial: Trial, settings: Mapping[str, Any]) -> Trial:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lilora import registry
 from lilora.backbone import Backbone
@@ -38,6 +38,7 @@ class Trial:
         training: optimiser, rate, epochs: the same for every stage.
         seed: of initial values, sampling order and dropout.
         split: what is scored: "test", or "validation" to choose hyper-parameters.
+        scored: after which stages: "each", or only the "last", where a figure of that row is all that is asked for.
         resources: what a training step may use; not part of the trial's identity.
     """
 
@@ -47,6 +48,7 @@ class Trial:
     training: Training = Training()
     seed: int = 0
     split: str = "test"
+    scored: Literal["each", "last"] = field(default="each", metadata={"identity": False})
     resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
 
 

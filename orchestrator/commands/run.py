@@ -24,6 +24,7 @@ from orchestrator.console import Output, duration
 from orchestrator.data import require_data
 from orchestrator.events import Event, Listener, Outcome, StepFinished
 from orchestrator.lowering import Lowered
+from orchestrator.orders import orders_json
 from orchestrator.papers import claim_json, claims
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
@@ -264,6 +265,8 @@ def _results(lowered: Lowered, store: Store, output: Output, outcome: Outcome) -
     results = read_results(lowered, store)
     show_results(lowered.study.title or lowered.study.name, results, output, lowered.study.paper)
     answer: dict[str, Any] = {"trials": [trial_json(result) for result in results]}
+    if found := orders_json(table(results)):
+        answer["orders"] = found
     if lowered.study.figures:
         answer["figures"] = show_figures(lowered, store, output)
     if lowered.study.paper is not None:

@@ -9,11 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.console import Output, stat
+from orchestrator.orders import Ordered, arrow, order_of, ordered
 from orchestrator.papers import METRICS, Paper, claims
 from orchestrator.results import Row, TrialResult, table
 from orchestrator.scores import describe_scorers
 
 Column = tuple[str, Callable[[Row], str]]
+PLACES = ("first", "second", "third")
 
 
 def show_results(title: str, results: Sequence[TrialResult], output: Output, paper: Paper | None = None) -> None:
@@ -41,8 +43,31 @@ def show_results(title: str, results: Sequence[TrialResult], output: Output, pap
     for row in rows:
         if row.note:
             output.say(f"[yellow]{escape(row.name)}: {escape(row.note)}[/yellow]")
+    for group in ordered(rows):
+        show_orders(group, output)
     if paper is not None:
         show_paper(paper, rows, output)
+
+
+def show_orders(group: Ordered, output: Output) -> None:
+    """What the order of the tasks changes: each metric over the orders, and each task's score by its place."""
+    output.say("", f"[bold]{escape(group.name)}: {len(group.finished)} of {len(group.rows)} orders[/bold]")
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, side in (("", "left"), ("over orders", "right"), ("lowest", "left"), ("highest", "left")):
+        grid.add_column(name, justify="right" if side == "right" else "left", no_wrap=side == "right")
+    for metric in METRICS:
+        ranked = group.ranked(metric)
+        if ranked:
+            ends = (f"{value:.1f}  {escape(arrow(order_of(row)))}" for value, row in (ranked[-1], ranked[0]))
+            grid.add_row(metric, stat(group.spread(metric)), *ends)
+    output.table(grid)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("after the last stage, learned", no_wrap=True)
+    for place in range(len(group.tasks)):
+        grid.add_column(PLACES[place] if place < len(PLACES) else f"{place + 1}th", justify="right", no_wrap=True)
+    for task, line in zip(group.tasks, group.by_place(), strict=True):
+        grid.add_row(escape(task), *(stat(cell) for cell in line))
+    output.table(grid)
 
 
 def show_paper(paper: Paper, rows: Sequence[Row], output: Output) -> None:

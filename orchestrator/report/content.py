@@ -15,12 +15,16 @@ from orchestrator.naming import method_name
 from orchestrator.record import Record
 from orchestrator.report.beside import figure_blocks, paper_block
 from orchestrator.report.chosen import choices_block
+from orchestrator.report.orders import order_blocks
 from orchestrator.report.panels import curve_panels, legend, pair_panels, stage_panels
 from orchestrator.report.style import heat, styles
 from orchestrator.results import METRICS, Row, Stat, TrialResult, mean_matrix, read_record
 from orchestrator.scores import following_after, format_gap, scorers_by_task
 from orchestrator.store import Store
 from orchestrator.study import load_benchmark, parameters, scores_of
+
+#: With more rows than these, what has a panel for each row is folded.
+MOST_OPEN = 16
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def page(lowered: Lowered, rows: Sequence[Row], results: Sequence[TrialResult], 
         "types": _question_types(rows),
         "chosen": choices_block(lowered.study),
         "beside": paper_block(lowered, rows),
+        "orders": order_blocks(rows),
+        "many": len(rows) > MOST_OPEN,
         "figures": figure_blocks(lowered, store),
         "data": _data(lowered, records),
         "sources": _sources(lowered, records),

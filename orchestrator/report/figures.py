@@ -15,6 +15,7 @@ from typing import Any
 
 from lilora.matrix import Matrix
 from orchestrator.report.style import Style, heat
+from orchestrator.results import Stat
 
 _LOCK = Lock()
 # Stand-ins that are replaced by the page's own colours once the SVG is written.
@@ -156,6 +157,30 @@ def fusion_svg(title: str, before: Sequence[float], after: Sequence[float]) -> s
         axes.axhline(sum(after) / len(after), color=colour, linestyle="--", linewidth=1.1, label="mean after")
         axes.set(ylim=(0, 1), xlabel="adapted module, in the model's order", ylabel="alpha")
         axes.legend(fontsize=7.5, frameon=False, ncols=4, loc="upper center", labelcolor=_INK)
+        return _svg(figure, title)
+
+
+def ranks_svg(title: str, names: Sequence[str], axes_of: Sequence[tuple[str, Sequence[Stat | None]]]) -> str:
+    """A line for each name, and on it a dot for each metric, in axes side by side; bars: deviations over seeds.
+
+    Args:
+        title: above the first.
+        names: from top to bottom.
+        axes_of: for each metric its label, and its values in the order of `names`.
+    """
+    colour = "#2f7de1"
+    with _LOCK:
+        figure = _figure(4.0 + 2.2 * len(axes_of), 1.0 + 0.2 * len(names))
+        for number, (label, stats) in enumerate(axes_of):
+            axes = figure.add_subplot(1, len(axes_of), number + 1)
+            _dress(axes, "" if number else title, _INK, _FAINT)
+            for place, stat in enumerate(stats):
+                if stat is not None:
+                    bar = stat.deviation or 0.0
+                    axes.errorbar(stat.mean, place, xerr=bar, fmt="o", color=colour, markersize=4.5, elinewidth=1.1)
+            axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=label)
+            axes.set_yticks(range(len(names)), [""] * len(names) if number else names)
+            axes.margins(x=0.08)
         return _svg(figure, title)
 
 

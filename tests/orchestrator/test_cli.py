@@ -48,6 +48,15 @@ def little() -> Study:
     return Study("little", (Trial(ZeroShot(), BACKBONE, STREAM), *trials))
 
 
+def both_ways() -> Study:
+    orders = (("ImageNet", "VQAv2"), ("VQAv2", "ImageNet"))
+    return Study("ways", tuple(Trial(SeqLoRA(), BACKBONE, Stream(tasks=order)) for order in orders))
+
+
+def paper() -> Study:
+    return Study("little-paper", (Trial(SeqLoRA(rank=128), BACKBONE, STREAM),))
+
+
 def number() -> int:
     return 7
 """
@@ -261,6 +270,22 @@ def test_plan_counts_steps_and_shared_work(folder: Path) -> None:
     assert sum(found["requested_by_kind"].values()) == found["requested"]
     assert "requested" in lilora_("plan", "little").stdout.splitlines()[1]
     assert not (folder / "store").exists()
+
+
+def test_real_is_the_papers_own_setting_as_its_file_gives_it(folder: Path) -> None:
+    named, real = answer("plan", "little:paper"), answer("plan", "little", "--real")
+    assert named == real and real["requested_by_kind"]["train"] == 2
+    assert answer("status", "little", "--real")["study"] == "little-paper"
+    assert "leave out --real" in complaint("plan", "little:little", "--real")
+    (folder / "experiments" / "other.py").write_text("def other():\n    return 7\n")
+    assert "has no function paper" in complaint("plan", "other", "--real")
+
+
+def test_run_says_what_the_order_of_tasks_changes(quick: Path) -> None:
+    shown = lilora_("run", "little:both_ways", "--tracking", "none").stdout
+    assert "seqlora: 2 of 2 orders" in shown and "VQAv2 → ImageNet" in shown
+    (group,) = answer("run", "little:both_ways", "--tracking", "none")["orders"]
+    assert group["by_place"]["last"]["ImageNet"] == [30.0, 90.0]
 
 
 def test_why_shows_what_a_digest_is_made_of(folder: Path) -> None:

@@ -1,0 +1,25 @@
+"""orders24: does the order of the tasks matter? LiLoRA on all 24 orders of four of the mini benchmark's tasks.
+
+Orders that begin alike share their first stages: 96 stages are asked for, 64 are trained. One seed, one epoch a task.
+"""
+
+from itertools import permutations
+
+from lilora.backbones.tiny_llava import BACKBONE
+from lilora.benchmark import Stream
+from lilora.methods.lilora import LiLoRA
+from lilora.training import Training
+from orchestrator.study import Study, Trial
+
+TASKS = ("TextVQA", "ImageNet", "GQA", "VQAv2")
+
+
+def orders24() -> Study:
+    """A trial for each order."""
+    training = Training(epochs=1)
+    return Study(
+        name="orders24",
+        title="LiLoRA on four tasks in all 24 orders",
+        description=__doc__ or "",
+        trials=tuple(Trial(LiLoRA(), BACKBONE, Stream(tasks=order), training) for order in permutations(TASKS)),
+    )

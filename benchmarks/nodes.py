@@ -109,7 +109,7 @@ class Cluster:
         first = not self.machines
         name = f"node{len(self.machines)}"
         log = self.folder / f"{name}.log"
-        # Ray Train clears up after a killed controller only where a dashboard runs, as it does on a real cluster.
+        # With a dashboard, as on a real cluster: Ray Train behaves otherwise without one.
         where = ["--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=true"]
         where += [f"--dashboard-port={free_port()}", f"--ray-client-server-port={free_port()}"]
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]

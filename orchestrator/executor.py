@@ -39,6 +39,7 @@ def execute(
     listeners: Iterable[Listener] = (),
     checkpoint_seconds: float = 30.0,
     scale: Scale | None = None,
+    keep: contextlib.ExitStack | None = None,
 ) -> Outcome:
     """Make the results of `plan` that `store` lacks, on Ray.
 
@@ -51,6 +52,7 @@ def execute(
         listeners: called with each event.
         checkpoint_seconds: how often a long stage saves its state.
         scale: what a cluster that grows on demand may grow to.
+        keep: a cluster that has to be started stays up until this is closed, for the next run of this process.
 
     Returns:
         The outcome; `interrupted` after Ctrl-C or SIGTERM.
@@ -70,7 +72,8 @@ def execute(
                 return tally.finish()
             from orchestrator.cluster import import_path, session, worker_environment
 
-            with session(address) as machines, terminated_like_interrupted():
+            with contextlib.ExitStack() as own, terminated_like_interrupted():
+                machines = (keep or own).enter_context(session(address))
                 check_shared(store)
                 slots = check_fits(needs.missing, [machine.total for machine in machines], slots, scale)
                 settings = Settings(store.url, checkpoint_seconds, import_path(), worker_environment())

@@ -1,8 +1,8 @@
 """Cores that Ray Train reserved and nobody uses: a controller that dies while its workers start leaves them so.
 
-Ray Train has a cleaner for this, which knows a reservation only once its workers run. So the owner of placement looks
-itself: a reservation of this run that holds cores, that no worker group has claimed, and in which nothing has started
-for `UNUSED_SECONDS`, is given back.
+Ray Train's own cleaner knows a reservation only once its workers run, and groups go without it (`training`). So the
+owner of placement looks itself: a reservation of this run that holds cores, that no worker group has claimed, and in
+which nothing has started for `UNUSED_SECONDS`, is given back. Those of a driver that was killed go with its job.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def places(reservations: Collection[str]) -> dict[str, tuple[str, ...]]:
 
 
 def release(reservation: str) -> None:
-    """Give back the cores of a group whose trainer was killed; Ray Train does so only where a dashboard runs."""
+    """Give back the cores of a group whose trainer was killed: Ray does so only when the driver ends."""
     import ray
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -57,11 +58,12 @@ def execute_sweep(
     listeners: Iterable[Listener] = (),
     checkpoint_seconds: float = 30.0,
     scale: Scale | None = None,
+    keep: contextlib.ExitStack | None = None,
 ) -> SweepOutcome:
     """Make what the study's sweep lacks in `store`; see `executor.execute` for the arguments.
 
     Args:
-        scale: what a cluster that grows on demand may grow to.
+        scale, keep: see there too.
 
     Raises:
         ValueError: the sweep is wrong, before anything starts.
@@ -75,7 +77,8 @@ def execute_sweep(
             return run.finish()
         from orchestrator.cluster import import_path, session, worker_environment
 
-        with session(address) as machines, terminated_like_interrupted(), store.using(run.used) as use:
+        with contextlib.ExitStack() as own, terminated_like_interrupted(), store.using(run.used) as use:
+            machines = (keep or own).enter_context(session(address))
             check_shared(store)
             slots = check_fits(run.samples(), [machine.total for machine in machines], slots, scale)
             settings = Settings(store.url, checkpoint_seconds, import_path(), worker_environment())

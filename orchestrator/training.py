@@ -22,6 +22,7 @@ from orchestrator.workers import PATIENCE_SECONDS, Result, Settings, captured, n
 NO_RETRIES: dict[str, Any] = {"max_failures": 0, "controller_failure_limit": 0, "max_preemption_failures": 0}
 #: A group that was told to leave is ended by force after so long.
 LEAVE_SECONDS = 20.0
+CLEANER = "PlacementGroupCleanerCallback"
 
 
 def in_local_trainer(function: Callable[[], Any]) -> Any:
@@ -174,7 +175,7 @@ class Trainer:
 def _trainer(resources: Resources, settings: Settings, folder: str) -> Any:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     from orchestrator.group import Membership, train_worker
 
@@ -182,7 +183,7 @@ def _trainer(resources: Resources, settings: Settings, folder: str) -> Any:
     if resources.gpus:
         per_worker["GPU"] = resources.gpus
     myself = ray.get_runtime_context().current_actor
-    return TorchTrainer(
+    return group_trainer()(
         train_worker,
         train_loop_config={"membership": Membership(myself, settings)},
         torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
@@ -194,6 +195,21 @@ def _trainer(resources: Resources, settings: Settings, folder: str) -> Any:
         ),
         run_config=RunConfig(name="group", storage_path=folder, failure_config=FailureConfig(**NO_RETRIES)),
     )
+
+
+def group_trainer() -> Any:
+    """The class `TorchTrainer` without Ray Train's cleaner of reservations; `orchestrator.reservations` is ours.
+
+    The cleaner is a process for each group that outlives a killed driver, and with Ray 2.60 it then often does not end.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class GroupTrainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            made = super()._create_default_callbacks()  # type: ignore[misc]  # the stubs are of Train V1
+            return [callback for callback in made if type(callback).__name__ != CLEANER]
+
+    return GroupTrainer
 
 
 def _dead_workers(error: Exception | None) -> list[int]:

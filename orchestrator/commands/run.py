@@ -7,6 +7,7 @@ one, a table of what they chose.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -102,8 +103,9 @@ def run(
             remedy = shlex.join(["lilora", "track", name, *where])
             made = Made()
             listeners: list[Listener] = [progress, made, *_trackers(plan, lowered, store, uri, remedy)]
-            growth: dict[str, Any] = {"scale": scale} if scale else {}
-            outcome = execute(plan, store, slots=slots, address=address, listeners=listeners, **growth)
+            outcome = execute(
+                plan, store, slots=slots, address=address, listeners=listeners, scale=scale, keep=clusters
+            )
             return Phase(plan, outcome, progress.state.steps, lowered, frozenset(made.digests))
 
     def execute_trials(study: Study, label: str) -> Phase:
@@ -116,14 +118,22 @@ def run(
             # What Optuna will suggest is not known, so there may be nothing to run yet.
             trackers = _trackers(swept.lowered.plan, swept.lowered, store, uri, remedy, swept.sweep.sampler == "optuna")
             found = execute_sweep(
-                study, store, slots=slots, address=address, listeners=[progress, made, *trackers], scale=scale
+                study,
+                store,
+                slots=slots,
+                address=address,
+                listeners=[progress, made, *trackers],
+                scale=scale,
+                keep=clusters,
             )
             plan = found.swept.lowered.plan
             return Phase(plan, found.outcome, found.to_run, found.swept.lowered, frozenset(made.digests))
 
     target = find_target(name)
     started = time.monotonic()
-    with output.quiet():
+    # What a search started, its table goes on with.
+    clusters = contextlib.ExitStack()
+    with output.quiet(), clusters:
         store.prepare()
         answer: dict[str, Any] = {"study": target.name, "trials": []}
         if target.asked is not None:

@@ -134,7 +134,7 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         executor,
         "execute",
-        lambda plan, store, *, slots, address, listeners: executor.execute_inline(plan, store, listeners),
+        lambda plan, store, *, listeners, **_: executor.execute_inline(plan, store, listeners),
     )
     return folder
 

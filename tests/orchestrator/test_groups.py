@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from orchestrator.group import lost_peer
 from orchestrator.plan import Plan
 from orchestrator.step import Resources, Step
 from orchestrator.store import Store
-from orchestrator.training import Trainer
+from orchestrator.training import CLEANER, Trainer, group_trainer
 from orchestrator.workers import Settings
 from tests.lilora.tiny import make_backbone
 from tests.orchestrator.real_steps import TASKS, Squares
@@ -131,3 +132,14 @@ def test_nobody_waits_for_the_cores_of_a_group_that_leaves(tmp_path: Path) -> No
     trainer = Trainer(Settings(str(tmp_path), 1.0, (), ()))
     trainer.closing = True
     assert trainer.reservation() == ""
+
+
+def test_a_group_has_no_cleaner_that_would_outlive_a_killed_driver() -> None:
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def callbacks(trainer: Any) -> set[str]:
+        made = trainer(lambda: None, scaling_config=ScalingConfig(num_workers=2))._create_default_callbacks()
+        return {type(callback).__name__ for callback in made}
+
+    assert callbacks(TorchTrainer) - callbacks(group_trainer()) == {CLEANER}

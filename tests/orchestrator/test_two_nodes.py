@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -49,7 +48,6 @@ def kill_in_the_middle(place: Cluster, store: Store, notes: Path, driver: subpro
 
 @pytest.mark.slow
 @pytest.mark.timeout(580)
-@pytest.mark.skipif("LILORA_CLUSTER_TESTS" not in os.environ, reason="not seen to pass beside other tests yet")
 def test_a_node_killed_in_a_shared_step_is_replaced_and_the_step_goes_on(tmp_path: Path) -> None:
     store, notes = Store(tmp_path / "store"), tmp_path / "notes"
     with cluster(cpus=1, nodes=2, settings=IMPATIENT) as place:

@@ -31,11 +31,6 @@ class Ordered:
     tasks: tuple[str, ...]
 
     @property
-    def orders(self) -> tuple[tuple[str, ...], ...]:
-        """The tasks of each row, as learned."""
-        return tuple(order_of(row) for row in self.rows)
-
-    @property
     def finished(self) -> tuple[Row, ...]:
         """The rows that have an AP."""
         return tuple(row for row in self.rows if row.metrics["AP"] is not None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import polars
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from lilora.shape import model_shape
 from lilora.stage_run import Placement
 from lilora.state import load_state
 from tests.lilora.lab import Lab, small
+from tests.lilora.tiny import with_later_turns
 
 ROWS = 8
 TEXTVQA = Workload(34602, 70, 4, 160)
@@ -204,11 +204,7 @@ def test_a_stage_refuses_a_gpu_that_is_too_small_before_it_begins(lab: Lab) -> N
 def test_later_turns_and_remembered_rows_are_counted_before_a_stage_begins(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = lab.folder()
-    table = polars.read_parquet(lab.data["Place"] / "train.parquet")
-    turns = [[["And now?", "blue"], ["Sure?", "yes"]] if row % 2 else [] for row in range(len(table))]
-    column = polars.Series("turns", turns, polars.List(polars.List(polars.String)))
-    table.with_columns(column).write_parquet(folder / "train.parquet")
+    folder = with_later_turns(lab.data["Place"], lab.folder())
     data = load_task(lab.backbone, folder, "train")
     asked: list[Any] = []
     monkeypatch.setattr(gpus, "refusal", lambda *arguments: asked.append(arguments))

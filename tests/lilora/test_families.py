@@ -27,7 +27,7 @@ from lilora.stage_run import StageRun
 from lilora.training import Training
 from tests.lilora import test_methods_contract as laws
 from tests.lilora.lab import Lab, cases
-from tests.lilora.tiny import QWEN, make_task
+from tests.lilora.tiny import QWEN, make_task, with_later_turns
 from tests.lilora.tiny_others import make_idefics3, make_qwen2_5
 
 METHODS = cases()
@@ -124,11 +124,7 @@ def test_the_named_template_of_qwen_is_what_is_read_off_its_chat_template(qwen: 
 def test_in_rows_of_several_turns_each_answer_is_learned_and_nothing_else(lab: Lab, qwen: Lab) -> None:
     shown = {}
     for name, home in (("llava", lab), ("qwen", qwen)):
-        folder = home.folder()
-        table = polars.read_parquet(home.data["Colour"] / "train.parquet")
-        turns = [[["And now?", "blue"], ["Sure?", "yes"]] if row % 2 else [] for row in range(len(table))]
-        column = polars.Series("turns", turns, polars.List(polars.List(polars.String)))
-        table.with_columns(column).write_parquet(folder / "train.parquet")
+        folder = with_later_turns(home.data["Colour"], home.folder())
         data = load_task(home.backbone, folder, "train")
         batch = data.training_batch([0, 1])
         tokenizer = home.backbone.load_processor().tokenizer

@@ -90,3 +90,12 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         {"id": text, "image": Image(), "instruction": text, "answer": text, "references": List(text), "type": text}
     )
     Dataset.from_dict({key: [row[key] for row in rows] for key in features}, features=features).to_parquet(str(path))
+
+
+def with_later_turns(source: Path, folder: Path) -> Path:
+    """`source`'s training rows in `folder`, every other one with two more turns."""
+    table = polars.read_parquet(source / "train.parquet")
+    turns = [[["And now?", "blue"], ["Sure?", "yes"]] if row % 2 else [] for row in range(len(table))]
+    column = polars.Series("turns", turns, polars.List(polars.List(polars.String)))
+    table.with_columns(column).write_parquet(folder / "train.parquet")
+    return folder

@@ -499,3 +499,11 @@ def test_table_1_in_the_papers_setting_plans(name: str) -> None:
     assert found_study.plan.distinct > 500
     assert Training().learning_rate not in {plan.trial.training.learning_rate for plan in found_study.table.trials}
     assert DirLoRA(rank=128, lora_alpha=256, dropout=0.05) in {plan.trial.method for plan in found_study.table.trials}
+
+
+@pytest.mark.parametrize(("metric", "rows"), [("AP", {1}), ("MIF", {1}), ("BWT", {0, 1}), ("MAP", {0, 1})])
+def test_a_search_scores_only_the_rows_that_its_metric_is_read_off(metric: str, rows: set[int]) -> None:
+    trial = Trial(LiLoRA(), BACKBONE, Stream(tasks=("ImageNet", "VQAv2", "GQA")))
+    study = Study("rows", (trial,), search=Search((Candidates("lilora", "method.lam", (0.1, 1.0)),), metric=metric))
+    for plan in lower(search_study(study)).trials:
+        assert {row for row, _ in plan.cells} == rows

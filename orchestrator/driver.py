@@ -6,6 +6,7 @@ on a call means that the worker's process died: its step is tried again elsewher
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from orchestrator.deaths import Deaths
 from orchestrator.errors import ClusterError
 from orchestrator.leases import LONGEST_WAIT_SECONDS
 from orchestrator.making import Job
-from orchestrator.pool import Pool, Slot
+from orchestrator.pool import Slot, Standby
 from orchestrator.schedule import Demand, Ready, Scale, Shape
 from orchestrator.step import Step
 from orchestrator.store import Store
@@ -54,12 +55,15 @@ class Driver:
         tally: Tally,
         requests: Requests | None = None,
         scale: Scale | None = None,
+        standby: Standby | None = None,
     ) -> None:
+        """`standby`: keeps the workers, once every step is over; without one they end with the run."""
         self.store = store
         self.tally = tally
         self.ready = ready
         self.requests = requests
-        self.pool = Pool(settings, slots, scale.total if scale else Demand())
+        self.pool = (standby or Standby()).pool(settings, slots, scale.total if scale else Demand())
+        self.keeps_workers = standby is not None
         self.patience = scale.seconds if scale else START_SECONDS
         self.gathering = max(self.patience, RETURN_SECONDS)
         self.deaths = Deaths(store)
@@ -77,7 +81,8 @@ class Driver:
         Raises:
             ClusterError: the cluster has no room for any worker; what is committed stays.
         """
-        try:
+        with contextlib.ExitStack() as ends:
+            ends.callback(self.pool.close)
             while True:
                 more = self.requests is not None and self.requests.admit(self.ready)
                 self._dispatch()
@@ -89,8 +94,8 @@ class Driver:
                     break
                 self._wait()
             self._check_nothing_left()
-        finally:
-            self.pool.close()
+            if self.keeps_workers:
+                ends.pop_all()
 
     def _dispatch(self) -> None:
         """Give ready steps to workers, the most urgent first, then one more to those that make quick ones."""

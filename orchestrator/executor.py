@@ -21,6 +21,7 @@ from orchestrator.events import Listener, Listeners, Outcome
 from orchestrator.journal import Journal
 from orchestrator.making import PROGRESS_SECONDS, Job, device_for, make, stage_run
 from orchestrator.plan import Needs, Plan
+from orchestrator.pool import Standby
 from orchestrator.schedule import Ready, Scale, check_fits
 from orchestrator.sharing import check_shared
 from orchestrator.shelf import Shelf
@@ -39,7 +40,7 @@ def execute(
     listeners: Iterable[Listener] = (),
     checkpoint_seconds: float = 30.0,
     scale: Scale | None = None,
-    keep: contextlib.ExitStack | None = None,
+    keep: Standby | None = None,
 ) -> Outcome:
     """Make the results of `plan` that `store` lacks, on Ray.
 
@@ -52,7 +53,8 @@ def execute(
         listeners: called with each event.
         checkpoint_seconds: how often a long stage saves its state.
         scale: what a cluster that grows on demand may grow to.
-        keep: a cluster that has to be started stays up until this is closed, for the next run of this process.
+        keep: the workers, and a cluster that has to be started, stay up until this is closed, for the next run of this
+            process.
 
     Returns:
         The outcome; `interrupted` after Ctrl-C or SIGTERM.
@@ -78,7 +80,7 @@ def execute(
                 slots = check_fits(needs.missing, [machine.total for machine in machines], slots, scale)
                 settings = Settings(store.url, checkpoint_seconds, import_path(), worker_environment())
                 tally.start()
-                Driver(Ready(needs), store, settings, slots, tally, scale=scale).run()
+                Driver(Ready(needs), store, settings, slots, tally, scale=scale, standby=keep).run()
                 return tally.finish()
     except KeyboardInterrupt:
         return tally.finish(interrupted=True)

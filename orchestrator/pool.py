@@ -71,6 +71,26 @@ class Slot:
             self.node = ray.get(self.ready, timeout=1)
 
 
+class Standby(contextlib.ExitStack):
+    """What a run leaves up for the next one of this process until this is closed: the cluster that it started, and the
+    workers, whose caches stay warm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pool: Pool | None = None
+
+    def pool(self, settings: Settings, slots: int, growth: Demand = Demand()) -> Pool:
+        """The pool of the run before, if its workers were told the same; else a new one. See `Pool`."""
+        if self._pool is None or self._pool.settings != settings:
+            if self._pool is not None:
+                self._pool.close()
+            self._pool = Pool(settings, slots, growth)
+            self.callback(self._pool.close)
+        self._pool.limit, self._pool.growth = slots, growth
+        self._pool.measure()
+        return self._pool
+
+
 class Pool:
     """At most `slots` steps at once, on what the cluster has."""
 

@@ -102,7 +102,7 @@ class State:
                 self.trials_by_end[how] += 1
             case StepStarted(step):
                 self._start(step)
-            case StepAwaited(step=step) if self.running.pop(step.digest, None):
+            case StepAwaited(step=step) | StepRetried(step=step) if self.running.pop(step.digest, None):
                 self.waiting[step.kind] += 1
             case StepProgress(step, done, total, metrics):
                 running = self._start(step)

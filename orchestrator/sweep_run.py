@@ -18,6 +18,7 @@ from orchestrator.ledger import Ledger, read
 from orchestrator.lowering import lower_as
 from orchestrator.owner import Owner, SweepTally
 from orchestrator.plan import Needs, Plan
+from orchestrator.pool import Standby
 from orchestrator.schedule import Ready, Scale, check_fits
 from orchestrator.sharing import check_shared
 from orchestrator.shelf import Shelf
@@ -58,7 +59,7 @@ def execute_sweep(
     listeners: Iterable[Listener] = (),
     checkpoint_seconds: float = 30.0,
     scale: Scale | None = None,
-    keep: contextlib.ExitStack | None = None,
+    keep: Standby | None = None,
 ) -> SweepOutcome:
     """Make what the study's sweep lacks in `store`; see `executor.execute` for the arguments.
 
@@ -69,7 +70,7 @@ def execute_sweep(
         ValueError: the sweep is wrong, before anything starts.
         StoreError, PlacementError, ClusterError: with the remedy; what is finished is kept.
     """
-    run = _Run(study, store, Listeners.of([*listeners, Journal(store)]))
+    run = _Run(study, store, Listeners.of([*listeners, Journal(store)]), keep)
     try:
         store.prepare()
         run.begin()
@@ -91,8 +92,8 @@ def execute_sweep(
 class _Run:
     """One run of a sweep, from what the store holds to the outcome."""
 
-    def __init__(self, study: Study, store: Store, say: Listeners) -> None:
-        self.study, self.store, self.say = study, store, say
+    def __init__(self, study: Study, store: Store, say: Listeners, keep: Standby | None) -> None:
+        self.study, self.store, self.say, self.keep = study, store, say, keep
         self.ledger: Ledger = Ledger()
         self.swept = lower_sweep(study)
         self.tally = SweepTally(Plan.of(()), say)
@@ -183,7 +184,7 @@ class _Run:
         finished = 0 if of_optuna else len(self.swept.points) - len(self.open_points)
         asking = Asking(self.swept, self.store, tuning, owner, self.say, use, finished, self.failed)
         with tuning.running():
-            Driver(Ready(), self.store, settings, slots, self.tally, asking, scale).run()
+            Driver(Ready(), self.store, settings, slots, self.tally, asking, scale, self.keep).run()
         return asking
 
     def finish(self, interrupted: bool = False) -> SweepOutcome:

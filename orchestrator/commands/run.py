@@ -7,7 +7,6 @@ one, a table of what they chose.
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -90,6 +89,7 @@ def run(
         scale: what a cluster that grows on demand may grow to.
     """
     from orchestrator.executor import execute
+    from orchestrator.pool import Standby
     from orchestrator.sweep_run import execute_sweep
 
     where = ["--store", store.url]
@@ -103,9 +103,7 @@ def run(
             remedy = shlex.join(["lilora", "track", name, *where])
             made = Made()
             listeners: list[Listener] = [progress, made, *_trackers(plan, lowered, store, uri, remedy)]
-            outcome = execute(
-                plan, store, slots=slots, address=address, listeners=listeners, scale=scale, keep=clusters
-            )
+            outcome = execute(plan, store, slots=slots, address=address, listeners=listeners, scale=scale, keep=standby)
             return Phase(plan, outcome, progress.state.steps, lowered, frozenset(made.digests))
 
     def execute_trials(study: Study, label: str) -> Phase:
@@ -124,7 +122,7 @@ def run(
                 address=address,
                 listeners=[progress, made, *trackers],
                 scale=scale,
-                keep=clusters,
+                keep=standby,
             )
             plan = found.swept.lowered.plan
             return Phase(plan, found.outcome, found.to_run, found.swept.lowered, frozenset(made.digests))
@@ -132,8 +130,8 @@ def run(
     target = find_target(name)
     started = time.monotonic()
     # What a search started, its table goes on with.
-    clusters = contextlib.ExitStack()
-    with output.quiet(), clusters:
+    standby = Standby()
+    with output.quiet(), standby:
         store.prepare()
         answer: dict[str, Any] = {"study": target.name, "trials": []}
         if target.asked is not None:

@@ -460,6 +460,18 @@ def test_time_left_comes_from_measured_seconds_of_a_kind_and_from_a_steps_own_pr
     assert (state.over, state.stages_done, state.num_stages) == (2, 1, 3)
 
 
+def test_a_step_whose_worker_died_waits_until_it_is_started_again() -> None:
+    state = State(Clock())
+    [train] = steps("train", 1)
+    state(events.RunStarted(1, 1, 0, (train,)))
+    state(events.StepStarted(train))
+    state(events.StepRetried(train, 1, "killed"))
+    assert not state.running and state.waiting["train"] == 1
+    state(events.StepStarted(train))
+    state(finished(train, 1))
+    assert not state.running and state.waiting["train"] == 0
+
+
 def test_steps_at_once_shorten_the_time_left() -> None:
     clock = Clock()
     state = State(clock)

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator import events
 from orchestrator.events import Outcome
 from orchestrator.executor import execute, execute_inline
 from orchestrator.plan import Plan
+from orchestrator.pool import Standby
 from orchestrator.step import Resources, Step
 from orchestrator.store import Store
 from tests.orchestrator.toy_steps import MODULE, Number, number
@@ -219,6 +221,33 @@ class TestOnRay:
         steps = [number(place, kind="process") for place in range(6)]
         execute(Plan.of(steps), store, slots=1)
         assert len({store.record(step.digest).summary["pid"] for step in steps}) == 1
+
+    def test_a_standby_keeps_the_workers_for_the_next_run_and_ends_them(self, store: Store) -> None:
+        steps = [number(place, kind="process") for place in range(2)]
+        with Standby() as standby:
+            for step in steps:
+                assert execute(Plan.of([step]), store, slots=1, keep=standby).ok
+            [pid] = {store.record(step.digest).summary["pid"] for step in steps}
+            assert psutil.pid_exists(pid)
+        deadline = time.monotonic() + 30
+        while psutil.pid_exists(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not psutil.pid_exists(pid)
+
+    def test_a_worker_with_a_step_in_hand_does_not_outlive_an_interrupt_for_a_standby(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        starts = tmp_path / "starts"
+        step = number(30, kind="count", seconds=0.1, flag=str(starts))
+
+        def terminate(event: events.Event) -> None:
+            if isinstance(event, events.StepProgress) and event.done > 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with Standby() as standby:
+            assert execute(Plan.of([step]), store, slots=1, listeners=[terminate], keep=standby).interrupted
+            assert execute(Plan.of([step]), store, slots=1, keep=standby).ok
+        assert len({line.split()[0] for line in starts.read_text().splitlines()}) == 2
 
     def test_training_by_one_worker_goes_through_ray_train_in_the_resident_process(self, store: Store) -> None:
         steps = [number(1, kind="process"), number(3, kind="train")]

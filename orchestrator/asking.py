@@ -29,6 +29,10 @@ Use = Callable[[Iterable[str]], None]
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 #: With nothing to run and no word from any trial for so long, a sweep ends with an error.
 STUCK_SECONDS = 300.0
+#: How long the first answers may wait for the first trials to be up. Tune gives the process of a trial that ends to one
+#: whose own is still starting, kills that, and starts another for the next trial: as long as trials end faster than
+#: processes start, this never ends, and took most of the machine.
+GATHER_SECONDS = 20.0
 
 
 class Asking:
@@ -73,6 +77,8 @@ class Asking:
         self._deaths = 0
         self._over = False
         self._last_word = time.monotonic()
+        self._gathered = False
+        self._first_asked: float | None = None
 
     @property
     def num_lost(self) -> int:
@@ -93,7 +99,7 @@ class Asking:
         for asked in self._take():
             self._ask(asked, ready)
         self._hear(ready)
-        answers = self.owner.collect()
+        answers = self.owner.collect() if self._all_up() else []
         if answers or self._gone:
             self.mailbox.answer.remote(answers, self._gone)
             self._gone = []
@@ -101,6 +107,14 @@ class Asking:
             self._last_word = time.monotonic()
         self._check_moving()
         return not self._over
+
+    def _all_up(self) -> bool:
+        """Whether as many trials have asked as Tune keeps live, or had their time to."""
+        if not self._gathered and self._first_asked is not None:
+            wanted = min(self.tuning.live, self._expected)
+            late = time.monotonic() - self._first_asked > GATHER_SECONDS
+            self._gathered = late or len(self._attempts) >= wanted
+        return self._gathered
 
     def _take(self) -> list[Asked]:
         """What trials have posted."""
@@ -132,6 +146,8 @@ class Asking:
             self._gone.append(before)
             self.say(events.TrialRetried(self._plan(asked.point).name))
         self._attempts[asked.trial] = asked.key, asked.point
+        if self._first_asked is None:
+            self._first_asked = time.monotonic()
         plan = self._plan(asked.point)
         wanted = range(*asked.rows)
         if plan.digest != asked.digest:

@@ -5,7 +5,9 @@ printed with them, and where there is something to compare with, both sides run 
 
     plan      all 720 orders of the mini benchmark's six tasks, lowered and compared with an empty store
     steps     5,000 steps that do nearly nothing, through the executor with two slots, beside a bare loop
-    trials    1,000 trials of such steps through Ray Tune and the executor, beside the executor with the same steps
+    trials    1,000 trials of six tasks, 48 such steps each, through Ray Tune and the executor, beside the executor with
+              the same steps
+    short     the same with trials of one task, 3 steps: Tune alone takes longer for a trial than the steps
     tracking  32 trials whose results come at the same time, to one MLflow; every metric is read back and compared
 
     python benchmarks/scale.py                    # all parts: some minutes
@@ -207,38 +209,48 @@ def score(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, run:
 
 
 def lower_trivial(lowering: Any, name: str) -> TrialPlan:
-    """One task: a stage, an answer, a score."""
-    task, level = lowering.tasks[0], {"value": lowering.trial.method.level}
-    stage = Step(f"stage {name}", f"{__name__}:nothing", {"kind": "stage", **level})
-    answer = Step(f"answer {name}", f"{__name__}:nothing", {"kind": "answer", **level}, (("state", stage),))
-    scored = Step(f"score {name}", f"{__name__}:score", level, (("answers", answer),))
-    return TrialPlan(lowering.trial, name, lowering.group, (task,), (task,), (stage,), {(0, 0): (answer, scored)})
+    """A stage for each task, and after it an answer and a score on each task so far."""
+    tasks, level = tuple(lowering.tasks), {"value": lowering.trial.method.level}
+    stages: list[Step] = []
+    cells = {}
+    for row in range(len(tasks)):
+        previous = (("previous", stages[-1]),) if stages else ()
+        stage = Step(f"stage {row} {name}", f"{__name__}:nothing", {"kind": "stage", "row": row, **level}, previous)
+        stages.append(stage)
+        for column in range(row + 1):
+            place = {"row": row, "column": column, **level}
+            answer = Step(f"answer {row} {column} {name}", f"{__name__}:nothing", place, (("state", stage),))
+            scored = Step(f"score {row} {column} {name}", f"{__name__}:score", place, (("answers", answer),))
+            cells[row, column] = answer, scored
+    return TrialPlan(lowering.trial, name, lowering.group, tasks, tasks, tuple(stages), cells)
 
 
 SCHEDULES["trivial"] = lower_trivial
 
 
-def sweep_study(num_trials: int) -> Study:
-    """A grid of levels."""
-    base = Trial(Trivial(), Backbone("none", "0"), Stream(tasks=("ScienceQA",)))
+def sweep_study(num_trials: int, num_tasks: int) -> Study:
+    """A grid of levels, over the first tasks of the mini benchmark."""
+    tasks = trial_tasks(Trial(Trivial(), Backbone("none", "0")))[:num_tasks]
+    base = Trial(Trivial(), Backbone("none", "0"), Stream(tasks=tasks))
     levels = tuple(float(level) for level in range(1, num_trials + 1))
     return Study("many", sweep=Sweep(base, (Axis("method.level", levels),), protocol="end-of-stream"))
 
 
-def trials_part(num_trials: int) -> tuple[Timed, Timed]:
-    """A sweep beside the executor with the same steps."""
+def trials_part(num_trials: int, num_tasks: int) -> tuple[Timed, Timed]:
+    """A sweep of trials of so many tasks, beside the executor with the same steps."""
     from orchestrator.sweep_run import execute_sweep
     from orchestrator.sweeping import lower_sweep
 
-    study = sweep_study(num_trials)
+    study = sweep_study(num_trials, num_tasks)
     plan = lower_sweep(study).lowered.plan
     with tempfile.TemporaryDirectory() as folder, session("local", SLOTS):
         alone = timed(lambda: execute(plan, Store(f"{folder}/alone"), slots=SLOTS))
         swept = timed(lambda: execute_sweep(study, Store(f"{folder}/swept"), slots=SLOTS).outcome)
         same = Store(f"{folder}/alone").digests() == Store(f"{folder}/swept").digests()
     over, each = swept.seconds / alone.seconds - 1, 1000 * (swept.seconds - alone.seconds) / num_trials
-    print(f"trials: {num_trials} of 3 steps: {swept.outcome.run} steps run, {swept.outcome.failed} failed; the same "
-          f"artifacts as without Tune: {same}")  # fmt: skip
+    steps, run = alone.outcome.distinct // num_trials, swept.outcome
+    print(f"trials: {num_trials} of {steps} steps: {run.run} steps run, {run.failed} failed; the same artifacts as "
+          f"without Tune: {same}")  # fmt: skip
     print(f"  {swept.seconds:.1f} s through Tune and the executor, {alone.seconds:.1f} s through the executor alone: "
           f"{over:+.0%} (wanted: at most +15%); {each:.0f} ms a trial more")  # fmt: skip
     print(f"  the driver's memory in MiB, by quarters of the time: {swept.memory}, without Tune {alone.memory}")
@@ -250,7 +262,8 @@ def trials_part(num_trials: int) -> tuple[Timed, Timed]:
 PARTS: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "plan": (lambda: plan_part(6), lambda: plan_part(4)),
     "steps": (lambda: steps_part(5000), lambda: steps_part(100)),
-    "trials": (lambda: trials_part(1000), lambda: trials_part(6)),
+    "trials": (lambda: trials_part(1000, 6), lambda: trials_part(6, 2)),
+    "short": (lambda: trials_part(1000, 1), lambda: trials_part(6, 1)),
     "tracking": (lambda: tracking_part(32, 6), lambda: tracking_part(8, 2)),
 }
 

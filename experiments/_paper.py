@@ -16,8 +16,7 @@ from orchestrator.study import Study
 
 REFERENCE = Path(__file__).parent / "reference"
 CAVEATS = (
-    "The paper's scores are LLaVA-1.5-7B's on the CVIT benchmark, ours a model of 3 million parameters on six "
-    "miniature tasks: scores do not compare, the order of methods does.",
+    "The paper's scores are {model}'s on CVIT, ours a tiny model's on a miniature: compare the order, not the height.",
     "The paper's AP averages a caption score that reaches 164 with percentages; ours is bounded by 100 on each task.",
     "LiLoRA and DirLoRA are told at test which task an item is from, here and in the paper; the others are not.",
 )
@@ -37,13 +36,14 @@ SCALED = ("rank", "task_rank", "lora_alpha")
 Rows = Sequence[tuple[str, Mapping[str, str]]]
 
 
-def beside(table: str, file: str, rows: Rows, focus: str, *caveats: str, measured: Sequence[str] = ()) -> Paper:
+def beside(
+    table: str, file: str, rows: Rows, focus: str, *more: str, measured: Sequence[str] = (), model: str = "LLaVA-1.5-7B"
+) -> Paper:
     """The paper's `table`, with caveats and noise; `measured` names rows in `DEVIATIONS`, where not by labels."""
     names = [(label, name) for (label, _), name in zip(rows, measured or [label for label, _ in rows], strict=True)]
     noise = tuple((label, NOISE[name]) for label, name in [*names, ("", "")] if name in NOISE)
-    return Paper(
-        f"LiLoRA, {table}", read_rows(REFERENCE / file, rows), focus, (*CAVEATS, *caveats), noise, NOISE_SOURCE
-    )
+    caveats = (*(caveat.format(model=model) for caveat in CAVEATS), *more)
+    return Paper(f"LiLoRA, {table}", read_rows(REFERENCE / file, rows), focus, caveats, noise, NOISE_SOURCE)
 
 
 def at_paper_scale(study: Study) -> Study:

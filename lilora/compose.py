@@ -8,7 +8,6 @@ opened with `weights_only` alone. The folder appears when it is complete.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lilora.values import digest_of
+from lilora.values import digest_of, sha256_of
 from lilora.weights import Weights, load_pickle
 
 #: What `compose` writes beside the model: its revision, and the SHA-256 of each file.
@@ -306,13 +305,8 @@ def _write_processor(tokenizer: Any, config: Any, vision: Path, folder: Path) ->
 
 
 def _write_record(folder: Path) -> str:
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     revision = digest_of({"files": files})
     text = json.dumps({"revision": revision, "files": files}, indent=1)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
     return revision
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

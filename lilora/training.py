@@ -18,7 +18,8 @@ class Training:
         warmup: share of the steps in which the rate grows linearly.
         schedule: what follows warm-up: "cosine" to 0, "linear" to 0, or "constant".
         clip_norm: gradients are scaled so that their global norm is at most this.
-        dtype: of the frozen backbone; adapters are always float32.
+        dtype: of the frozen backbone; adapters are always float32. No loss is scaled, so that small gradients get lost
+            on their way through a backbone in float16: take bfloat16 where the device has it.
         max_steps: stop after so many steps (the schedule is fitted to them).
         gradient_checkpointing: recompute activations in the backward pass, for memory.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import events
@@ -29,10 +30,35 @@ Use = Callable[[Iterable[str]], None]
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 #: With nothing to run and no word from any trial for so long, a sweep ends with an error.
 STUCK_SECONDS = 300.0
-#: How long the first answers may wait for the first trials to be up. Tune gives the process of a trial that ends to one
-#: whose own is still starting, kills that, and starts another for the next trial: as long as trials end faster than
-#: processes start, this never ends, and took most of the machine.
+#: How long the first answers may wait for the first trials to be up.
 GATHER_SECONDS = 20.0
+
+
+@dataclass
+class Gathering:
+    """Whether the first trials are up, so that the first answer may go out.
+
+    Tune gives the process of a trial that ends to one whose own is still starting, kills that, and starts another for
+    the next trial. Where trials end faster than processes start this never ends, and takes most of the machine.
+
+    Attributes:
+        live: trials that Tune keeps up at a time.
+        clock: seconds.
+    """
+
+    live: int
+    clock: Callable[[], float] = time.monotonic
+    _began: float | None = None
+    _over: bool = False
+
+    def over(self, asked: int, expected: int) -> bool:
+        """True once as many have asked as are to be up, of those still expected, or had their time to; and for ever."""
+        if asked and self._began is None:
+            self._began = self.clock()
+        if self._began is not None and not self._over:
+            late = self.clock() - self._began > GATHER_SECONDS
+            self._over = late or asked >= min(self.live, expected)
+        return self._over
 
 
 class Asking:
@@ -77,8 +103,7 @@ class Asking:
         self._deaths = 0
         self._over = False
         self._last_word = time.monotonic()
-        self._gathered = False
-        self._first_asked: float | None = None
+        self._gathering = Gathering(tuning.live)
 
     @property
     def num_lost(self) -> int:
@@ -99,7 +124,8 @@ class Asking:
         for asked in self._take():
             self._ask(asked, ready)
         self._hear(ready)
-        answers = self.owner.collect() if self._all_up() else []
+        up = self._gathering.over(len(self._attempts), self._expected)
+        answers = self.owner.collect() if up else []
         if answers or self._gone:
             self.mailbox.answer.remote(answers, self._gone)
             self._gone = []
@@ -107,14 +133,6 @@ class Asking:
             self._last_word = time.monotonic()
         self._check_moving()
         return not self._over
-
-    def _all_up(self) -> bool:
-        """Whether as many trials have asked as Tune keeps live, or had their time to."""
-        if not self._gathered and self._first_asked is not None:
-            wanted = min(self.tuning.live, self._expected)
-            late = time.monotonic() - self._first_asked > GATHER_SECONDS
-            self._gathered = late or len(self._attempts) >= wanted
-        return self._gathered
 
     def _take(self) -> list[Asked]:
         """What trials have posted."""
@@ -146,8 +164,6 @@ class Asking:
             self._gone.append(before)
             self.say(events.TrialRetried(self._plan(asked.point).name))
         self._attempts[asked.trial] = asked.key, asked.point
-        if self._first_asked is None:
-            self._first_asked = time.monotonic()
         plan = self._plan(asked.point)
         wanted = range(*asked.rows)
         if plan.digest != asked.digest:

@@ -1,19 +1,12 @@
-"""Reading, flushing and checksumming the files of an artifact."""
+"""Reading and flushing the files of an artifact."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush_tree(folder: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from orchestrator.hashing import sha256_of
+from lilora.values import sha256_of
 from orchestrator.record import FileEntry
 
 Compare = Callable[[Path, FileEntry], str | None]

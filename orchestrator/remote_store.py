@@ -22,8 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lilora.values import sha256_of
 from orchestrator.errors import DamagedError, StoreError
-from orchestrator.hashing import flush_tree, sha256_of
+from orchestrator.hashing import flush_tree
 from orchestrator.inventory import Inventory, ObjectInventory
 from orchestrator.leases import LONGEST_WAIT_SECONDS, Board, Lease, Leases
 from orchestrator.objects import Objects, open_filesystem

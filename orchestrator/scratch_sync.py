@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.hashing import sha256_of
+from lilora.values import sha256_of
 from orchestrator.objects import Objects
 
 #: A machine that is lost costs the work of so many seconds at most, and a checkpoint interval.

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lilora.values import sha256_of
 from orchestrator.errors import MINIMUM_FREE_BYTES, DamagedError, StoreError, explain_os_error
-from orchestrator.hashing import flush_tree, references_in, sha256_of
+from orchestrator.hashing import flush_tree, references_in
 from orchestrator.integrity import Compare, compare_bytes, compare_size, names, problems
 from orchestrator.inventory import FolderInventory, Inventory
 from orchestrator.leases import LONGEST_WAIT_SECONDS, Board, FolderBoard, Lease, Leases

@@ -6,12 +6,16 @@ workers: a group of processes that stays for the next step of its shape (`orches
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from orchestrator.errors import MadeElsewhereError
 from orchestrator.making import Job
@@ -22,6 +26,7 @@ from orchestrator.workers import PATIENCE_SECONDS, Result, Settings, captured, n
 NO_RETRIES: dict[str, Any] = {"max_failures": 0, "controller_failure_limit": 0, "max_preemption_failures": 0}
 #: A group that was told to leave is ended by force after so long.
 LEAVE_SECONDS = 20.0
+FOLDER = "lilora-train"
 CLEANER = "PlacementGroupCleanerCallback"
 
 
@@ -160,7 +165,7 @@ class Trainer:
 
     def _fit(self, resources: Resources) -> None:
         """One `TorchTrainer` run: it lasts as long as the group. Ray Train's own notes are of no use after it."""
-        folder = tempfile.mkdtemp(prefix="lilora-train-")
+        folder = own_folder()
         try:
             _trainer(resources, self.settings, folder).fit()
         except Exception as error:
@@ -170,6 +175,15 @@ class Trainer:
             with self.news:
                 self.fit, self.reserved = None, ""
                 self.news.notify_all()
+
+
+def own_folder() -> str:
+    """A new folder named after this process; those of processes that are gone, since they were killed, are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}-*-*"):
+        owner = left.name.split("-")[-2]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{FOLDER}-{os.getpid()}-")
 
 
 def _trainer(resources: Resources, settings: Settings, folder: str) -> Any:

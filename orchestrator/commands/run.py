@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -18,54 +17,24 @@ from rich.markup import escape
 from orchestrator.catalogue import find_target
 from orchestrator.commands.choices import show_choices
 from orchestrator.commands.figures import show_figures
+from orchestrator.commands.phases import Phase, Phases, together
 from orchestrator.commands.sweeps import show_sweep, sweep_json
 from orchestrator.commands.tables import show_results
 from orchestrator.console import Output, duration
-from orchestrator.data import require_data
-from orchestrator.events import Event, Listener, Outcome, StepFinished
+from orchestrator.events import Outcome
 from orchestrator.lowering import Lowered
 from orchestrator.orders import orders_json
 from orchestrator.papers import claim_json, claims
-from orchestrator.plan import Plan
-from orchestrator.progress import Progress
 from orchestrator.resolve import resolve, settled_table
 from orchestrator.results import read_results, table, trial_json
 from orchestrator.savings import Savings, savings
 from orchestrator.schedule import Scale
 from orchestrator.search import Choice, choice_json
-from orchestrator.step import Step
 from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.sweeping import sweep_of
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One plan that was run, of a search or of a table: its outcome, and the steps that were to run."""
-
-    plan: Plan
-    outcome: Outcome
-    to_run: tuple[Step, ...] = ()
-    lowered: Lowered | None = None
-    made: frozenset[str] = frozenset()
-
-
-Execute = Callable[[Plan, Lowered | None, str], Phase]
-ExecuteSweep = Callable[[Study, str], Phase]
-
-
-class Made:
-    """A listener that keeps the digests of the steps that this run made."""
-
-    def __init__(self) -> None:
-        self.digests: set[str] = set()
-
-    def __call__(self, event: Event) -> None:
-        """Take an event."""
-        if isinstance(event, StepFinished) and not event.elsewhere:
-            self.digests.add(event.step.digest)
 
 
 def run(
@@ -88,60 +57,24 @@ def run(
         uri: where MLflow keeps its data; "none" for no tracking.
         scale: what a cluster that grows on demand may grow to.
     """
-    from orchestrator.executor import execute
-    from orchestrator.pool import Standby
-    from orchestrator.sweep_run import execute_sweep
-
     where = ["--store", store.url]
     where += ["--tracking", uri] if uri is not None else []
     cluster = ["--address", address] if address else []
     cluster += ["--slots", str(slots)] if slots else []
-
-    def execute_phase(plan: Plan, lowered: Lowered | None, label: str) -> Phase:
-        require_data(plan, store)
-        with Progress(output.errors, phase=label) as progress:
-            remedy = shlex.join(["lilora", "track", name, *where])
-            made = Made()
-            listeners: list[Listener] = [progress, made, *_trackers(plan, lowered, store, uri, remedy)]
-            outcome = execute(plan, store, slots=slots, address=address, listeners=listeners, scale=scale, keep=standby)
-            return Phase(plan, outcome, progress.state.steps, lowered, frozenset(made.digests))
-
-    def execute_trials(study: Study, label: str) -> Phase:
-        swept = resolve(study, store).swept
-        assert swept is not None
-        require_data(swept.lowered.plan, store)
-        with Progress(output.errors, phase=label) as progress:
-            remedy = shlex.join(["lilora", "track", name, *where])
-            made = Made()
-            # What Optuna will suggest is not known, so there may be nothing to run yet.
-            trackers = _trackers(swept.lowered.plan, swept.lowered, store, uri, remedy, swept.sweep.sampler == "optuna")
-            found = execute_sweep(
-                study,
-                store,
-                slots=slots,
-                address=address,
-                listeners=[progress, made, *trackers],
-                scale=scale,
-                keep=standby,
-            )
-            plan = found.swept.lowered.plan
-            return Phase(plan, found.outcome, found.to_run, found.swept.lowered, frozenset(made.digests))
-
+    remedy = shlex.join(["lilora", "track", name, *where])
     target = find_target(name)
     started = time.monotonic()
-    # What a search started, its table goes on with.
-    standby = Standby()
-    with output.quiet(), standby:
+    with output.quiet(), Phases(store, output.errors, slots, address, scale, uri, remedy) as run_phase:
         store.prepare()
         answer: dict[str, Any] = {"study": target.name, "trials": []}
         if target.asked is not None:
             if target.asked.sweep is None:
-                phases, found = _run_study(target.asked, store, output, execute_phase)
+                phases, found = _run_study(target.asked, store, output, run_phase)
             else:
-                phases, found = _run_sweep(target.asked, store, output, execute_trials, execute_phase)
+                phases, found = _run_sweep(target.asked, store, output, run_phase)
             answer |= found
         else:
-            phases = [execute_phase(target.plan, None, "")]
+            phases = [run_phase.plan(target.plan)]
         outcome = together(phases)
         lowereds = [phase.lowered for phase in phases if phase.lowered]
         saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), store)
@@ -156,14 +89,12 @@ def run(
     return OK if outcome.ok else FAILED
 
 
-def _run_study(
-    study: Study, store: Store, output: Output, execute_phase: Execute
-) -> tuple[list[Phase], dict[str, Any]]:
+def _run_study(study: Study, store: Store, output: Output, run_phase: Phases) -> tuple[list[Phase], dict[str, Any]]:
     """Run the search, if there is one, and then the table; gives what was run and what a machine wants to know."""
     phases: list[Phase] = []
     resolved = resolve(study, store)
     if resolved.search is not None:
-        phases.append(execute_phase(resolved.search.plan, resolved.search, "search, 1 of 2"))
+        phases.append(run_phase.plan(resolved.search.plan, resolved.search, "search, 1 of 2"))
         resolved = resolve(study, store)
         show_choices(resolved.choices, output)
     answer: dict[str, Any] = {"choices": [choice_json(choice) for choice in resolved.choices]}
@@ -177,17 +108,15 @@ def _run_study(
             return phases, answer
     else:
         table = resolved.known_table()
-    phases.append(execute_phase(table.plan, table, "table, 2 of 2" if phases else ""))
+    phases.append(run_phase.plan(table.plan, table, "table, 2 of 2" if phases else ""))
     return phases, answer | _results(table, store, output, phases[-1].outcome)
 
 
-def _run_sweep(
-    study: Study, store: Store, output: Output, execute_trials: ExecuteSweep, execute_phase: Execute
-) -> tuple[list[Phase], dict[str, Any]]:
+def _run_sweep(study: Study, store: Store, output: Output, run_phase: Phases) -> tuple[list[Phase], dict[str, Any]]:
     """Run the sweep's trials, and then the table of what they chose, if it ends in one."""
     from orchestrator.report import write_report
 
-    phases = [execute_trials(study, "sweep, 1 of 2" if sweep_of(study).final else "")]
+    phases = [run_phase.sweep(study, "sweep, 1 of 2" if sweep_of(study).final else "")]
     resolved = resolve(study, store)
     swept = resolved.swept
     assert swept is not None
@@ -207,7 +136,7 @@ def _run_sweep(
         )
         return phases, answer
     table = resolved.known_table()
-    phases.append(execute_phase(table.plan, table, "table, 2 of 2"))
+    phases.append(run_phase.plan(table.plan, table, "table, 2 of 2"))
     return phases, answer | _results(table, store, output, phases[-1].outcome)
 
 
@@ -222,48 +151,11 @@ def _why_left_out(choices: Sequence[Choice], all_of_them: bool) -> str:
     )
 
 
-def together(phases: Sequence[Phase]) -> Outcome:
-    """The outcome of all phases as one: what one of them made and another reused counts once, as run.
-
-    What the first could not make and the second tried again counts as the second left it.
-    """
-    if len(phases) == 1:
-        return phases[0].outcome
-    first, second = phases
-    outcomes = first.outcome, second.outcome
-    to_run = {step.digest for phase in phases for step in phase.to_run}
-    again = {step.digest for step in first.to_run} & {step.digest for step in second.to_run}
-    kept = tuple(failure for failure in first.outcome.failures if failure.step.digest not in again)
-    failed_again = first.outcome.failed - len(kept)
-    distinct = len({step.digest for phase in phases for step in phase.plan.steps})
-    return Outcome(
-        requested=sum(outcome.requested for outcome in outcomes),
-        distinct=distinct,
-        reused=distinct - len(to_run) + sum(outcome.elsewhere for outcome in outcomes),
-        run=sum(outcome.run for outcome in outcomes),
-        failed=len(kept) + second.outcome.failed,
-        blocked=first.outcome.blocked - (len(again) - failed_again) + second.outcome.blocked,
-        interrupted=second.outcome.interrupted,
-        failures=(*kept, *second.outcome.failures),
-        elsewhere=sum(outcome.elsewhere for outcome in outcomes),
-    )
-
-
 def counts(outcome: Outcome) -> dict[str, Any]:
     """The outcome for machines."""
     names = ("requested", "distinct", "reused", "run", "failed", "blocked", "interrupted")
     failures = [{"label": item.step.label, "error": item.error, "log": item.log} for item in outcome.failures]
     return {name: getattr(outcome, name) for name in names} | {"failures": failures}
-
-
-def _trackers(
-    plan: Plan, lowered: Lowered | None, store: Store, uri: str | None, remedy: str, always: bool = False
-) -> list[Listener]:
-    if lowered is None or uri == "none" or not (always or plan.missing(store)):
-        return []
-    from orchestrator.tracking import Tracker
-
-    return [Tracker(lowered, store, uri, remedy)]
 
 
 def _results(lowered: Lowered, store: Store, output: Output, outcome: Outcome) -> dict[str, Any]:

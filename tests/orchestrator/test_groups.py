@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ from orchestrator.group import lost_peer
 from orchestrator.plan import Plan
 from orchestrator.step import Resources, Step
 from orchestrator.store import Store
-from orchestrator.training import CLEANER, Trainer, group_trainer
+from orchestrator.training import CLEANER, FOLDER, Trainer, group_trainer, own_folder
 from orchestrator.workers import Settings
 from tests.lilora.tiny import make_backbone
 from tests.orchestrator.real_steps import TASKS, Squares
@@ -106,6 +108,19 @@ class TestOnRay:
         good = number(2, kind="together", resources=TWO)
         outcome = execute(Plan.of([good, bad]), Store(tmp_path / "store"), slots=2)
         assert (outcome.run, [failure.error for failure in outcome.failures]) == (1, ["RuntimeError: toy trouble"])
+
+
+def test_the_folder_of_a_trainer_that_was_killed_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    dead, alive, other = (tmp_path / f"{FOLDER}-{name}" for name in (f"{process.pid}-a", f"{os.getpid()}-b", "notes"))
+    for folder in (dead, alive, other):
+        folder.mkdir()
+    made = Path(own_folder())
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other, made])
 
 
 def test_a_lost_peer_is_told_from_a_step_that_went_wrong() -> None:

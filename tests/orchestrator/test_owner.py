@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.asking import row_steps
+from orchestrator.asking import GATHER_SECONDS, Gathering, row_steps
 from orchestrator.errors import PlacementError
 from orchestrator.events import Listeners
 from orchestrator.executor import checked_needs, execute_inline
@@ -230,3 +230,21 @@ def test_shapes_of_several_sizes_are_ordered_by_their_most_urgent_step() -> None
     ready.add(Plan.of([small, large]).needs(Store("/nowhere")), "a")
     ready.add(Plan.of([large]).needs(Store("/nowhere")), "b")
     assert ready.shapes() == [Shape.of(large.resources), Shape.of(small.resources)]
+
+
+def test_the_first_answers_wait_until_the_first_trials_are_up() -> None:
+    now = [0.0]
+    gathering = Gathering(4, lambda: now[0])
+    assert not gathering.over(0, 9)
+    now[0] = 1000.0
+    assert not gathering.over(1, 9) and not gathering.over(3, 9)
+    assert gathering.over(4, 9) and gathering.over(1, 9), "once over, for ever"
+    assert Gathering(4).over(2, 2), "the others are over already"
+
+
+def test_the_first_answers_do_not_wait_for_ever() -> None:
+    now = [0.0]
+    gathering = Gathering(4, lambda: now[0])
+    assert not gathering.over(1, 9)
+    now[0] = GATHER_SECONDS + 1
+    assert gathering.over(1, 9)

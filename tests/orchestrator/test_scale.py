@@ -105,4 +105,4 @@ def test_the_script_runs_steps_and_trials_and_each_is_there_once() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=220)
     assert done.returncode == 0, done.stderr
     assert "steps: 100 asked, 100 run, 0 failed, 100 in the store" in done.stdout
-    assert "trials: 6 of 3 steps: 18 steps run, 0 failed; the same artifacts as without Tune: True" in done.stdout
+    assert "trials: 6 of 8 steps: 48 steps run, 0 failed; the same artifacts as without Tune: True" in done.stdout

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 
@@ -80,7 +81,12 @@ class Phases:
         from orchestrator.pool import Standby
 
         standby = self._ends.enter_context(Standby())
-        self._where = {"slots": self.slots, "address": self.address, "scale": self.scale, "keep": standby}
+        self._where: dict[str, Any] = {
+            "slots": self.slots,
+            "address": self.address,
+            "scale": self.scale,
+            "keep": standby,
+        }
         return self
 
     def __exit__(

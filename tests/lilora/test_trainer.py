@@ -158,12 +158,11 @@ def _shared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = {"data": root / "tasks" / "Place", "previous": root / "previous"}
     (root / "alone").mkdir()
     train(worker.config(lab.backbone), inputs, root / "alone", StageRun(lab.folder()))
-    jobs = [f"{name}:{name}" for name in STRATEGIES]
-    for strategy in STRATEGIES:
-        assert 0 not in _run_workers(root, *jobs, f"{strategy}:{strategy}-resumed:5")
-        assert not files(root / f"{strategy}-resumed")
-        jobs = [f"{strategy}:{strategy}-resumed"]
-    assert _run_workers(root, *jobs) == [0, 0]
+    whole = [f"{name}:{name}" for name in STRATEGIES]
+    resumed = [f"{name}:{name}-resumed" for name in STRATEGIES]
+    assert _run_workers(root, *whole, *(f"{job}:5" for job in resumed)) == [0, 0]
+    assert not any(files(root / f"{name}-resumed") for name in STRATEGIES)
+    assert _run_workers(root, *resumed) == [0, 0]
     return root
 
 

@@ -1,12 +1,13 @@
 """One of several processes that train a stage: `python -m tests.lilora.worker ROOT STRATEGY:NAME[:STOP] ...`.
 
-Trains into ROOT/NAME under each strategy in turn; with STOP, an interrupt ends the process after so many steps.
+Trains into ROOT/NAME under each strategy in turn; with STOP, an interrupt ends the stage after so many steps.
 
 RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which, as under torchrun.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def config(backbone: Backbone) -> stages.TrainConfig:
 
 
 def main(root: Path, strategy: str, name: str, stop: int) -> None:
-    """Train in `root/name`; stop by an interrupt after `stop` steps (0: never)."""
+    """Train in `root/name`; an interrupt ends it after `stop` steps (0: never)."""
     placement = torchrun_placement(strategy, micro_batch=2)  # type: ignore[arg-type]
     out = root / name
     out.mkdir(exist_ok=True)
@@ -42,7 +43,8 @@ def main(root: Path, strategy: str, name: str, stop: int) -> None:
     backbone = Backbone("tiny", "random-1", location=str(root / "backbone"))
     inputs = {"data": root / "tasks" / "Place", "previous": root / "previous"}
     run = StageRun(root / f"scratch-{name}", report, placement, checkpoint_seconds=0 if stop else 1e9)
-    stages.train(config(backbone), inputs, out, run)
+    with contextlib.suppress(KeyboardInterrupt):
+        stages.train(config(backbone), inputs, out, run)
 
 
 if __name__ == "__main__":

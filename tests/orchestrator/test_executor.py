@@ -21,7 +21,7 @@ from orchestrator.events import Outcome
 from orchestrator.executor import execute, execute_inline
 from orchestrator.plan import Plan
 from orchestrator.pool import Standby
-from orchestrator.step import Resources, Step
+from orchestrator.step import Step
 from orchestrator.store import Store
 from tests.orchestrator.toy_steps import MODULE, Number, number
 
@@ -255,27 +255,6 @@ class TestOnRay:
         first, second = (store.record(step.digest) for step in steps)
         assert second.summary == {"steps": 3, "world_size": 1}
         assert second.provenance["process"] == first.provenance["process"]
-
-    def test_two_workers_share_a_step_and_go_on_when_one_of_them_is_killed(self, store: Store, tmp_path: Path) -> None:
-        starts = tmp_path / "starts"
-        step = number(12, kind="together", seconds=0.3, flag=str(starts), resources=Resources(workers=2))
-        heard: list[events.Event] = []
-
-        def killer(event: events.Event) -> None:
-            heard.append(event)
-            if isinstance(event, events.StepProgress) and len(starts.read_text().splitlines()) == 2:
-                victim = next(line for line in starts.read_text().splitlines() if line.endswith(" 1"))
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(victim.split()[0]), signal.SIGKILL)
-
-        outcome = execute(Plan.of([number(2), step]), store, slots=2, listeners=[killer])
-        assert outcome.ok, store.log(step.digest).read_text()
-        assert [event.deaths for event in heard if isinstance(event, events.StepRetried)] == [1]
-        assert json.loads((store.path(step.digest) / "trail.json").read_text()) == [3.0] * 12
-        assert store.record(step.digest).summary == {"world_size": 2}
-        assert int(starts.read_text().splitlines()[-1].split()[1]) > 0
-        log = store.log(step.digest).read_text()
-        assert "worker 0 speaks" in log and "worker 1 speaks" in log
 
     def test_an_interrupt_keeps_what_is_done_and_the_next_run_goes_on(self, store: Store, tmp_path: Path) -> None:
         starts = tmp_path / "starts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import torch
 from orchestrator import events
 from orchestrator.executor import execute, execute_inline
 from orchestrator.plan import Plan
+from orchestrator.pool import Standby
 from orchestrator.step import Resources
 from orchestrator.store import Store
 from tests.lilora.tiny import make_backbone
@@ -116,11 +118,14 @@ def test_an_actor_killed_in_a_training_stage_is_replaced_and_the_stage_goes_on(
 @pytest.mark.usefixtures("ray_session")
 def test_one_of_two_workers_killed_under_zero_2_costs_no_finished_step(backbone: str, tmp_path: Path) -> None:
     two = Resources(workers=2, strategy="zero2")
-    calm = Store(tmp_path / "calm")
-    assert execute(plan(backbone, resources=two, answered=False), calm, slots=2).ok
-    store, trace, deaths = Store(tmp_path / "store"), tmp_path / "trace", list[int]()
-    whole = plan(backbone, str(trace), two, answered=False)
-    assert execute(whole, store, slots=2, listeners=[killer(trace, 1, deaths)], checkpoint_seconds=0).ok
+    store, calm, trace, deaths = Store(tmp_path / "store"), Store(tmp_path / "calm"), tmp_path / "trace", list[int]()
+    undisturbed, whole = (plan(backbone, to, two, answered=False) for to in ("", str(trace)))
+    with Standby() as standby:
+        assert execute(undisturbed, store, slots=2, checkpoint_seconds=0, keep=standby).ok
+        shutil.copytree(store.root, calm.root)
+        store.remove(second_stage(whole))
+        listeners = [killer(trace, 1, deaths)]
+        assert execute(whole, store, slots=2, listeners=listeners, checkpoint_seconds=0, keep=standby).run == 1
     assert deaths == [1]
     assert_went_on(trace, rank=1)
     store.prepare()

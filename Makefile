@@ -9,7 +9,7 @@ quickstart: setup  ## set up, run the main job, print the table
 	$(BIN)/lilora run quickstart
 
 test: setup check  ## all tests, the slow ones too
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## style and types
 	$(BIN)/ruff check .

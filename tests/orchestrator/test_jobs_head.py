@@ -114,15 +114,13 @@ def test_a_study_runs_as_a_job_and_a_second_submission_finds_everything_done(lil
     assert "2 reused, 0 run" in err
 
 
-def test_a_failed_study_gives_its_exit_code_to_the_one_who_waits(lilora: Any) -> None:
-    said = ended(lilora("submit", "toys.py:failing", "--wait"), code=1)
+def test_who_waits_for_a_job_that_fails_is_told_why_and_gets_its_exit_code(lilora: Any) -> None:
+    failing = lilora("submit", "toys.py:failing", "--wait")
+    impossible = lilora("submit", "toys.py:short", "--wait", "--", "--slots", "64")
+    said = ended(failing, code=1)
     assert "a negative number" in said
     assert "FAILED, exit code 1" in said
-
-
-def test_what_the_cluster_lacks_is_said_in_the_log_and_the_wait_ends(lilora: Any) -> None:
-    said = ended(lilora("submit", "toys.py:short", "--wait", "--", "--slots", "64"), code=2)
-    assert "64 slots need 64 cores" in said
+    assert "64 slots need 64 cores" in ended(impossible, code=2)
 
 
 def test_ctrl_c_leaves_the_job_running_and_it_is_found_stopped_and_gone_on_with(

@@ -5,7 +5,7 @@ printed with them, and where there is something to compare with, both sides run 
 
     plan      all 720 orders of the mini benchmark's six tasks, lowered and compared with an empty store
     steps     5,000 steps that do nearly nothing, through the executor with two slots, beside a bare loop
-    trials    1,000 trials of six tasks, 48 such steps each, through Ray Tune and the executor, beside the executor with
+    trials    200 trials of six tasks, 48 such steps each, through Ray Tune and the executor, beside the executor with
               the same steps
     short     the same with trials of one task, 3 steps: Tune alone takes longer for a trial than the steps
     tracking  32 trials whose results come at the same time, to one MLflow; every metric is read back and compared
@@ -262,8 +262,8 @@ def trials_part(num_trials: int, num_tasks: int) -> tuple[Timed, Timed]:
 PARTS: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "plan": (lambda: plan_part(6), lambda: plan_part(4)),
     "steps": (lambda: steps_part(5000), lambda: steps_part(100)),
-    "trials": (lambda: trials_part(1000, 6), lambda: trials_part(6, 2)),
-    "short": (lambda: trials_part(1000, 1), lambda: trials_part(6, 1)),
+    "trials": (lambda: trials_part(200, 6), lambda: trials_part(6, 2)),
+    "short": (lambda: trials_part(200, 1), lambda: trials_part(6, 1)),
     "tracking": (lambda: tracking_part(32, 6), lambda: tracking_part(8, 2)),
 }
 

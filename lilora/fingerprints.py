@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lilora.values import sha256_of
+
 
 def cache_path() -> Path:
     """`$XDG_CACHE_HOME/lilora/sha256.json`, or below `~/.cache`."""
@@ -43,8 +45,7 @@ def fingerprints(paths: Sequence[Path], fresh: bool = False) -> list[str]:
             key, stamp = str(member.resolve()), _stamp(member)
             entry = new.get(key) or known.get(key)
             if entry is None or entry[:2] != stamp or (fresh and key not in new):
-                with member.open("rb") as file:
-                    entry = [*stamp, hashlib.file_digest(file, "sha256").hexdigest(), None]
+                entry = [*stamp, sha256_of(member), None]
                 new[key] = entry
             digests.append(entry[2])
         found.append(digests[0] if members == [path] else _of_folder(path, members, digests))

@@ -1,4 +1,4 @@
-"""Canonical bytes of a value, and the digest of them: what identity is made of.
+"""Canonical bytes of a value, and the digest of them or of a file: what identity is made of.
 
 A value is built from frozen dataclasses, tuples, string-keyed mappings and plain scalars. A dataclass field that
 equals its default is left out, so adding a field keeps old digests (and a shipped default is therefore frozen).

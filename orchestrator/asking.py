@@ -30,13 +30,13 @@ Use = Callable[[Iterable[str]], None]
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 #: With nothing to run and no word from any trial for so long, a sweep ends with an error.
 STUCK_SECONDS = 300.0
-#: How long the first answers may wait for the first trials to be up.
+#: How long the first answers may wait for one more of the first trials to be up.
 GATHER_SECONDS = 20.0
 
 
 @dataclass
 class Gathering:
-    """Whether the first trials are up, so that the first answer may go out.
+    """Whether the first trials are up, or no more of them came for `GATHER_SECONDS`: the first answer may go out.
 
     Tune gives the process of a trial that ends to one whose own is still starting, kills that, and starts another for
     the next trial. Where trials end faster than processes start this never ends, and takes most of the machine.
@@ -48,15 +48,16 @@ class Gathering:
 
     live: int
     clock: Callable[[], float] = time.monotonic
-    _began: float | None = None
+    _seen: int = 0
+    _last: float = 0.0
     _over: bool = False
 
     def over(self, asked: int, expected: int) -> bool:
         """True once as many have asked as are to be up, of those still expected, or had their time to; and for ever."""
-        if asked and self._began is None:
-            self._began = self.clock()
-        if self._began is not None and not self._over:
-            late = self.clock() - self._began > GATHER_SECONDS
+        if asked > self._seen:
+            self._seen, self._last = asked, self.clock()
+        if self._seen and not self._over:
+            late = self.clock() - self._last > GATHER_SECONDS
             self._over = late or asked >= min(self.live, expected)
         return self._over
 

@@ -11,9 +11,11 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ _RAY_ENVIRONMENT = {
     "LOG_NAME_UPDATE_INTERVAL_S": "30",
     # What a training step frees, the next one wants again: given back to the system each time, it was a twentieth of a
     # step's processor time in page faults.
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that every version of glibc takes
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     **WORKER_ENVIRONMENT,
 }
@@ -82,6 +84,7 @@ def session(address: str | None, cores: int | None = None) -> Iterator[tuple[Nod
         yield nodes()
         return
     folder = None
+    ends_by = _handler()
     # Workers of an own cluster find what the driver finds; on a given one, the package is installed on each machine.
     with _environment({**_RAY_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(import_path())}):
         if address and address != "local":
@@ -98,12 +101,20 @@ def session(address: str | None, cores: int | None = None) -> Iterator[tuple[Nod
             _ensure_token()
             folder = _temp_dir()
             _start_local(folder, cores)
+    if ends_by is not None:
+        # Ray has put its own there, which ends the process where it stands.
+        signal.signal(signal.SIGTERM, ends_by)
     try:
         yield nodes()
     finally:
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _handler() -> Any:
+    """What SIGTERM does now; None where this is not the thread that may say so."""
+    return signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
 
 
 def _start_local(folder: Path, cores: int | None) -> None:

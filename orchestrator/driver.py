@@ -17,7 +17,7 @@ from orchestrator.deaths import Deaths
 from orchestrator.errors import ClusterError
 from orchestrator.leases import LONGEST_WAIT_SECONDS
 from orchestrator.making import Job
-from orchestrator.pool import Slot, Standby
+from orchestrator.pool import Pool, Slot, Standby
 from orchestrator.schedule import Demand, Ready, Scale, Shape
 from orchestrator.step import Step
 from orchestrator.store import Store
@@ -62,7 +62,8 @@ class Driver:
         self.tally = tally
         self.ready = ready
         self.requests = requests
-        self.pool = (standby or Standby()).pool(settings, slots, scale.total if scale else Demand())
+        growth = scale.total if scale else Demand()
+        self.pool = standby.pool(settings, slots, growth) if standby else Pool(settings, slots, growth)
         self.keeps_workers = standby is not None
         self.patience = scale.seconds if scale else START_SECONDS
         self.gathering = max(self.patience, RETURN_SECONDS)

@@ -48,13 +48,13 @@ def execute(
         plan: what to have done.
         store: where artifacts are, and go.
         slots: steps at once; by default as many as the cluster has cores.
-        address: of a running cluster; by default an own local one, which ends with the run. A Ray that this process
-            already uses is used as it is. If nothing is missing, Ray is not started.
+        address: of a running cluster; by default an own local one, which ends with the run or with `keep`. A Ray that
+            this process already uses is used as it is. If nothing is missing, Ray is not started.
         listeners: called with each event.
         checkpoint_seconds: how often a long stage saves its state.
         scale: what a cluster that grows on demand may grow to.
-        keep: the workers, and a cluster that has to be started, stay up until this is closed, for the next run of this
-            process.
+        keep: a cluster that has to be started stays up until this is closed, and so do the workers of a run that is
+            neither stopped nor broken off, for the next run of this process.
 
     Returns:
         The outcome; `interrupted` after Ctrl-C or SIGTERM.

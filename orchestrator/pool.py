@@ -1,4 +1,4 @@
-"""The worker processes of a run: resident actors, and trainers with a group of workers for steps that want several.
+"""Worker processes, of one run or of several: resident actors, and trainers with a group for steps that want several.
 
 One owner of the cluster's room: what it hands out never adds up to more than there is. An idle actor makes way for a
 step of another shape.
@@ -21,6 +21,9 @@ from orchestrator.schedule import Demand, Shape
 from orchestrator.step import Step
 from orchestrator.training import LEAVE_SECONDS, Trainer
 from orchestrator.workers import Settings, Worker, node_id
+
+#: How long kept processes have to answer before a run begins with them.
+ANSWER_SECONDS = 5.0
 
 
 @dataclass(eq=False)
@@ -72,8 +75,8 @@ class Slot:
 
 
 class Standby(contextlib.ExitStack):
-    """What a run leaves up for the next one of this process until this is closed: the cluster that it started, and the
-    workers, whose caches stay warm."""
+    """What a run that ends well leaves up for the next one of this process, until this is closed: the cluster that it
+    started, and the workers, whose caches stay warm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,14 +84,21 @@ class Standby(contextlib.ExitStack):
 
     def pool(self, settings: Settings, slots: int, growth: Demand = Demand()) -> Pool:
         """The pool of the run before, if its workers were told the same; else a new one. See `Pool`."""
-        if self._pool is None or self._pool.settings != settings:
-            if self._pool is not None:
-                self._pool.close()
-            self._pool = Pool(settings, slots, growth)
-            self.callback(self._pool.close)
-        self._pool.limit, self._pool.growth = slots, growth
-        self._pool.measure()
+        kept = self._pool
+        if kept is not None and kept.settings == settings:
+            kept.limit, kept.growth = slots, growth
+            kept.look_after()
+            return kept
+        if kept is not None:
+            kept.close()
+        self._pool = Pool(settings, slots, growth)
+        self.callback(self._end)
         return self._pool
+
+    def _end(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
 
 class Pool:
@@ -120,6 +130,20 @@ class Pool:
         if self.reserves:
             self.reservations.give_back({name for slot in self.slots if (name := slot.reserved())})
 
+    def look_after(self) -> None:
+        """Measure, and let go of idle processes that died meanwhile: no step is given to one of them."""
+        import ray
+        from ray.exceptions import RayError
+
+        self.measure()
+        asked = {slot.handle.ready.remote(): slot for slot in self.slots if slot.started and not slot.queue}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
+        for ref in answered:
+            try:
+                ray.get(ref)
+            except RayError:
+                self.discard(asked[ref])
+
     @property
     def busy(self) -> list[Slot]:
         """Those with a step in hand."""
@@ -149,7 +173,7 @@ class Pool:
         idle = [slot for slot in self.slots if not slot.queue]
         if not idle:
             return
-        tenants = {} if self.one_machine else self._tenants()
+        tenants = {} if self._one_for_good else self._tenants()
         gone = idle
         for apart in dict.fromkeys((shape.spread, False)):
             enough = partial(self._has_room, shape, tenants, apart)
@@ -165,7 +189,12 @@ class Pool:
         used = sum((slot.shape.total for slot in rest), Demand())
         if len(rest) >= self.limit or not shape.total.fits(self.total - used):
             return False
-        return self.one_machine or has_room(shape, self.machines, [tenants[slot] for slot in rest], apart)
+        return self._one_for_good or has_room(shape, self.machines, [tenants[slot] for slot in rest], apart)
+
+    @property
+    def _one_for_good(self) -> bool:
+        """Whether there is one machine, and none may come: its room is the total."""
+        return self.one_machine and self.growth == Demand()
 
     def _tenants(self) -> dict[Slot, Tenant]:
         """Where each process, or each worker of a group, is."""

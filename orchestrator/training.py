@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable
@@ -178,12 +179,13 @@ class Trainer:
 
 
 def own_folder() -> str:
-    """A new folder named after this process; those of processes that are gone, since they were killed, are removed."""
-    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}-*-*"):
-        owner = left.name.split("-")[-2]
+    """A new folder named after this process; those of this host's processes that were killed are removed."""
+    prefix = f"{FOLDER}-{socket.gethostname()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        owner, _, _ = left.name.removeprefix(prefix).partition("-")
         if owner.isdecimal() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=f"{FOLDER}-{os.getpid()}-")
+    return tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-")
 
 
 def _trainer(resources: Resources, settings: Settings, folder: str) -> Any:

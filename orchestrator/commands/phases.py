@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from types import TracebackType
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -55,8 +54,10 @@ class _Heard:
 
 
 @dataclass
-class Phases:
+class Phases(contextlib.ExitStack):
     """Runs one phase after another: each with its own progress and tracking, on one cluster with the same workers.
+
+    Cluster and workers end with the last phase, or with this. SIGTERM is like Ctrl-C meanwhile.
 
     Attributes:
         store: where results are, and go.
@@ -75,34 +76,26 @@ class Phases:
     scale: Scale | None
     uri: str | None
     remedy: str
-    _ends: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
 
-    def __enter__(self) -> Phases:
+    def __post_init__(self) -> None:
+        from orchestrator.executor import terminated_like_interrupted
         from orchestrator.pool import Standby
 
-        standby = self._ends.enter_context(Standby())
-        self._where: dict[str, Any] = {
-            "slots": self.slots,
-            "address": self.address,
-            "scale": self.scale,
-            "keep": standby,
-        }
-        return self
+        super().__init__()
+        self.enter_context(terminated_like_interrupted())
+        self._standby = self.enter_context(Standby())
+        where = {"slots": self.slots, "address": self.address, "scale": self.scale}
+        self._where: dict[str, Any] = {**where, "keep": self._standby}
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ends.close()
-
-    def plan(self, plan: Plan, lowered: Lowered | None = None, label: str = "") -> Phase:
+    def plan(self, plan: Plan, lowered: Lowered | None = None, label: str = "", last: bool = True) -> Phase:
         """Make what the plan lacks."""
         from orchestrator.executor import execute
 
-        with self._listening(plan, lowered, label) as heard:
+        with self._listening(plan, lowered, label, last) as heard:
             outcome = execute(plan, self.store, listeners=heard.listeners, **self._where)
         return Phase(plan, outcome, heard.progress.state.steps, lowered, frozenset(heard.made.digests))
 
-    def sweep(self, study: Study, label: str) -> Phase:
+    def sweep(self, study: Study, label: str, last: bool) -> Phase:
         """Run the trials of the study's sweep."""
         from orchestrator.sweep_run import execute_sweep
 
@@ -110,17 +103,22 @@ class Phases:
         assert swept is not None
         # What Optuna will suggest is not known, so there may be nothing to run yet.
         always = swept.sweep.sampler == "optuna"
-        with self._listening(swept.lowered.plan, swept.lowered, label, always) as heard:
+        with self._listening(swept.lowered.plan, swept.lowered, label, last, always) as heard:
             found = execute_sweep(study, self.store, listeners=heard.listeners, **self._where)
         lowered = found.swept.lowered
         return Phase(lowered.plan, found.outcome, found.to_run, lowered, frozenset(heard.made.digests))
 
     @contextlib.contextmanager
-    def _listening(self, plan: Plan, lowered: Lowered | None, label: str, always: bool = False) -> Iterator[_Heard]:
+    def _listening(
+        self, plan: Plan, lowered: Lowered | None, label: str, last: bool, always: bool = False
+    ) -> Iterator[_Heard]:
         require_data(plan, self.store)
         with Progress(self.console, phase=label) as progress:
             made = Made()
             yield _Heard(progress, made, [progress, made, *self._trackers(plan, lowered, always)])
+        if last:
+            # Tables and pictures are drawn next: nobody's cores are held for that.
+            self._standby.close()
 
     def _trackers(self, plan: Plan, lowered: Lowered | None, always: bool) -> list[Listener]:
         if lowered is None or self.uri == "none" or not (always or plan.missing(self.store)):

@@ -64,17 +64,17 @@ def run(
     remedy = shlex.join(["lilora", "track", name, *where])
     target = find_target(name)
     started = time.monotonic()
-    with output.quiet(), Phases(store, output.errors, slots, address, scale, uri, remedy) as run_phase:
+    with output.quiet(), Phases(store, output.errors, slots, address, scale, uri, remedy) as runner:
         store.prepare()
         answer: dict[str, Any] = {"study": target.name, "trials": []}
         if target.asked is not None:
             if target.asked.sweep is None:
-                phases, found = _run_study(target.asked, store, output, run_phase)
+                phases, found = _run_study(target.asked, store, output, runner)
             else:
-                phases, found = _run_sweep(target.asked, store, output, run_phase)
+                phases, found = _run_sweep(target.asked, store, output, runner)
             answer |= found
         else:
-            phases = [run_phase.plan(target.plan)]
+            phases = [runner.plan(target.plan)]
         outcome = together(phases)
         lowereds = [phase.lowered for phase in phases if phase.lowered]
         saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), store)
@@ -89,12 +89,12 @@ def run(
     return OK if outcome.ok else FAILED
 
 
-def _run_study(study: Study, store: Store, output: Output, run_phase: Phases) -> tuple[list[Phase], dict[str, Any]]:
+def _run_study(study: Study, store: Store, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
     """Run the search, if there is one, and then the table; gives what was run and what a machine wants to know."""
     phases: list[Phase] = []
     resolved = resolve(study, store)
     if resolved.search is not None:
-        phases.append(run_phase.plan(resolved.search.plan, resolved.search, "search, 1 of 2"))
+        phases.append(runner.plan(resolved.search.plan, resolved.search, "search, 1 of 2", last=False))
         resolved = resolve(study, store)
         show_choices(resolved.choices, output)
     answer: dict[str, Any] = {"choices": [choice_json(choice) for choice in resolved.choices]}
@@ -108,15 +108,15 @@ def _run_study(study: Study, store: Store, output: Output, run_phase: Phases) ->
             return phases, answer
     else:
         table = resolved.known_table()
-    phases.append(run_phase.plan(table.plan, table, "table, 2 of 2" if phases else ""))
+    phases.append(runner.plan(table.plan, table, "table, 2 of 2" if phases else ""))
     return phases, answer | _results(table, store, output, phases[-1].outcome)
 
 
-def _run_sweep(study: Study, store: Store, output: Output, run_phase: Phases) -> tuple[list[Phase], dict[str, Any]]:
+def _run_sweep(study: Study, store: Store, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
     """Run the sweep's trials, and then the table of what they chose, if it ends in one."""
     from orchestrator.report import write_report
 
-    phases = [run_phase.sweep(study, "sweep, 1 of 2" if sweep_of(study).final else "")]
+    phases = [runner.sweep(study, "sweep, 1 of 2" if sweep_of(study).final else "", last=not sweep_of(study).final)]
     resolved = resolve(study, store)
     swept = resolved.swept
     assert swept is not None
@@ -136,7 +136,7 @@ def _run_sweep(study: Study, store: Store, output: Output, run_phase: Phases) ->
         )
         return phases, answer
     table = resolved.known_table()
-    phases.append(run_phase.plan(table.plan, table, "table, 2 of 2"))
+    phases.append(runner.plan(table.plan, table, "table, 2 of 2"))
     return phases, answer | _results(table, store, output, phases[-1].outcome)
 
 

@@ -80,7 +80,7 @@ def test_a_group_whose_workers_do_not_come_up_is_ended_and_its_steps_go_elsewher
     first, second = number(1, resources=two), number(2, resources=two)
     gone: list[Slot] = []
     pool = SimpleNamespace(discard=gone.append, measure=lambda: None, one_machine=False)
-    monkeypatch.setattr("orchestrator.pool.Standby.pool", lambda *_: pool)
+    monkeypatch.setattr("orchestrator.driver.Pool", lambda *_: pool)
     said: list[events.Event] = []
     plan = Plan.of([first, second])
     needs = plan.needs(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from orchestrator import events
+from orchestrator.commands.phases import Phases
 from orchestrator.events import Outcome
 from orchestrator.executor import execute, execute_inline
 from orchestrator.plan import Plan
@@ -181,6 +184,13 @@ def test_a_run_with_nothing_to_do_never_imports_ray(store: Store) -> None:
     assert done.stdout.split() == ["0", "False", "False"]
 
 
+def assert_gone(pid: int) -> None:
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(pid)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("ray_session")
@@ -222,17 +232,38 @@ class TestOnRay:
         execute(Plan.of(steps), store, slots=1)
         assert len({store.record(step.digest).summary["pid"] for step in steps}) == 1
 
-    def test_a_standby_keeps_the_workers_for_the_next_run_and_ends_them(self, store: Store) -> None:
+    def test_the_phases_of_a_command_use_the_same_workers_until_the_last_is_over(self, store: Store) -> None:
         steps = [number(place, kind="process") for place in range(2)]
-        with Standby() as standby:
-            for step in steps:
-                assert execute(Plan.of([step]), store, slots=1, keep=standby).ok
+        with Phases(store, Console(file=io.StringIO()), 1, None, None, "none", "") as phases:
+            assert phases.plan(Plan.of(steps[:1]), last=False).outcome.ok
+            assert phases.plan(Plan.of(steps[1:])).outcome.ok
             [pid] = {store.record(step.digest).summary["pid"] for step in steps}
-            assert psutil.pid_exists(pid)
-        deadline = time.monotonic() + 30
-        while psutil.pid_exists(pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not psutil.pid_exists(pid)
+            assert_gone(pid)
+
+    def test_a_standby_lets_go_of_workers_that_died_or_were_told_otherwise(self, store: Store) -> None:
+        steps = [number(place, kind="process") for place in range(3)]
+        pids: list[int] = []
+        heard: list[events.Event] = []
+        with Standby() as standby:
+            for step, seconds in zip(steps, (30.0, 30.0, 5.0), strict=True):
+                execute(
+                    Plan.of([step]),
+                    store,
+                    slots=1,
+                    listeners=[heard.append],
+                    checkpoint_seconds=seconds,
+                    keep=standby,
+                )
+                pids.append(store.record(step.digest).summary["pid"])
+                if len(pids) == 1:
+                    os.kill(pids[0], signal.SIGKILL)
+            assert len(set(pids)) == 3
+            assert_gone(pids[1])
+        assert_gone(pids[2])
+        assert not [event for event in heard if isinstance(event, events.StepRetried)]
+
+    def test_ray_does_not_change_what_sigterm_does(self) -> None:
+        assert not str(getattr(signal.getsignal(signal.SIGTERM), "__module__", "")).startswith("ray.")
 
     def test_a_worker_with_a_step_in_hand_does_not_outlive_an_interrupt_for_a_standby(
         self, store: Store, tmp_path: Path

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -137,11 +138,13 @@ def test_the_folder_of_a_trainer_that_was_killed_is_removed_by_the_next(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with subprocess.Popen(["true"]) as process:
         process.wait()
-    dead, alive, other = (tmp_path / f"{FOLDER}-{name}" for name in (f"{process.pid}-a", f"{os.getpid()}-b", "notes"))
-    for folder in (dead, alive, other):
+    here, gone = socket.gethostname(), process.pid
+    names = (f"{here}-{gone}-a", f"{here}-{os.getpid()}-b", f"another{here}-{gone}-c", f"{here}-x-{gone}-d", "notes")
+    dead, *others = (tmp_path / f"{FOLDER}-{name}" for name in names)
+    for folder in (dead, *others):
         folder.mkdir()
     made = Path(own_folder())
-    assert sorted(tmp_path.iterdir()) == sorted([alive, other, made])
+    assert sorted(tmp_path.iterdir()) == sorted([*others, made])
 
 
 def test_a_lost_peer_is_told_from_a_step_that_went_wrong() -> None:

@@ -246,5 +246,9 @@ def test_the_first_answers_do_not_wait_for_ever() -> None:
     now = [0.0]
     gathering = Gathering(4, lambda: now[0])
     assert not gathering.over(1, 9)
+    now[0] = GATHER_SECONDS - 1
+    assert not gathering.over(2, 9)
     now[0] = GATHER_SECONDS + 1
-    assert gathering.over(1, 9)
+    assert not gathering.over(2, 9), "one came a moment ago"
+    now[0] = 2 * GATHER_SECONDS
+    assert gathering.over(2, 9)

@@ -304,7 +304,7 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, St
     pin(tmp_path / "running", far_away(10), f"{step.digest}.lease")
     now = [0.0]
     store.leases.watch = Watch(lambda: now[0])
-    monkeypatch.setattr("orchestrator.pool.Standby.pool", lambda *_: None)
+    monkeypatch.setattr("orchestrator.driver.Pool", lambda *_: None)
     monkeypatch.setattr("orchestrator.workers.PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr("orchestrator.driver.ELSEWHERE_SECONDS", 0.0)
     store.leases.poll_seconds = 0.0

@@ -7,7 +7,8 @@ printed with them, and where there is something to compare with, both sides run 
     steps     5,000 steps that do nearly nothing, through the executor with two slots, beside a bare loop
     trials    200 trials of six tasks, 48 such steps each, through Ray Tune and the executor, beside the executor with
               the same steps
-    short     the same with trials of one task, 3 steps: Tune alone takes longer for a trial than the steps
+    short     the same with trials of one task, 3 steps
+    waiting   60 trials of six tasks, whose stages and answers wait 50 ms, as for an accelerator
     tracking  32 trials whose results come at the same time, to one MLflow; every metric is read back and compared
 
     python benchmarks/scale.py                    # all parts: some minutes
@@ -101,7 +102,8 @@ def plan_part(num_tasks: int, repeats: int = 3) -> Lowered:
 
 
 def nothing(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
-    """A step that writes its number."""
+    """A step that writes its number; with "seconds", it waits before, as for an accelerator."""
+    time.sleep(config.get("seconds", 0.0))
     (out / "value.txt").write_text(str(config["value"]))
     return {"value": config["value"]}
 
@@ -198,6 +200,7 @@ class Trivial(Method):
 
     schedule: ClassVar[Any] = "trivial"
     level: float = 0.0
+    seconds: float = 0.0
 
 
 def score(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
@@ -210,7 +213,8 @@ def score(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, run:
 
 def lower_trivial(lowering: Any, name: str) -> TrialPlan:
     """A stage for each task, and after it an answer and a score on each task so far."""
-    tasks, level = tuple(lowering.tasks), {"value": lowering.trial.method.level}
+    method = lowering.trial.method
+    tasks, level = tuple(lowering.tasks), {"value": method.level, "seconds": method.seconds}
     stages: list[Step] = []
     cells = {}
     for row in range(len(tasks)):
@@ -228,20 +232,22 @@ def lower_trivial(lowering: Any, name: str) -> TrialPlan:
 SCHEDULES["trivial"] = lower_trivial
 
 
-def sweep_study(num_trials: int, num_tasks: int) -> Study:
+def sweep_study(num_trials: int, num_tasks: int, seconds: float) -> Study:
     """A grid of levels, over the first tasks of the mini benchmark."""
     tasks = trial_tasks(Trial(Trivial(), Backbone("none", "0")))[:num_tasks]
-    base = Trial(Trivial(), Backbone("none", "0"), Stream(tasks=tasks))
+    base = Trial(Trivial(seconds=seconds), Backbone("none", "0"), Stream(tasks=tasks))
     levels = tuple(float(level) for level in range(1, num_trials + 1))
     return Study("many", sweep=Sweep(base, (Axis("method.level", levels),), protocol="end-of-stream"))
 
 
-def trials_part(num_trials: int, num_tasks: int) -> tuple[Timed, Timed]:
-    """A sweep of trials of so many tasks, beside the executor with the same steps."""
+def trials_part(num_trials: int, num_tasks: int, seconds: float = 0.0) -> tuple[Timed, Timed]:
+    """A sweep of trials of so many tasks, whose stages and answers wait so long, beside the executor with the same
+    steps.
+    """
     from orchestrator.sweep_run import execute_sweep
     from orchestrator.sweeping import lower_sweep
 
-    study = sweep_study(num_trials, num_tasks)
+    study = sweep_study(num_trials, num_tasks, seconds)
     plan = lower_sweep(study).lowered.plan
     with tempfile.TemporaryDirectory() as folder, session("local", SLOTS):
         alone = timed(lambda: execute(plan, Store(f"{folder}/alone"), slots=SLOTS))
@@ -249,8 +255,9 @@ def trials_part(num_trials: int, num_tasks: int) -> tuple[Timed, Timed]:
         same = Store(f"{folder}/alone").digests() == Store(f"{folder}/swept").digests()
     over, each = swept.seconds / alone.seconds - 1, 1000 * (swept.seconds - alone.seconds) / num_trials
     steps, run = alone.outcome.distinct // num_trials, swept.outcome
-    print(f"trials: {num_trials} of {steps} steps: {run.run} steps run, {run.failed} failed; the same artifacts as "
-          f"without Tune: {same}")  # fmt: skip
+    waits = f", {1000 * seconds:.0f} ms each" if seconds else ""
+    print(f"trials: {num_trials} of {steps} steps{waits}: {run.run} steps run, {run.failed} failed; the same artifacts "
+          f"as without Tune: {same}")  # fmt: skip
     print(f"  {swept.seconds:.1f} s through Tune and the executor, {alone.seconds:.1f} s through the executor alone: "
           f"{over:+.0%} (wanted: at most +15%); {each:.0f} ms a trial more")  # fmt: skip
     print(f"  the driver's memory in MiB, by quarters of the time: {swept.memory}, without Tune {alone.memory}")
@@ -264,6 +271,7 @@ PARTS: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "steps": (lambda: steps_part(5000), lambda: steps_part(100)),
     "trials": (lambda: trials_part(200, 6), lambda: trials_part(6, 2)),
     "short": (lambda: trials_part(200, 1), lambda: trials_part(6, 1)),
+    "waiting": (lambda: trials_part(60, 6, 0.05), lambda: trials_part(6, 1, 0.05)),
     "tracking": (lambda: tracking_part(32, 6), lambda: tracking_part(8, 2)),
 }
 

@@ -5,15 +5,16 @@ printed with them, and where there is something to compare with, both sides run 
 
     plan      all 720 orders of the mini benchmark's six tasks, lowered and compared with an empty store
     steps     5,000 steps that do nearly nothing, through the executor with two slots, beside a bare loop
-    trials    200 trials of six tasks, 48 such steps each, through Ray Tune and the executor, beside the executor with
+    trials    1,000 trials of six tasks, 48 such steps each, through Ray Tune and the executor, beside the executor with
               the same steps
     short     the same with trials of one task, 3 steps
-    waiting   60 trials of six tasks, whose stages and answers wait 50 ms, as for an accelerator
+    waiting   the same as "trials", with stages and answers that wait 50 ms, as for an accelerator
     tracking  32 trials whose results come at the same time, to one MLflow; every metric is read back and compared
 
-    python benchmarks/scale.py                    # all parts: some minutes
+    python benchmarks/scale.py                    # all parts: about an hour, most of it 1,000 trials three times
     python benchmarks/scale.py --quick            # the same in small: does it work?
     python benchmarks/scale.py --parts plan steps
+    python benchmarks/scale.py --parts trials short --trials 200
 """
 
 from __future__ import annotations
@@ -266,25 +267,26 @@ def trials_part(num_trials: int, num_tasks: int, seconds: float = 0.0) -> tuple[
 
 # All parts
 
-PARTS: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-    "plan": (lambda: plan_part(6), lambda: plan_part(4)),
-    "steps": (lambda: steps_part(5000), lambda: steps_part(100)),
-    "trials": (lambda: trials_part(200, 6), lambda: trials_part(6, 2)),
-    "short": (lambda: trials_part(200, 1), lambda: trials_part(6, 1)),
-    "waiting": (lambda: trials_part(60, 6, 0.05), lambda: trials_part(6, 1, 0.05)),
-    "tracking": (lambda: tracking_part(32, 6), lambda: tracking_part(8, 2)),
+PARTS: Mapping[str, tuple[Callable[[int], Any], Callable[[], Any]]] = {
+    "plan": (lambda _: plan_part(6), lambda: plan_part(4)),
+    "steps": (lambda _: steps_part(5000), lambda: steps_part(100)),
+    "trials": (lambda trials: trials_part(trials, 6), lambda: trials_part(6, 2)),
+    "short": (lambda trials: trials_part(trials, 1), lambda: trials_part(6, 1)),
+    "waiting": (lambda trials: trials_part(trials, 6, 0.05), lambda: trials_part(6, 1, 0.05)),
+    "tracking": (lambda _: tracking_part(32, 6), lambda: tracking_part(8, 2)),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which (default: all)")
+    parser.add_argument("--trials", type=int, default=1000, help="of a sweep (default: 1000; tens of minutes)")
     parser.add_argument("--quick", action="store_true", help="the same in small")
     chosen = parser.parse_args(arguments)
     for name in chosen.parts:
         whole, quick = PARTS[name]
         before = os.getloadavg()[0]
-        (quick if chosen.quick else whole)()
+        quick() if chosen.quick else whole(chosen.trials)
         print(f"  load of this machine before and after: {before:.1f}, {os.getloadavg()[0]:.1f}", flush=True)
 
 

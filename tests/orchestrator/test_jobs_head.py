@@ -18,7 +18,7 @@ from orchestrator.jobs import Head
 from orchestrator.store import Store
 from tests.orchestrator.local_head import LocalHead, end, local_head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 STUDY = """
 import json, time
@@ -89,13 +89,13 @@ def lilora(head: LocalHead, code: Path, tmp_path: Path) -> Callable[..., subproc
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     """What it said, once it has ended as it should."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == code, out + err
     return " ".join((out + err).replace("│", " ").split())
 
 
 def answer(process: subprocess.Popen[str], code: int = 0) -> dict[str, Any]:
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == code, out + err
     result: dict[str, Any] = json.loads(out.splitlines()[-1])
     return result
@@ -107,7 +107,7 @@ def test_a_study_runs_as_a_job_and_a_second_submission_finds_everything_done(lil
     assert "2 steps requested, 2 distinct, 0 reused, 2 run, 0 failed" in said
     assert len(Store(tmp_path / "store").digests()) == 2
     again = lilora("submit", "toys.py:short", "--wait", "--json")
-    out, err = again.communicate(timeout=300)
+    out, err = again.communicate(timeout=120)
     result = json.loads(out.splitlines()[-1])
     assert (result["exit_code"], result["status"], result["started"]) == (0, "SUCCEEDED", True)
     assert result["job"].endswith("-2")
@@ -223,7 +223,7 @@ def said_with(node: subprocess.Popen[bytes], head: LocalHead, store: Store, num_
     """What the check of the store says while this node, the last of those ever known, is part of the cluster."""
     try:
         command = [sys.executable, "-c", DRIVER, head.gcs, str(store.root), str(num_known)]
-        done = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=120)
         return done.stdout.splitlines()[-1] if done.stdout else done.stderr
     finally:
         end(node)

@@ -196,14 +196,14 @@ def _load_model(location: str, revision: str, dtype: str, device: str) -> Any:
 
 @cache
 def _load_processor(location: str, revision: str, family: str) -> Any:
+    """Pictures are made by PIL: torchvision, where it is there, would make other pixels of them for the same digest."""
     from transformers import AutoProcessor
-    from transformers.utils import is_torchvision_available
 
-    if family in ("qwen2_vl", "qwen2_5_vl") and not is_torchvision_available():
+    if family in ("qwen2_vl", "qwen2_5_vl"):
         from lilora.qwen import Qwen2VLProcessor
 
-        return _from_pretrained(Qwen2VLProcessor, location, revision)
-    return _from_pretrained(AutoProcessor, location, revision)
+        return _from_pretrained(Qwen2VLProcessor, location, revision, backend="pil")
+    return _from_pretrained(AutoProcessor, location, revision, backend="pil")
 
 
 def _from_pretrained(factory: Any, location: str, revision: str, **options: Any) -> Any:

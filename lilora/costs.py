@@ -187,8 +187,9 @@ def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting:
 
     A layer keeps, for each token, with b bytes an element: two norms' float32 inputs; q, k, v, the attention's output
     (b each) and its log-sum-exp; silu's input and output and the other factor (3 b intermediate); and for each adapter
-    a float32 copy of its input, with dropout its mask, and the r values between its factors. In float32 nothing is
-    copied, so gate and up share their input. With checkpointing a layer keeps its input.
+    a float32 copy of its input, with dropout its mask, the r values between its factors, and what a method keeps of its
+    outputs (DoRA). In float32 nothing is copied, so gate and up share their input. With checkpointing a layer keeps its
+    input.
     """
     b = BYTES[setting.dtype]
     pictures = setting.micro_batch * math.ceil(work.pictures) * shape.image_tokens
@@ -201,7 +202,7 @@ def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting:
         if not method.count({site: (d, k)}).trainable:
             continue
         shared = b == 4 and not mask and ".up_proj" in site
-        kept = (0 if shared else 4 * k) + mask * k + 4.0 * rank
+        kept = (0 if shared else 4 * k) + mask * k + 4.0 * rank + method.kept_per_output(b) * d
         if is_projector(site):
             projector += kept
         else:

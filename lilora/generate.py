@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lilora.encode import Batch, TaskData, load_task
 from lilora.families import Images, family_of
 from lilora.features import Features, language_model, load_features, prompt_inputs
+from lilora.precision import float32_products
 from lilora.stage_run import StageRun
 from lilora.state import load_state
 
@@ -45,7 +46,8 @@ def predict(config: PredictConfig, inputs: Mapping[str, Path], out: Path, run: S
         if merged:
             adapters.merge()
         shortened = merged and family_of(model).in_parts
-        with last_position_only(language_model(model)) if shortened else nullcontext():
+        products = float32_products(config.dtype, run.placement.device)
+        with products, last_position_only(language_model(model)) if shortened else nullcontext():
             answers = generate(
                 model,
                 processor.tokenizer,

@@ -17,6 +17,7 @@ from lilora.encode import TaskData
 from lilora.stage_run import Placement, can_offload
 
 if TYPE_CHECKING:
+    from lilora.costs import Workload
     from lilora.stages import TrainConfig
 
 #: From this many steps on each declared tensor must have moved: before, a factor that is still 0 hides the other.
@@ -49,7 +50,7 @@ def check_fits(config: TrainConfig, data: TaskData, placement: Placement, capaci
     """
     if config.backbone.family == "auto":
         return
-    from lilora.costs import Setting, Workload
+    from lilora.costs import Setting
     from lilora.gpus import refusal
     from lilora.shape import model_shape
 
@@ -60,18 +61,27 @@ def check_fits(config: TrainConfig, data: TaskData, placement: Placement, capaci
         placement.world_size, placement.strategy, min(share, placement.micro_batch or share), placement.offload,
         recompute, config.training.dtype,
     )  # fmt: skip
-    pictures = sum(place >= 0 for place in data.image_of) / len(data)
-    answers = [data.num_answer_tokens([row]) for row in range(len(data))]
-    # The data's prompts hold their image tokens: what is left of them, with the later turns' questions, is text.
-    prompts = [
-        len(prompt) + sum(len(asked) for asked, _ in later) - (place >= 0) * shape.image_tokens
-        for prompt, later, place in zip(data.prompts, data.later, data.image_of, strict=True)
-    ]
-    longest = max(prompt + answer for prompt, answer in zip(prompts, answers, strict=True))
-    work = Workload(len(data), sum(prompts) / len(data), sum(answers) / len(data), longest, pictures)
+    work = workload_of(data, shape.image_tokens)
     found = refusal("this stage", shape, work, config.method, setting, capacity, "the GPU", len(config.earlier))
     if found is not None:
         raise ValueError(found)
+
+
+def workload_of(data: TaskData, image_tokens: int) -> Workload:
+    """What `lilora.costs` reckons with, of these rows: their prompts hold `image_tokens` for each picture.
+
+    What is left of the prompts, with the later turns' questions, is text.
+    """
+    from lilora.costs import Workload
+
+    pictures = sum(place >= 0 for place in data.image_of) / len(data)
+    answers = [data.num_answer_tokens([row]) for row in range(len(data))]
+    prompts = [
+        len(prompt) + sum(len(asked) for asked, _ in later) - (place >= 0) * image_tokens
+        for prompt, later, place in zip(data.prompts, data.later, data.image_of, strict=True)
+    ]
+    longest = max(prompt + answer for prompt, answer in zip(prompts, answers, strict=True))
+    return Workload(len(data), sum(prompts) / len(data), sum(answers) / len(data), longest, pictures)
 
 
 def check_gradients(adapters: Adapters, gradients: dict[str, Tensor | None] | None) -> None:
@@ -95,7 +105,10 @@ def check_moved(adapters: Adapters, before: dict[str, Tensor], num_steps: int, u
         if name not in adapters.trainable:
             assert same, f"{name} is declared frozen, but the stage changed it"
         elif num_steps >= STEPS_TO_MOVE and name not in unused:
-            assert not same, f"{name} is declared trainable, but {num_steps} steps did not move it"
+            assert not same, (
+                f"{name} is declared trainable, but {num_steps} steps did not move it: its gradients are nil, or too "
+                "small to count, as those of a router whose softmax is saturated (then lower training.learning_rate)"
+            )
 
 
 def backbone_fingerprint(adapters: Adapters) -> int:

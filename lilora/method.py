@@ -149,6 +149,13 @@ class Method:
         count = self.count(sites, first=not earlier)
         return count.shared + count.per_task + (count.memory_per_task if earlier else 0)
 
+    def kept_per_output(self, element: int) -> float:
+        """Bytes that a token keeps for the backward pass, for each output of an adapted layer; see `lilora.costs`.
+
+        `element`: bytes of one of the backbone's numbers. By default none: what is kept is the input's copy alone.
+        """
+        return 0.0
+
     def num_held(self, sites: Sites, earlier: int) -> int:
         """Parameters on each worker in a stage after `earlier` others, at most: of layers, and what a penalty keeps.
 

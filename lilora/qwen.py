@@ -1,7 +1,7 @@
 """Qwen2-VL's processor for pictures and text alone.
 
-The stock class asks for a video processor as well, and that needs torchvision, which is not always there. This one is
-the stock class without it; it has the stock name, so that what it saves loads as the stock one where torchvision is.
+The stock class asks for a video processor as well: that needs torchvision, which is not always there, and a file of
+settings, which a folder of pictures' and texts' has not. This one is the stock class without it.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from lilora.encode import load_task
 from lilora.features import language_model, load_features
 from lilora.guards import backbone_fingerprint, check_fits, check_gradients, check_moved, check_placement
 from lilora.optimiser import describe
+from lilora.precision import float32_products
 from lilora.preparation import Preparation, Source
 from lilora.stage_run import StageRun
 from lilora.state import load_state, save_state
@@ -50,6 +51,12 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
     placement = run.placement
     check_placement(config.training.batch_size, placement)
     join_group(placement)
+    with float32_products(config.training.dtype, placement.device, config.training.tf32):
+        return _trained(config, inputs, out, run)
+
+
+def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+    placement = run.placement
     preparation = _preparation(config, inputs, run)
     data = preparation.current.data
     if placement.device.startswith("cuda"):

@@ -20,6 +20,8 @@ class Training:
         clip_norm: gradients are scaled so that their global norm is at most this.
         dtype: of the frozen backbone; adapters are always float32. No loss is scaled, so that small gradients get lost
             on their way through a backbone in float16: take bfloat16 where the device has it.
+        tf32: let a GPU multiply the adapters' float32 matrices in TF32 where `dtype` is of half precision, as LLaVA's
+            own scripts do; see `lilora.precision`.
         max_steps: stop after so many steps (the schedule is fitted to them).
         gradient_checkpointing: recompute activations in the backward pass, for memory.
     """
@@ -35,6 +37,7 @@ class Training:
     betas: tuple[float, float] = (0.9, 0.999)
     max_steps: int | None = None
     gradient_checkpointing: bool = False
+    tf32: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):

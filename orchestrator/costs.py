@@ -38,7 +38,8 @@ TEXTS = {
     "grounding": (80, 24, 160),
 }
 TEMPLATE_TOKENS, TURN_TOKENS, CHARACTERS_A_TOKEN = 45, 8, 4
-UTILISATION = 0.35
+#: Of an H100's peak, as `benchmarks/gpu.py` measured LLaVA-1.5's training steps on it (benchmarks/results/gpu.md).
+UTILISATION = 0.30
 
 
 @dataclass(frozen=True)

@@ -34,5 +34,9 @@ class DoRA(SeqLoRA):
         count, magnitudes = super().count(sites, first), sum(d for d, _ in sites.values())
         return replace(count, trainable=count.trainable + magnitudes, shared=count.shared + magnitudes)
 
+    def kept_per_output(self, element: int) -> float:
+        """W x, which m's gradient needs, and B A x in float32; with dropout W x is of the float32 input."""
+        return 4.0 + (4 if self.dropout else element)
+
 
 METHOD = DoRA

@@ -59,12 +59,14 @@ def cases() -> dict[str, Method]:
 class Lab:
     """A folder with a backbone, its tasks and every stage made so far."""
 
-    def __init__(self, root: Path, sizes: TinyArchitecture = SIZES) -> None:
+    device = "cpu"
+
+    def __init__(self, root: Path, sizes: TinyArchitecture = SIZES, device: str = "cpu") -> None:
         torch.set_num_threads(1)
-        self.root = root
+        self.root, self.device = root, device
         self.backbone = make_backbone(root / "backbone", sizes)
         self.data = {name: make_task(root / "tasks" / name, name) for name in ("Colour", "Place", "Caption")}
-        self.model = self.backbone.load_model()
+        self.model = self.backbone.load_model(device=device)
         self.sites = self.backbone.find_sites(self.model)
         self._fresh = itertools.count()
 
@@ -103,7 +105,7 @@ class Lab:
         micro_batch: int | None = None,
     ) -> StageRun:
         """A handle for one stage."""
-        placement = Placement(micro_batch=micro_batch)
+        placement = Placement(micro_batch=micro_batch, device=self.device)
         find = (self.root / "artifacts").joinpath
         return StageRun(scratch or self.folder(), report, placement, find, checkpoint_seconds)
 
@@ -129,7 +131,7 @@ class Lab:
         """Answer logits of the model as it is now, on a batch of `task`; `method` says which way its rows go."""
         data = load_task(self.backbone, self.data[task], "train")
         features = load_features(self.model, self.backbone.load_processor(), data)
-        batch = data.training_batch(range(8))
+        batch = data.training_batch(range(8)).to(self.device)
         images = features.of(batch.images)
         if method is not None:
             modules = {site: self.model.get_submodule(site) for site in self.sites}
@@ -150,7 +152,7 @@ class Lab:
 
     def backbone_bytes(self) -> dict[str, bytes]:
         """Every tensor of the model, as bytes."""
-        return {name: tensor.numpy().tobytes() for name, tensor in self.model.state_dict().items()}
+        return {name: tensor.cpu().numpy().tobytes() for name, tensor in self.model.state_dict().items()}
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from lilora.batches import BatchOrder
 from lilora.method import Method
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
+from lilora.precision import float32_products
 from lilora.stage_run import Placement, StageRun
 from lilora.state import load_state
 from lilora.trainer import thinned, train
@@ -203,3 +204,21 @@ def test_two_workers_give_the_losses_of_one(shared: Path, strategy: str) -> None
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_interrupted_workers_go_on_from_their_checkpoint(shared: Path, strategy: str) -> None:
     assert files(shared / f"{strategy}-resumed") == files(shared / strategy)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "tf32", "wanted"),
+    [
+        ("bfloat16", "cuda:0", True, "high"),
+        ("bfloat16", "cuda:0", False, "highest"),
+        ("float32", "cuda:0", True, "highest"),
+        ("bfloat16", "cpu", True, "highest"),
+    ],
+)
+def test_float32_products_take_tf32_beside_a_backbone_of_half_precision_on_a_gpu_alone(
+    dtype: str, device: str, tf32: bool, wanted: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt), float32_products(dtype, device, tf32):
+        assert torch.get_float32_matmul_precision() == wanted
+        raise KeyboardInterrupt
+    assert torch.get_float32_matmul_precision() == "highest"

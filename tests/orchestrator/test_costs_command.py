@@ -126,7 +126,7 @@ def test_plan_prints_what_a_real_setting_takes(study: str, tmp_path: Path) -> No
     found = answer("plan", study, "--store", str(tmp_path / "store"))
     assert found["costs"]["gpu"]["name"] == "h100" and len(found["costs"]["stages"]) == 4
     text = call("plan", study, "--store", str(tmp_path / "store")).output
-    assert "GiB a GPU" in text and "hours on 4 x h100 at 35% of its peak" in text
+    assert "GiB a GPU" in text and "hours on 4 x h100 at 30% of its peak" in text
 
 
 def test_plan_says_nothing_of_gpus_for_the_tiny_model(tmp_path: Path) -> None:

@@ -36,7 +36,16 @@ from PIL import Image
 
 from lilora import registry, stages
 from lilora.backbone import Backbone
-from lilora.costs import CONTEXT, MARGIN, Setting, Workload, answering_flops, stage_memory, training_flops
+from lilora.costs import (
+    CONTEXT,
+    MARGIN,
+    Setting,
+    Workload,
+    answering_flops,
+    forward_flops,
+    stage_memory,
+    training_flops,
+)
 from lilora.encode import load_task
 from lilora.gpus import GIB, nearest_that_fits
 from lilora.guards import workload_of
@@ -111,6 +120,7 @@ class Bench:
     def __init__(self, root: Path, backbone: Backbone, choice: argparse.Namespace) -> None:
         self.root, self.backbone, self.choice = root, backbone, choice
         self.shape = model_shape(backbone)
+        self.made = 0
         self.data = {task: write_task(root / task, choice.rows) for task in TASKS}
         self.cuda = choice.device.startswith("cuda")
         self.placement = Placement(
@@ -148,7 +158,8 @@ class Bench:
         )
         inputs = {"data": self.data[TASKS[number]], **({"previous": previous} if previous and earlier else {})}
         inputs |= {f"data-{task}": self.data[task] for task in config.method.revisits(earlier)}
-        out, scratch = (self.root / f"{config.method}"[:40] / f"{kind}-{number}" for kind in ("out", "scratch"))
+        self.made += 1
+        out, scratch = (self.root / f"{kind}-{self.made}" for kind in ("out", "scratch"))
         for folder in (out, scratch):
             folder.mkdir(parents=True, exist_ok=True)
         setting, work = self.setting(config, training, len(earlier))
@@ -163,7 +174,7 @@ class Bench:
         rows = self.choice.batch + config.rehearsed
         flops = rows * training_flops(self.shape, work, config.method, setting.gradient_checkpointing)
         # The tower runs once before the steps, not in each.
-        flops -= rows * 2 * self.shape.tower_weights * self.shape.tower_tokens
+        flops -= rows * forward_flops(self.shape, work)["tower"]
         step = statistics.median(laps)
         last = json.loads((out / "history.json").read_text())[-1]["loss"]
         return out, {
@@ -242,6 +253,7 @@ def measure(root: Path, choice: argparse.Namespace) -> list[dict[str, Any]]:
     columns = (
         "method",
         "stage",
+        "setting",
         "peak GiB",
         "reckoned",
         "refused above",

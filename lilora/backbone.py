@@ -196,14 +196,23 @@ def _load_model(location: str, revision: str, dtype: str, device: str) -> Any:
 
 @cache
 def _load_processor(location: str, revision: str, family: str) -> Any:
-    """Pictures are made by PIL: torchvision, where it is there, would make other pixels of them for the same digest."""
-    from transformers import AutoProcessor
+    """The processor, with the image processor that works with PIL.
+
+    transformers takes torchvision's where that is installed, and it makes other pixels, for the same digest. Of a model
+    that has no other image processor, torchvision's stays (transformers warns of it).
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
 
     if family in ("qwen2_vl", "qwen2_5_vl"):
         from lilora.qwen import Qwen2VLProcessor
 
-        return _from_pretrained(Qwen2VLProcessor, location, revision, backend="pil")
-    return _from_pretrained(AutoProcessor, location, revision, backend="pil")
+        processor = _from_pretrained(Qwen2VLProcessor, location, revision)
+    else:
+        processor = _from_pretrained(AutoProcessor, location, revision)
+    if getattr(processor, "image_processor", None) is not None:
+        # Not above: transformers would hand the choice to the tokenizer and to a video processor as well.
+        processor.image_processor = _from_pretrained(AutoImageProcessor, location, revision, backend="pil")
+    return processor
 
 
 def _from_pretrained(factory: Any, location: str, revision: str, **options: Any) -> Any:

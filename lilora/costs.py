@@ -9,8 +9,9 @@ Memory: weights and optimiser as in ZeRO (Rajbhandari et al. 2020, section 3), w
 moments. Activations are counted tensor by tensor, in the manner of Korthikanti et al. 2022 (section 4) but for what
 this loop keeps: a frozen linear layer keeps no input, a float32 adapter keeps a float32 copy of its own.
 `tests/lilora/test_costs.py` holds both against what torch counts. Not in them: what a method does beside linear layers
-(DoRA's norms, C-LoRA's sums, LiLoRA's product of B~ and A~), and the padding of a batch's shorter rows. Qwen2.5-VL's
-tower, which attends within windows in most layers, is counted as if it attended to whole pictures.
+(DoRA's norms, and with dropout its second W x; C-LoRA's sums, LiLoRA's product of B~ and A~), and the padding of a
+batch's shorter rows. Qwen2.5-VL's tower, which attends within windows in most layers, is counted as if it attended to
+whole pictures.
 """
 
 from __future__ import annotations
@@ -197,24 +198,30 @@ def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting:
     answers = setting.micro_batch * work.answer_tokens
     rank, mask = int(getattr(method, "rank", 0)), 1.0 if getattr(method, "dropout", 0.0) else 0.0
     by_layer: dict[str, float] = {}
-    projector = 0.0
+    once_by_layer: dict[str, float] = {}
+    projector = projector_once = 0.0
     for site, (d, k) in shape.sites.items():
         if not method.count({site: (d, k)}).trainable:
             continue
         shared = b == 4 and not mask and ".up_proj" in site
-        kept = (0 if shared else 4 * k) + mask * k + 4.0 * rank + method.kept_per_output(b) * d
+        kept = (0 if shared else 4 * k) + mask * k + 4.0 * rank
+        of_outputs, once = method.keeps(d, k, b)
+        kept += of_outputs
         if is_projector(site):
             projector += kept
+            projector_once += once
         else:
             layer = site.partition(".layers.")[2].partition(".")[0]
             by_layer[layer] = by_layer.get(layer, 0.0) + kept
+            once_by_layer[layer] = once_by_layer.get(layer, 0.0) + once
     attention = 4 * shape.hidden + b * (2 * shape.hidden + 2 * shape.keys) + 4 * shape.heads
     feed_forward = 4 * shape.hidden + 3 * b * shape.intermediate + max(by_layer.values(), default=0.0)
+    weights = max(once_by_layer.values(), default=0.0)
     return Activations(
-        layer=tokens * (attention + feed_forward),
-        last=tokens * attention + answers * feed_forward,
+        layer=tokens * (attention + feed_forward) + weights,
+        last=tokens * attention + answers * feed_forward + weights,
         input=tokens * b * shape.hidden,
-        outside=pictures * (projector + 2 * b * shape.hidden) + tokens * b * shape.hidden,
+        outside=pictures * (projector + 2 * b * shape.hidden) + projector_once + tokens * b * shape.hidden,
         layers=shape.layers,
     )
 

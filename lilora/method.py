@@ -149,12 +149,12 @@ class Method:
         count = self.count(sites, first=not earlier)
         return count.shared + count.per_task + (count.memory_per_task if earlier else 0)
 
-    def kept_per_output(self, element: int) -> float:
-        """Bytes that a token keeps for the backward pass, for each output of an adapted layer; see `lilora.costs`.
+    def keeps(self, d: int, k: int, element: int) -> tuple[float, float]:
+        """Bytes that a layer (d, k) keeps for the backward pass beside its input's copy: for a token, and once.
 
-        `element`: bytes of one of the backbone's numbers. By default none: what is kept is the input's copy alone.
+        `element`: bytes of one of the backbone's numbers. By default nothing.
         """
-        return 0.0
+        return 0.0, 0.0
 
     def num_held(self, sites: Sites, earlier: int) -> int:
         """Parameters on each worker in a stage after `earlier` others, at most: of layers, and what a penalty keeps.

@@ -21,7 +21,7 @@ class Training:
         dtype: of the frozen backbone; adapters are always float32. No loss is scaled, so that small gradients get lost
             on their way through a backbone in float16: take bfloat16 where the device has it.
         tf32: let a GPU multiply the adapters' float32 matrices in TF32 where `dtype` is of half precision, as LLaVA's
-            own scripts do; see `lilora.precision`.
+            own scripts do; see `lilora.precision`. Answers of adapters that cannot be merged take it in any case.
         max_steps: stop after so many steps (the schedule is fitted to them).
         gradient_checkpointing: recompute activations in the backward pass, for memory.
     """

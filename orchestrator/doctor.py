@@ -139,7 +139,7 @@ def vision() -> Iterator[Finding]:
         )
         yield Finding("torchvision", "error", found, remedy)
     else:
-        yield Finding("torchvision", "ok", found.__version__)
+        yield Finding("torchvision", "ok", f"{found.__version__}; images are processed with Pillow all the same")
 
 
 def cluster() -> Iterator[Finding]:

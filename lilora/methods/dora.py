@@ -34,9 +34,14 @@ class DoRA(SeqLoRA):
         count, magnitudes = super().count(sites, first), sum(d for d, _ in sites.values())
         return replace(count, trainable=count.trainable + magnitudes, shared=count.shared + magnitudes)
 
-    def kept_per_output(self, element: int) -> float:
-        """W x, which m's gradient needs, and B A x in float32; with dropout W x is of the float32 input."""
-        return 4.0 + (4 if self.dropout else element)
+    def keeps(self, d: int, k: int, element: int) -> tuple[float, float]:
+        """W x, which m's gradient needs, and B A x in float32.
+
+        With dropout PEFT computes W x again, of the float32 input and with a float32 copy of W, which is kept too.
+        """
+        if not self.dropout:
+            return (4.0 + element) * d, 0.0
+        return 8.0 * d, 4.0 * d * k if element < 4 else 0.0
 
 
 METHOD = DoRA

@@ -51,14 +51,15 @@ class Kept:
         self.tensor = tensor
 
 
-def measure(lab: Lab, name: str, dtype: str, recompute: bool) -> Measured:
+def measure(lab: Lab, name: str, dtype: str, recompute: bool, **fields: Any) -> Measured:
     """From features on: a forward for what is kept, and a step for the FLOPs."""
-    method, model, shape = small(name), lab.backbone.load_model(dtype), model_shape(lab.backbone)
+    method, model, shape = small(name, **fields), lab.backbone.load_model(dtype), model_shape(lab.backbone)
     data = load_task(lab.backbone, lab.data["Caption"], "train")
     features = load_features(model, lab.backbone.load_processor(), data)
     batch = data.training_batch(range(ROWS))
     images: Any = features.of(batch.images)
     adapters, language = method.attach(model, list(lab.sites), None, "Colour", 0), model.model.language_model
+    adapters.train(True)
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     alive: weakref.WeakSet[Kept] = weakref.WeakSet()  # what a forward saves for a result that it drops, goes with it
 
@@ -121,6 +122,11 @@ def test_flops_are_within_5_percent_and_activations_within_15_of_what_torch_coun
 ) -> None:
     found = measure(lab, name, dtype, recompute)
     assert found.flops_by_formula == pytest.approx(found.flops, rel=0.05)
+    assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)
+
+
+def test_with_dropout_dora_keeps_a_float32_copy_of_each_weight(lab: Lab) -> None:
+    found = measure(lab, "dora", "bfloat16", recompute=False, dropout=0.1)
     assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)
 
 

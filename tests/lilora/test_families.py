@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from transformers import PaliGemmaConfig
 
+from lilora import registry
 from lilora.backbone import Backbone, candidate_sites, is_projector
 from lilora.conversation import TEMPLATES, chat_template
 from lilora.encode import IGNORED, TaskData, load_task
@@ -318,6 +319,13 @@ def test_a_backbone_that_names_no_sites_is_told_those_that_there_are(tmp_path: P
     backbone = make_idefics3(tmp_path, sites=())
     with pytest.raises(ValueError, match=r"mlp.*gate_proj.*connector.*modality_projection.*lilora sites"):
         backbone.find_sites(backbone.meta_model())
+
+
+@pytest.mark.parametrize("name", ["tiny_llava", "tiny_qwen2_vl"])
+def test_pictures_are_made_by_pil_where_torchvision_is_there_too(name: str) -> None:
+    processor = registry.load("backbones", name).load_processor()
+    assert type(processor.image_processor).__name__.endswith("Pil")
+    assert processor.tokenizer.backend == "tokenizers"
 
 
 def test_features_are_kept_for_qwen_and_not_for_models_called_as_a_whole(case: Case) -> None:

@@ -206,6 +206,23 @@ def test_interrupted_workers_go_on_from_their_checkpoint(shared: Path, strategy:
     assert files(shared / f"{strategy}-resumed") == files(shared / strategy)
 
 
+def test_stages_and_answers_are_made_with_the_products_that_they_ask_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def products(*arguments: object) -> object:
+        asked.append(arguments)
+        return float32_products(*arguments)
+
+    monkeypatch.setattr("lilora.trainer.float32_products", products)
+    monkeypatch.setattr("lilora.generate.float32_products", products)
+    out = lab.folder()
+    lab.train(lab.config(METHOD, 0, Training(max_steps=1, batch_size=4, tf32=False)), None, out)
+    lab.predict(METHOD, out, "Colour")
+    assert asked == [("float32", "cpu", False), ("float32", "cpu")]
+
+
 @pytest.mark.parametrize(
     ("dtype", "device", "tf32", "wanted"),
     [

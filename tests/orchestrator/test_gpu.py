@@ -61,7 +61,7 @@ def test_steps_that_ask_for_a_gpu_are_made_on_it_and_others_are_not(tmp_path: Pa
     assert devices == wanted
 
 
-def test_two_processes_share_a_gpu_by_halves(tmp_path: Path) -> None:
+def test_steps_that_ask_for_half_a_gpu_are_made_on_it(tmp_path: Path) -> None:
     store, steps = Store(tmp_path / "store"), _steps(tmp_path, 0.5)
     assert execute(Plan.of(steps), store, slots=4).ok
     assert {store.record(step.digest).provenance["device"] for step in steps} == {"cuda:0"}

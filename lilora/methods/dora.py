@@ -35,9 +35,10 @@ class DoRA(SeqLoRA):
         return replace(count, trainable=count.trainable + magnitudes, shared=count.shared + magnitudes)
 
     def keeps(self, d: int, k: int, element: int) -> tuple[float, float]:
-        """W x, which m's gradient needs, and B A x in float32.
+        """W x, which m's gradient needs, and B A x in float32: (4 + element) d bytes a token, by PEFT's forward.
 
-        With dropout PEFT computes W x again, of the float32 input and with a float32 copy of W, which is kept too.
+        With dropout PEFT computes W x again, of the float32 input and with a float32 copy of W, which is kept too: 8 d
+        bytes a token and, where the backbone is not float32, 4 d k once.
         """
         if not self.dropout:
             return (4.0 + element) * d, 0.0

@@ -129,6 +129,10 @@ def test_plan_prints_what_a_real_setting_takes(study: str, tmp_path: Path) -> No
     assert "GiB a GPU" in text and "hours on 4 x h100 at 30% of its peak" in text
 
 
+def test_costs_and_plan_reckon_with_the_same_share_of_the_peak(study: str, tmp_path: Path) -> None:
+    assert answer("costs", study, "--store", str(tmp_path / "store"))["utilisation"] == Choice().utilisation
+
+
 def test_plan_says_nothing_of_gpus_for_the_tiny_model(tmp_path: Path) -> None:
     assert "costs" not in answer("plan", "smoke", "--store", str(tmp_path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -158,7 +159,7 @@ class Asking:
         return posted
 
     def _ask(self, asked: Asked, ready: Ready) -> None:
-        """A trial wants rows; an earlier attempt at it is dead."""
+        """A trial wants rows, stop by stop; an earlier attempt at it is dead."""
         before, _ = self._attempts.get(asked.trial, (asked.key, ()))
         if before != asked.key:
             self.owner.leave(before, ready)
@@ -166,17 +167,18 @@ class Asking:
             self.say(events.TrialRetried(self._plan(asked.point).name))
         self._attempts[asked.trial] = asked.key, asked.point
         plan = self._plan(asked.point)
-        wanted = range(*asked.rows)
         if plan.digest != asked.digest:
-            for row in wanted:
+            for stop in asked.stops:
                 self.owner.refuse(
                     asked.key,
-                    row,
+                    stop,
                     "the trial's process lowers it to other steps than this driver: install the same lilora on "
                     "every machine",
                 )
             return
-        self.owner.ask(asked.key, {row: row_steps(plan, row) for row in wanted}, ready)
+        bounds = itertools.pairwise((asked.first, *asked.stops))
+        stretches = {stop: rows_steps(plan, range(first, stop)) for first, stop in bounds}
+        self.owner.ask(asked.key, stretches, ready)
 
     def _plan(self, point: Point) -> TrialPlan:
         if point not in self._plans:
@@ -246,7 +248,7 @@ class Asking:
         )
 
 
-def row_steps(plan: TrialPlan, row: int) -> list[Step]:
-    """A row of a trial: its stage, and the predictions and scores of its cells."""
-    cells = [step for (place, _), steps in plan.cells.items() if place == row for step in steps]
-    return [*plan.stages[row : row + 1], *cells]
+def rows_steps(plan: TrialPlan, rows: range) -> list[Step]:
+    """These rows of a trial: their stages, and the predictions and scores of their cells."""
+    cells = [step for (row, _), steps in plan.cells.items() if row in rows for step in steps]
+    return [*plan.stages[rows.start : rows.stop], *cells]

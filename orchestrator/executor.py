@@ -124,7 +124,8 @@ def checked_needs(plan: Plan, store: Store, say: Listeners, shelf: Shelf | None 
         shelf.verified.update(unverified)
         damaged = {digest: store.usable(digest) for digest in unverified}
         # A missing step whose folder is there has a record that cannot be read, or refers to something lost.
-        damaged |= {step.digest: _why_unusable(store, step) for step in needs.missing if store.has(step.digest)}
+        unread = [step for step in needs.missing if step.digest in shelf.present]
+        damaged |= {step.digest: _why_unusable(store, step) for step in unread}
         damaged = {digest: problems for digest, problems in damaged.items() if problems}
         for digest, problems in damaged.items():
             kept = store.set_aside(digest)

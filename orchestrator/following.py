@@ -1,7 +1,8 @@
-"""What a trial of a sweep does in its process: lower its point, ask for its rows, and report each one to Ray Tune.
+"""What a trial of a sweep does in its process: lower its point, ask for its rows, and report to Ray Tune.
 
 It trains nothing and owns nothing: the executor makes the steps, for all trials at once. With early stopping it asks
-only as far as the next rung, so that what the scheduler ends was not begun.
+only as far as the next rung, so that what the scheduler ends was not begun, and reports each task that is learned;
+without, nobody would act on a report before the last, and each costs Tune, the mailbox and the driver a round.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ class Orders:
 
 
 class SweepTrial(tune.Trainable):
-    """The trial: each step of Tune's is a row; ends early, quietly, where a step of it failed.
+    """The trial: each step of Tune's ends at a stop (`stops`); ends early, quietly, where a step of it failed.
 
-    A class, not a function: a step is a row, without a thread of Tune's between the two, and the last row says itself
-    that it is the last. It is not faster: `benchmarks/scale.py` saw no gain.
+    A class, not a function: no thread of Tune's stands between the two, and the last report says itself that it is the
+    last. It is not faster: `benchmarks/scale.py` saw no gain.
     """
 
     def setup(self, config: dict[str, Any], orders: Orders) -> None:  # type: ignore[override]  # by with_parameters
@@ -77,24 +78,25 @@ class SweepTrial(tune.Trainable):
         after = self.orders.stopped.get(trial_digest(self.sweep, point))
         if after is not None and after < len(plan.tasks):
             plan = truncated(plan, after)
-        self.plan, self.row, self.asked = plan, 0, 0
+        self.plan, self.row = plan, 0
+        self.asked: tuple[int, ...] = ()
         key = f"{self.trial_id}-{secrets.token_hex(4)}"
         self.attempt = Attempt(self.orders.mailbox, self.trial_id, key, point, plan.digest)
         self.store = open_store(self.orders.settings.store)
         self.scores: dict[tuple[int, int], dict[str, Any]] = {}
 
     def step(self) -> dict[str, Any]:
-        """Wait until the next row is in the store; gives its figures."""
-        row, rows = self.row, None
-        if row >= self.asked:
-            self.asked = next_stop(self.sweep, self.plan, row)
-            rows = row, self.asked
-        if self.attempt.wait(row, rows):
+        """Wait until everything up to the next stop is in the store; gives the figures there."""
+        fresh = not self.asked
+        if fresh:
+            self.asked = stops(self.sweep, self.plan, self.row)
+        stop, *rest = self.asked
+        if self.attempt.wait(self.row, self.asked, ask=fresh):
             return {RESULT_DUPLICATE: True}
-        self.scores |= _row_scores(self.plan, row, self.store)
-        self.row += 1
-        figures = figures_so_far(TrialResult(self.plan, self.scores, ()), row)
-        return {**figures, TASKS: num_learned(self.plan, row), DONE: self.row == len(self.plan.after)}
+        self.scores |= _scores(self.plan, range(self.row, stop), self.store)
+        self.row, self.asked = stop, tuple(rest)
+        figures = figures_so_far(TrialResult(self.plan, self.scores, ()), stop - 1)
+        return {**figures, TASKS: num_learned(self.plan, stop - 1), DONE: stop == len(self.plan.after)}
 
 
 @lru_cache(maxsize=4)
@@ -110,16 +112,18 @@ def point_of(config: Mapping[str, Any], points: tuple[Point, ...]) -> Point:
     return points[config[PLACE]] if PLACE in config else tuple(config["point"])
 
 
-def next_stop(sweep: Sweep, plan: TrialPlan, row: int) -> int:
-    """The row after the last that is asked for together with `row`: up to the next rung, or all of them."""
+def stops(sweep: Sweep, plan: TrialPlan, row: int) -> tuple[int, ...]:
+    """What is asked for together from `row` on, by the row after the last of each report: each task up to the next
+    rung; or everything at once.
+    """
     if sweep.stopping is None or not plan.stages:
-        return len(plan.after)
+        return (len(plan.after),)
     rungs = sweep.stopping.rungs(len(plan.after))
-    return next(rung for rung in rungs if rung > row)
+    return tuple(range(row + 1, next(rung for rung in rungs if rung > row) + 1))
 
 
-def _row_scores(plan: TrialPlan, row: int, store: Store) -> dict[tuple[int, int], dict[str, Any]]:
-    found = {cell: read_scores(store, score.digest) for cell, (_, score) in plan.cells.items() if cell[0] == row}
+def _scores(plan: TrialPlan, rows: range, store: Store) -> dict[tuple[int, int], dict[str, Any]]:
+    found = {cell: read_scores(store, score.digest) for cell, (_, score) in plan.cells.items() if cell[0] in rows}
     return {cell: scores for cell, scores in found.items() if scores is not None}
 
 
@@ -132,26 +136,24 @@ class Attempt:
     key: str
     point: Point
     digest: str
-    until: int = 0
 
-    def wait(self, row: int, rows: tuple[int, int] | None) -> str:
-        """Until `row` is in the store, or will not be, as the answer says; with `rows`, ask for those first.
+    def wait(self, row: int, stops: tuple[int, ...], ask: bool) -> str:
+        """Until what the first stop takes, from `row` on, is in the store, or will not be, as the answer says.
 
-        A mailbox that died and came back knows nothing, so everything is asked again.
+        With `ask`, all stops are asked for first. A mailbox that died and came back knows nothing, so what is left is
+        asked for again.
         """
         import ray
         from ray.exceptions import RayActorError
 
-        if rows is not None:
-            self.until = rows[1]
         for left in reversed(range(RESTARTS + 1)):
-            asked = None if rows is None else Asked(self.trial, self.key, self.point, rows, self.digest)
+            asked = Asked(self.trial, self.key, self.point, row, stops, self.digest) if ask else None
             try:
-                error: str = ray.get(self.mailbox.wait.remote(self.key, row, asked))
+                error: str = ray.get(self.mailbox.wait.remote(self.key, stops[0], asked))
                 return error
             except RayActorError:
                 if not left:
                     raise
                 time.sleep(1.0)
-                rows = row, self.until
+                ask = True
         raise AssertionError("unreachable")

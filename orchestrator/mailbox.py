@@ -1,6 +1,6 @@
 """Between a sweep's trials, which are processes of Ray Tune, and the driver that owns the executor: one small actor.
 
-A trial posts what it asks for and waits for its rows one by one; the driver takes what was posted and posts answers.
+A trial posts what it asks for and waits for it stop by stop; the driver takes what was posted and posts answers.
 The actor keeps nothing that the two could not say again, so it may die: then they do.
 """
 
@@ -22,23 +22,25 @@ class Asked:
         trial: Ray Tune's name of it.
         key: of this attempt at it.
         point: of the sweep.
-        rows: the first row that it wants, and the one after the last.
+        first: the first row that it wants.
+        stops: where it waits: the row after the last of each stretch of rows.
         digest: of the trial's plan as the trial lowers it.
     """
 
     trial: str
     key: str
     point: tuple[float, ...]
-    rows: tuple[int, int]
+    first: int
+    stops: tuple[int, ...]
     digest: str
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Row number `row` of an attempt is in the store; or it will not be, as `error` says."""
+    """The rows of an attempt up to `stop` are in the store; or they will not be, as `error` says."""
 
     key: str
-    row: int
+    stop: int
     error: str = ""
 
 
@@ -51,18 +53,18 @@ class Mailbox:
         self._answers: dict[str, dict[int, asyncio.Future[str]]] = {}
         self._closed = ""
 
-    def _future(self, key: str, row: int) -> asyncio.Future[str]:
-        rows = self._answers.setdefault(key, {})
-        return rows.setdefault(row, asyncio.get_running_loop().create_future())
+    def _future(self, key: str, stop: int) -> asyncio.Future[str]:
+        stops = self._answers.setdefault(key, {})
+        return stops.setdefault(stop, asyncio.get_running_loop().create_future())
 
-    async def wait(self, key: str, row: int, asked: Asked | None = None) -> str:
-        """For a trial: post `asked`, if given, and wait for a row; gives the error, or "" once it is there."""
+    async def wait(self, key: str, stop: int, asked: Asked | None = None) -> str:
+        """For a trial: post `asked`, if given, and wait for a stop; gives the error, or "" once its rows are there."""
         if asked is not None:
             self._posted.append(asked)
             self._something.set()
         if self._closed:
             return self._closed
-        return await self._future(key, row)
+        return await self._future(key, stop)
 
     async def take(self) -> list[Asked]:
         """For the driver: what was posted since the last time, as soon as there is something."""
@@ -72,9 +74,9 @@ class Mailbox:
         return posted
 
     async def answer(self, answers: list[Answer], gone: list[str]) -> None:
-        """For the driver: rows that are settled, and attempts that nobody will ask for again."""
+        """For the driver: stops that are settled, and attempts that nobody will ask for again."""
         for item in answers:
-            future = self._future(item.key, item.row)
+            future = self._future(item.key, item.stop)
             if not future.done():
                 future.set_result(item.error)
         for key in gone:
@@ -85,8 +87,8 @@ class Mailbox:
     async def close(self, why: str) -> None:
         """For the driver: it takes no more; every trial that waits, or will, gets this as its error."""
         self._closed = why
-        for rows in self._answers.values():
-            for future in rows.values():
+        for stops in self._answers.values():
+            for future in stops.values():
                 if not future.done():
                     future.set_result(why)
 

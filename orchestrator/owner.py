@@ -1,7 +1,8 @@
-"""The one executor's side of a sweep: what all live trials ask for, merged; each is told of the rows that it waits for.
+"""The one executor's side of a sweep: what all live trials ask for, merged; each is told once it is there.
 
-A row is a task that a trial has learned: its stage, and every cell of the matrix after it. Equal steps of different
-trials are one step of the graph; a trial that ends withdraws its claim, and what nobody else waits for is dropped.
+A trial waits at a stop until some rows are there: a row is a task that it has learned, with its stage and every cell of
+the matrix after it. Equal steps of different trials are one step of the graph; a trial that ends withdraws its claim,
+and what nobody else waits for is dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from orchestrator.step import Step
 from orchestrator.store import Store
 from orchestrator.tally import Tally
 
-Rows = Mapping[int, Sequence[Step]]
+#: The row after the last that a trial waits for -> the steps that it waits for there.
+Stretches = Mapping[int, Sequence[Step]]
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Owner:
         check: gives what a plan needs of the store (`executor.checked_needs`).
         announced: digests that the listeners were told of when the run began.
         tell: called with steps that they were not told of.
-        answers: rows settled since they were last collected.
+        answers: stops settled since they were last collected.
     """
 
     shelf: Shelf
@@ -45,73 +47,85 @@ class Owner:
         self._open: dict[str, dict[int, set[str]]] = {}
         self._waiting: dict[str, set[tuple[str, int]]] = {}
         self._broken: dict[str, str] = {}
+        self._lost: dict[tuple[str, int], str] = {}
 
     @property
     def num_live(self) -> int:
         """Attempts that have asked and not left."""
         return len(self._open)
 
-    def ask(self, key: str, rows: Rows, ready: Ready) -> None:
-        """The attempt `key` wants these rows; those it asked for before stay wanted."""
+    def ask(self, key: str, stretches: Stretches, ready: Ready) -> None:
+        """The attempt `key` wants what these stops take; what it asked for before stays wanted."""
         wanted = self._open.setdefault(key, {})
-        plans = {row: Plan.of(steps) for row, steps in rows.items()}
-        hopeless = {row: error for row, plan in plans.items() if (error := self._why_broken(plan))}
-        for row, error in hopeless.items():
-            self.refuse(key, row, error)
-        alive = {row: plan for row, plan in plans.items() if row not in hopeless}
+        plans = {stop: Plan.of(steps) for stop, steps in stretches.items()}
+        hopeless = {stop: error for stop, plan in plans.items() if (error := self._why_broken(plan))}
+        for stop, error in hopeless.items():
+            self.refuse(key, stop, error)
+        alive = {stop: plan for stop, plan in plans.items() if stop not in hopeless}
         if not alive:
             return
-        needs = self.check(Plan.of([step for plan in alive.values() for step in plan.results]))
+        results = [step for plan in alive.values() for step in plan.results]
+        needs = self.check(next(iter(alive.values())) if len(alive) == 1 else Plan.of(results))
         missing = {step.digest for step in needs.missing}
         ready.add(needs, key)
         self._announce(needs.missing)
-        for row, plan in alive.items():
+        for stop, plan in alive.items():
             left = {step.digest for step in plan.results} & missing
             if not left:
-                self.answers.append(Answer(key, row))
+                self.answers.append(Answer(key, stop))
                 continue
-            wanted[row] = left
+            wanted[stop] = left
             for digest in left:
-                self._waiting.setdefault(digest, set()).add((key, row))
+                self._waiting.setdefault(digest, set()).add((key, stop))
 
     def leave(self, key: str, ready: Ready) -> None:
         """The attempt is over; `errors` still has the first error that it was told of."""
-        for row, left in self._open.pop(key, {}).items():
+        for stop, left in self._open.pop(key, {}).items():
+            self._lost.pop((key, stop), None)
             for digest in left:
-                self._forget(digest, key, row)
+                self._forget(digest, key, stop)
         ready.withdraw(key)
 
     def done(self, step: Step, record: Record) -> None:
         """A step is in the store."""
         self.shelf.put(step.digest, record.references)
-        for key, row in self._waiting.pop(step.digest, ()):
-            left = self._open[key][row]
-            left.discard(step.digest)
-            if not left:
-                del self._open[key][row]
-                self.answers.append(Answer(key, row))
+        for key, stop in self._waiting.pop(step.digest, ()):
+            self._settle(step, key, stop)
 
     def failed(self, step: Step, error: str, behind: Sequence[Step]) -> None:
-        """A step failed, and those behind it cannot run: rows that wait for one of them are told."""
+        """A step failed, and those behind it cannot run: stops that wait for one of them are told, once all else that
+        they wait for is there.
+        """
         why = f"'{step.label}' failed: {error}"
         for other in (step, *behind):
             self._broken[other.digest] = why
-            for key, row in self._waiting.pop(other.digest, set()):
-                for digest in self._open[key].pop(row, set()) - {other.digest}:
-                    self._forget(digest, key, row)
-                self.refuse(key, row, why)
+            for key, stop in self._waiting.pop(other.digest, set()):
+                self._lost.setdefault((key, stop), why)
+                self._settle(other, key, stop)
 
-    def refuse(self, key: str, row: int, error: str) -> None:
-        """This row will not be there."""
+    def _settle(self, step: Step, key: str, stop: int) -> None:
+        """One thing less that a stop waits for; after the last one it is answered."""
+        left = self._open[key][stop]
+        left.discard(step.digest)
+        if left:
+            return
+        del self._open[key][stop]
+        if why := self._lost.pop((key, stop), ""):
+            self.refuse(key, stop, why)
+        else:
+            self.answers.append(Answer(key, stop))
+
+    def refuse(self, key: str, stop: int, error: str) -> None:
+        """What this stop waits for will not be there."""
         self.errors.setdefault(key, error)
-        self.answers.append(Answer(key, row, error))
+        self.answers.append(Answer(key, stop, error))
 
     def awaited(self) -> list[str]:
         """Digests that some attempt waits for."""
         return list(self._waiting)
 
     def collect(self) -> list[Answer]:
-        """The rows settled since the last call."""
+        """The stops settled since the last call."""
         answers, self.answers = self.answers, []
         return answers
 
@@ -120,9 +134,9 @@ class Owner:
             return ""
         return next((self._broken[step.digest] for step in plan.steps if step.digest in self._broken), "")
 
-    def _forget(self, digest: str, key: str, row: int) -> None:
+    def _forget(self, digest: str, key: str, stop: int) -> None:
         if digest in self._waiting:
-            self._waiting[digest].discard((key, row))
+            self._waiting[digest].discard((key, stop))
             if not self._waiting[digest]:
                 del self._waiting[digest]
 

@@ -109,8 +109,7 @@ class _Run:
     def _look(self, settled: Collection[Point] = ()) -> tuple[Plan, Needs, tuple[Point, ...]]:
         """The plan of the trials known so far, what it lacks, and the points that Tune has to run."""
         sweep = self.swept.sweep
-        self.ledger = read(sweep, self.store)
-        self.swept = lower_sweep(self.study, self.ledger)
+        self._read_notes()
         plan = self.swept.lowered.plan
         needs = checked_needs(plan, self.store, self.say, self.shelf)
         missing = {step.digest for step in needs.missing}
@@ -125,6 +124,12 @@ class _Run:
             return plan, needs, tuple(lacking)
         # What is finished is reported again: rungs and suggestions rest on it.
         return plan, needs, self.swept.points if lacking else ()
+
+    def _read_notes(self) -> None:
+        """The trials as the sweep's notes have them now; without news they are not lowered again."""
+        ledger = read(self.swept.sweep, self.store)
+        if ledger != self.ledger:
+            self.ledger, self.swept = ledger, lower_sweep(self.study, ledger)
 
     @property
     def used(self) -> list[str]:
@@ -193,10 +198,10 @@ class _Run:
         if tally.needs is None:
             return SweepOutcome(tally.finish(interrupted), self.swept)
         to_run = (*tally.needs.missing, *tally.more)
-        swept = lower_sweep(self.study, read(self.swept.sweep, self.store))
-        plan = swept.lowered.plan
+        self._read_notes()
+        plan = self.swept.lowered.plan
         undone = {step.digest for step in plan.needs(self.shelf).missing}
         made = {step.digest for step in plan.steps} & tally.made
         tally.plan, tally.settled = plan, len(plan.steps) - len(undone) - len(made)
-        self.say(events.TrialsSettled(swept.lowered))
-        return SweepOutcome(tally.finish(interrupted), swept, self.failed, to_run)
+        self.say(events.TrialsSettled(self.swept.lowered))
+        return SweepOutcome(tally.finish(interrupted), self.swept, self.failed, to_run)

@@ -80,11 +80,14 @@ Message = Ended | Over
 
 
 class _Watcher(Callback):
-    """Tells the driver's thread which trials are over. Tune pickles its callbacks; what it pickles here is nothing."""
+    """Tells the driver's thread which trials are over, and Tune once all are.
 
-    def __init__(self, messages: queue.SimpleQueue[Message], points: tuple[Point, ...]) -> None:
-        self.messages = messages
-        self.points = points
+    Tune pickles its callbacks; what it pickles here is nothing.
+    """
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.messages, self.points, self.halt = tuning.messages, tuning.orders.points, tuning.halt
+        self.left = tuning.num_trials
 
     def __reduce__(self) -> Any:
         return Callback, ()
@@ -98,6 +101,9 @@ class _Watcher(Callback):
     def _tell(self, trial: Any, error: str = "") -> None:
         tasks = int((trial.last_result or {}).get(TASKS, 0))
         self.messages.put(Ended(trial.trial_id, point_of(trial.config, self.points), tasks, error))
+        self.left -= 1
+        if not self.left:
+            self.halt.set()
 
 
 def _why(trial: Any) -> str:
@@ -108,8 +114,16 @@ def _why(trial: Any) -> str:
         return "its process died"
 
 
+class _Halted(Exception):
+    """Nothing is left for Tune to do."""
+
+
 class _Halt(Stopper):
-    """Lets Tune start no more trials once the driver says so."""
+    """Ends Tune once the driver says so or all trials are over.
+
+    By an exception, on which Tune lets go of its processes as at any end: the other ways write the state of every trial
+    first (8 ms each), for a resumption that never comes.
+    """
 
     def __init__(self, event: threading.Event) -> None:
         self.event = event
@@ -121,7 +135,9 @@ class _Halt(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self.event.is_set()
+        if self.event.is_set():
+            raise _Halted
+        return False
 
 
 @dataclass
@@ -171,6 +187,8 @@ class Tuning:
         error = ""
         try:
             self._tuner().fit()
+        except _Halted:
+            pass
         except BaseException as problem:
             error = f"{type(problem).__name__}: {problem}"
         self.messages.put(Over(error))
@@ -200,7 +218,7 @@ class Tuning:
                 name=FOLDER,
                 storage_path=str(self._at),
                 stop=_Halt(self.halt),
-                callbacks=[_Watcher(self.messages, self.orders.points)],
+                callbacks=[_Watcher(self)],
                 failure_config=tune.FailureConfig(max_failures=TRIAL_RETRIES),
                 # A trial keeps nothing: Tune would ask a class for a checkpoint at its end.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.asking import GATHER_SECONDS, Gathering, row_steps
+from orchestrator.asking import GATHER_SECONDS, Gathering, rows_steps
 from orchestrator.errors import PlacementError
 from orchestrator.events import Listeners
 from orchestrator.executor import checked_needs, execute_inline
+from orchestrator.following import stops
 from orchestrator.lowering import TrialPlan
 from orchestrator.mailbox import Answer
 from orchestrator.owner import Owner, SweepTally
@@ -20,7 +22,7 @@ from orchestrator.shelf import Shelf
 from orchestrator.step import Resources, Step
 from orchestrator.store import Store
 from orchestrator.study import Study
-from orchestrator.sweep import Axis, Sweep
+from orchestrator.sweep import Axis, Stopping, Sweep
 from orchestrator.sweeping import lower_sweep
 from orchestrator.tuning import num_live
 from tests.orchestrator.toy_steps import number
@@ -72,7 +74,8 @@ def plans(*methods: Toy, tasks: Any = TASKS[:3]) -> list[TrialPlan]:
 
 
 def rows(plan: TrialPlan, *which: int) -> dict[int, list[Step]]:
-    return {row: row_steps(plan, row) for row in which or range(len(plan.after))}
+    """What a trial asks for that stops after each of these rows."""
+    return {row + 1: rows_steps(plan, range(row, row + 1)) for row in which or range(len(plan.after))}
 
 
 def test_equal_steps_of_two_trials_are_one_step_also_while_it_is_in_hand(bench: Bench) -> None:
@@ -146,7 +149,7 @@ def test_a_step_in_hand_is_finished_though_its_trial_was_stopped_and_is_not_begu
     bench.make(step)
     bench.make_all()
     assert bench.made.count(step.label) == 1
-    assert [(answer.row, answer.error) for answer in bench.owner.collect()] == [(0, ""), (1, ""), (2, "")]
+    assert [(answer.stop, answer.error) for answer in bench.owner.collect()] == [(1, ""), (2, ""), (3, "")]
 
 
 def test_a_failed_stage_fails_the_trials_that_need_it_and_no_other(bench: Bench) -> None:
@@ -154,10 +157,10 @@ def test_a_failed_stage_fails_the_trials_that_need_it_and_no_other(bench: Bench)
     bench.owner.ask("bad", rows(bad), bench.ready)
     bench.owner.ask("good", rows(good), bench.ready)
     bench.make_all()
-    answers = {(answer.key, answer.row): answer.error for answer in bench.owner.collect()}
-    assert [answers["good", row] for row in range(3)] == ["", "", ""]
-    assert answers["bad", 0] == ""
-    assert all("toy trouble" in answers["bad", row] for row in (1, 2))
+    answers = {(answer.key, answer.stop): answer.error for answer in bench.owner.collect()}
+    assert [answers["good", stop] for stop in (1, 2, 3)] == ["", "", ""]
+    assert answers["bad", 1] == ""
+    assert all("toy trouble" in answers["bad", stop] for stop in (2, 3))
     # Asked again in the same run, it is answered at once, and nothing is tried again.
     bench.owner.ask("again", rows(bad, 1), bench.ready)
     assert not bench.ready.shapes()
@@ -168,14 +171,60 @@ def test_rows_that_are_in_the_store_are_answered_at_once_and_a_trial_may_ask_row
     (plan,) = plans(Toy())
     bench.owner.ask("a", rows(plan, 0), bench.ready)
     bench.make_all()
-    assert bench.owner.collect() == [Answer("a", 0)]
+    assert bench.owner.collect() == [Answer("a", 1)]
     assert {step.config.task for step in Plan.of(plan.stages).steps if step.label in bench.made} == {TASKS[0]}
     bench.owner.ask("b", rows(plan, 0), bench.ready)
-    assert bench.owner.collect() == [Answer("b", 0)]
+    assert bench.owner.collect() == [Answer("b", 1)]
     bench.owner.ask("b", rows(plan, 1, 2), bench.ready)
     bench.make_all()
-    assert [answer.row for answer in bench.owner.collect()] == [1, 2]
+    assert [answer.stop for answer in bench.owner.collect()] == [2, 3]
     assert len(bench.told) == 3 - 1
+
+
+def test_a_trial_that_asks_for_everything_at_once_is_answered_once_when_all_of_it_is_there(bench: Bench) -> None:
+    (plan,) = plans(Toy())
+    bench.owner.ask("a", {3: rows_steps(plan, range(3))}, bench.ready)
+    answered = []
+    while bench.ready.shapes():
+        assert not answered
+        bench.make(bench.take())
+        answered += bench.owner.collect()
+    assert answered == [Answer("a", 3)]
+    assert set(bench.made) == {step.label for step in Plan.of(plan.steps).steps}
+
+
+def test_a_trial_that_asked_for_everything_hears_once_of_a_failure_and_the_rest_is_made(
+    bench: Bench,
+) -> None:
+    bad, worse = plans(Toy(level=1, breaks="Flickr30k"), Toy(level=2, breaks="TextVQA"))
+    for key, plan in (("bad", bad), ("worse", worse)):
+        bench.owner.ask(key, {3: rows_steps(plan, range(3))}, bench.ready)
+    bench.make_all()
+    answers = bench.owner.collect()
+    assert sorted((answer.key, answer.stop) for answer in answers) == [("bad", 3), ("worse", 3)]
+    assert all("toy trouble" in answer.error for answer in answers)
+    whole = [step for plan, rows in ((bad, 2), (worse, 1)) for step in rows_steps(plan, range(rows))]
+    assert set(bench.made) == {step.label for step in whole}
+
+
+def test_a_trial_that_leaves_after_a_failure_leaves_nothing_behind(bench: Bench) -> None:
+    (bad,) = plans(Toy(breaks="TextVQA"))
+    bench.owner.ask("bad", {3: rows_steps(bad, range(3))}, bench.ready)
+    while not bench.tally.failures:
+        bench.make(bench.take())
+    bench.owner.leave("bad", bench.ready)
+    bench.make_all()
+    assert not bench.owner.collect() and not bench.ready.steps and not bench.owner.awaited()
+
+
+def test_a_trial_stops_at_each_task_up_to_the_next_rung_and_without_early_stopping_only_at_its_end() -> None:
+    base, axis = toy_trial(tasks=TASKS), Axis("method.level", (1.0, 2.0))
+    plain = Sweep(base, (axis,), protocol="end-of-stream")
+    pruned = replace(plain, stopping=Stopping(1, 3))
+    (plan, _) = lower_sweep(Study("toy", sweep=pruned)).plans
+    assert pruned.stopping is not None and pruned.stopping.rungs(4) == (1, 3, 4)
+    assert [stops(pruned, plan, row) for row in (0, 1, 3)] == [(1,), (2, 3), (4,)]
+    assert stops(plain, plan, 0) == (4,)
 
 
 def test_a_damaged_artifact_is_found_when_a_trial_asks_for_it(bench: Bench, tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ def add(app: typer.Typer) -> None:
         real: Real = False,
         gpu: Annotated[str, typer.Option(metavar="NAME", help="h100, h200, b200, a100-80, a100-40, ...")] = "h100",
         utilisation: Annotated[
-            float, typer.Option(metavar="SHARE", help="Share of the GPU's peak rate that is reached.")
+            float,
+            typer.Option(
+                metavar="SHARE", help="Share of the GPU's peak rate that training reaches; answering 0.6 of it."
+            ),
         ] = 0.30,
         workers: Annotated[int | None, typer.Option(min=1, help="GPUs a stage; by default the trials'.")] = None,
         micro_batch: Annotated[int | None, typer.Option(min=1, help="Rows that a GPU holds at a time.")] = None,

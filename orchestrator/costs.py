@@ -40,6 +40,8 @@ TEXTS = {
 TEMPLATE_TOKENS, TURN_TOKENS, CHARACTERS_A_TOKEN = 45, 8, 4
 #: Of an H100's peak, as `benchmarks/gpu.py` measured LLaVA-1.5's training steps on it (benchmarks/results/gpu.md).
 UTILISATION = 0.30
+#: Of that rate, what answers of a few tokens in batches of 8 reach there.
+ANSWERING = 0.6
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,17 @@ class StageCost:
 
 @dataclass(frozen=True)
 class StudyCost:
-    """A study: its stages, what its predictions take, and why a stage does not fit, where one does not."""
+    """A study: its stages, what its predictions take, and why a stage does not fit, where one does not.
+
+    Attributes:
+        utilisation: the share of the peak that training reaches.
+        answering_utilisation: and that answering reaches.
+        answering: FLOPs.
+    """
 
     gpu: Gpu
     utilisation: float
+    answering_utilisation: float
     stages: tuple[StageCost, ...]
     answers: int
     answering: float
@@ -133,8 +142,9 @@ def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> Study
             answering += count * answering_flops(shape, work)
     workers = max((cost.setting.workers for cost in stages), default=choice.workers or 1)
     return StudyCost(
-        gpu, choice.utilisation, tuple(stages), answers, answering, answering / rate / workers / 3600,
-        sum(stored), tuple(dict.fromkeys(refusals)), (*works.assumptions(), *_left_out(trials), *_slower(stages)),
+        gpu, choice.utilisation, ANSWERING * choice.utilisation, tuple(stages),
+        answers, answering, answering / (ANSWERING * rate) / workers / 3600, sum(stored),
+        tuple(dict.fromkeys(refusals)), (*works.assumptions(), *_left_out(trials), *_slower(stages)),
     )  # fmt: skip
 
 

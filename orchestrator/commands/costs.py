@@ -77,9 +77,9 @@ def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
         "peak"
     )
     output.say(
-        f"answers: {cost.answers:,} items, {cost.answering:.2e} FLOPs, at least {cost.answering_hours:,.1f} hours (a "
-        "token at a time is bound by memory, not by FLOPs); adapters in the store: at most "
-        f"{cost.store_bytes / GIB:,.2f} GiB"
+        f"answers: {cost.answers:,} items, {cost.answering:.2e} FLOPs, at least {cost.answering_hours:,.1f} hours "
+        f"at {cost.answering_utilisation:.0%} (a token at a time is bound by memory, not by FLOPs); adapters in the "
+        f"store: at most {cost.store_bytes / GIB:,.2f} GiB"
     )
     output.say("[dim]a stage is counted once, under the method that names it: DirLoRA's are SeqLoRA's[/dim]")
     for line in cost.assumptions:
@@ -147,6 +147,7 @@ def costs_json(name: str, cost: StudyCost) -> dict[str, Any]:
         "study": name,
         "gpu": dataclasses.asdict(cost.gpu),
         "utilisation": cost.utilisation,
+        "answering_utilisation": cost.answering_utilisation,
         "stages": stages,
         "samples": sum(stage.samples for stage in cost.stages),
         "steps": sum(stage.steps for stage in cost.stages),

@@ -73,6 +73,8 @@ def test_costs_count_each_distinct_stage_once_by_its_own_numbers(study: str, tmp
     assert stage["hours"] == pytest.approx(stage["flops"] / (312e12 * 0.5 * 4) / 3600)
     assert stage["memory"]["weights"] == 2 * 2_208_985_600
     assert found["hours"] == pytest.approx(sum(item["hours"] for item in found["stages"]))
+    assert found["answering_utilisation"] == pytest.approx(0.5 * 0.6)
+    assert found["answering_hours"] == pytest.approx(found["answering_flops"] / (312e12 * 0.5 * 0.6 * 4) / 3600)
     assert any("assumed since the data are not there" in line for line in found["assumptions"])
     assert any("640 x 480" in line for line in found["assumptions"])
 

@@ -23,6 +23,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 from ray.tune import Callback, Stopper
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.stopper import NoopStopper
 
 from orchestrator import mailbox
@@ -79,10 +80,10 @@ class Over:
 Message = Ended | Over
 
 
-class _Watcher(Callback):
+class _Watcher(TrialProgressCallback):
     """Tells the driver's thread which trials are over, and Tune once all are.
 
-    Tune pickles its callbacks; what it pickles here is nothing.
+    It stands where Tune would put a callback that prints. Tune pickles its callbacks; what it pickles here is nothing.
     """
 
     def __init__(self, tuning: Tuning) -> None:
@@ -91,6 +92,9 @@ class _Watcher(Callback):
 
     def __reduce__(self) -> Any:
         return Callback, ()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        pass
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell(trial)
@@ -122,7 +126,7 @@ class _Halt(Stopper):
     """Ends Tune once the driver says so or all trials are over.
 
     By an exception, on which Tune lets go of its processes as at any end: the other ways write the state of every trial
-    first (8 ms each), for a resumption that never comes.
+    first (10 ms each, about), for a resumption that never comes.
     """
 
     def __init__(self, event: threading.Event) -> None:

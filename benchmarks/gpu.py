@@ -209,7 +209,8 @@ class Bench:
         peak, seconds = self.measured(lambda: stages.predict(config, inputs, out, run))
         work = workload_of(load_task(self.backbone, self.data[TASKS[1]], "test"), self.shape.image_tokens)
         flops = self.choice.rows * answering_flops(self.shape, work)
-        return {"peak": peak, "rows a second": self.choice.rows / seconds, "rate": flops / seconds / 1e12}
+        rate = flops / seconds / 1e12
+        return {"peak": peak, "batch": config.batch_size, "rows a second": self.choice.rows / seconds, "rate": rate}
 
 
 def main() -> None:
@@ -296,7 +297,7 @@ def measure(root: Path, choice: argparse.Namespace) -> list[dict[str, Any]]:
             answered = bench.answers(method, state)
             found.append({"method": name, "stage": "answers", **answered})
             print(
-                f"| {name} | answers | batches of 8 | {answered['peak']:.2f} | | | | {answered['rate']:.0f} | | "
+                f"| {name} | answers | batches of {answered['batch']} | {answered['peak']:.2f} | | | | {answered['rate']:.0f} | | "
                 f"{answered['rows a second']:.1f} rows a second | |",
                 flush=True,
             )

@@ -40,7 +40,7 @@ TEXTS = {
 TEMPLATE_TOKENS, TURN_TOKENS, CHARACTERS_A_TOKEN = 45, 8, 4
 #: Of an H100's peak, as `benchmarks/gpu.py` measured LLaVA-1.5's training steps on it (benchmarks/results/gpu.md).
 UTILISATION = 0.30
-#: Of that rate, what answers of a few tokens in batches of 8 reach there.
+#: Of that rate, what answers of a few tokens in batches of 32 reach there.
 ANSWERING = 0.6
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import polars
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from PIL import Image
 from transformers import PaliGemmaConfig
 
@@ -326,6 +328,30 @@ def test_pictures_are_made_by_pil_where_torchvision_is_there_too(name: str) -> N
     processor = registry.load("backbones", name).load_processor()
     assert type(processor.image_processor).__name__.endswith("Pil")
     assert processor.tokenizer.backend == "tokenizers"
+
+
+def test_a_saved_processor_has_settings_for_videos_and_is_loaded_again(qwen: Lab, tmp_path: Path) -> None:
+    processor = qwen.backbone.load_processor()
+    processor.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    assert settings["video_processor"].pop("video_processor_type") == "Qwen2VLVideoProcessor"
+    assert settings["image_processor"].pop("image_processor_type").startswith("Qwen2VLImageProcessor")
+    assert settings["video_processor"] == settings["image_processor"]
+    asked = {"images": [Image.new("RGB", (64, 48), "red")], "text": "<|image_pad|> a cat", "return_tensors": "pt"}
+    saved = dataclasses.replace(qwen.backbone, location=str(tmp_path)).load_processor()
+    again, before = saved(**asked), processor(**asked)
+    assert set(again) == set(before) and all(torch.equal(again[name], before[name]) for name in before)
+
+
+def test_the_stock_processor_loads_what_was_saved_where_torchvision_is_there(qwen: Lab, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    processor = qwen.backbone.load_processor()
+    processor.save_pretrained(tmp_path)
+    stock = transformers.AutoProcessor.from_pretrained(tmp_path)
+    assert stock.video_processor.patch_size == processor.image_processor.patch_size
+    asked = {"images": [Image.new("RGB", (64, 48), "red")], "text": "<|image_pad|> a cat", "return_tensors": "pt"}
+    found, ours = stock(**asked), processor(**asked)
+    assert all(torch.equal(found[name], ours[name]) for name in ("input_ids", "image_grid_thw"))
 
 
 def test_features_are_kept_for_qwen_and_not_for_models_called_as_a_whole(case: Case) -> None:

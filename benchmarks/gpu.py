@@ -297,8 +297,8 @@ def measure(root: Path, choice: argparse.Namespace) -> list[dict[str, Any]]:
             answered = bench.answers(method, state)
             found.append({"method": name, "stage": "answers", **answered})
             print(
-                f"| {name} | answers | batches of {answered['batch']} | {answered['peak']:.2f} | | | | {answered['rate']:.0f} | | "
-                f"{answered['rows a second']:.1f} rows a second | |",
+                f"| {name} | answers | batches of {answered['batch']} | {answered['peak']:.2f} | | | | "
+                f"{answered['rate']:.0f} | | {answered['rows a second']:.1f} rows a second | |",
                 flush=True,
             )
         except (ValueError, AssertionError, RuntimeError) as error:

@@ -6,7 +6,7 @@ the file. transformers' own `generate` does the decoding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -102,28 +102,59 @@ def generate(
 ) -> list[tuple[str, int]]:
     """Greedy answer and number of generated tokens (without the end token) of each row, in the rows' order.
 
-    `route` is told of each batch, and its images, before it is embedded.
+    `route` is told of each batch, and its images, before it is embedded. Where a GPU's memory does not take
+    `batch_size` rows at once, the rest is answered in batches of half of it, and so on.
+
+    Raises:
+        torch.OutOfMemoryError: it does not take one row.
     """
     order = sorted(range(len(data)), key=lambda row: (len(data.prompts[row]), data.ids[row]))
     answers: list[tuple[str, int]] = [("", 0)] * len(data)
-    for start in range(0, len(order), batch_size):
+    start = 0
+    while start < len(order):
         rows = order[start : start + batch_size]
-        batch = data.prompt_batch(rows).to(run.placement.device)
-        images = features.of(batch.images)
-        route(batch, images)
-        given = prompt_inputs(model, batch, images)
-        tokens = model.generate(
-            **given,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-            eos_token_id=data.end,
-            pad_token_id=data.pad,
-        )
-        answered = tokens[:, given["input_ids"].shape[1] :] if "input_ids" in given else tokens
-        for row, line in zip(rows, answered.tolist(), strict=True):
+        lines = None
+        try:
+            lines = _answer(model, data, features, rows, max_new_tokens, run.placement.device, route)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        if lines is None:
+            # What the failed attempt held is free only here, behind the handler.
+            torch.cuda.empty_cache()
+            batch_size = len(rows) // 2
+            continue
+        for row, line in zip(rows, lines, strict=True):
             kept = line[: line.index(data.end)] if data.end in line else line
             answers[row] = (tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept))
-        run.report(min(start + batch_size, len(order)), len(order), {})
+        start += len(rows)
+        run.report(start, len(order), {})
     return answers
+
+
+def _answer(
+    model: Any,
+    data: TaskData,
+    features: Features,
+    rows: Sequence[int],
+    max_new_tokens: int,
+    device: str,
+    route: Callable[[Batch, Images | None], None],
+) -> list[list[int]]:
+    """The tokens that follow each row's prompt, the end token and padding behind it among them."""
+    batch = data.prompt_batch(rows).to(device)
+    images = features.of(batch.images)
+    route(batch, images)
+    given = prompt_inputs(model, batch, images)
+    tokens = model.generate(
+        **given,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=data.end,
+        pad_token_id=data.pad,
+    )
+    answered = tokens[:, given["input_ids"].shape[1] :] if "input_ids" in given else tokens
+    found: list[list[int]] = answered.tolist()
+    return found

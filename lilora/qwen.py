@@ -24,11 +24,11 @@ class Qwen2VLProcessor(transformers.Qwen2VLProcessor):  # type: ignore[misc,unus
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
-    def save_pretrained(self, save_directory: Any, **options: Any) -> Any:
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **options: Any) -> Any:
         """As the stock class, and a video processor's settings, without which the stock class loads no folder: the
         pictures', as Qwen2-VL's published folders have one file of settings for both.
         """
-        written = super().save_pretrained(save_directory, **options)
+        written = super().save_pretrained(save_directory, push_to_hub, **options)
         path = Path(save_directory, PROCESSOR_NAME)
         settings = json.loads(path.read_text(encoding="utf-8"))
         videos = {name: value for name, value in settings["image_processor"].items() if name != "image_processor_type"}

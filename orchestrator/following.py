@@ -53,7 +53,10 @@ class Orders:
 
 
 class SweepTrial(tune.Trainable):
-    """The trial: each step of Tune's ends at a stop (`stops`); ends early, quietly, where a step of it failed.
+    """The trial: each step of Tune's ends at a stop (`stops`).
+
+    Where a step of it failed it ends early, quietly, after what does not need that step is made, as in a run without a
+    sweep: what is put right later costs no more than itself.
 
     A class, not a function: no thread of Tune's stands between the two, and the last report says itself that it is the
     last. It is not faster: `benchmarks/scale.py` saw no gain.
@@ -116,7 +119,7 @@ def stops(sweep: Sweep, plan: TrialPlan, row: int) -> tuple[int, ...]:
     """What is asked for together from `row` on, by the row after the last of each report: each task up to the next
     rung; or everything at once.
     """
-    if sweep.stopping is None or not plan.stages:
+    if sweep.stopping is None:
         return (len(plan.after),)
     rungs = sweep.stopping.rungs(len(plan.after))
     return tuple(range(row + 1, next(rung for rung in rungs if rung > row) + 1))

@@ -55,42 +55,43 @@ class Owner:
         return len(self._open)
 
     def ask(self, key: str, stretches: Stretches, ready: Ready) -> None:
-        """The attempt `key` wants what these stops take; what it asked for before stays wanted."""
+        """The attempt `key` wants what these stops take; what it asked for before stays wanted.
+
+        Of a stop that needs what failed already, what does not need it is made all the same, as for those who asked in
+        time.
+        """
         wanted = self._open.setdefault(key, {})
+        for stop in stretches.keys() & wanted.keys():
+            self._drop(key, stop)
         plans = {stop: Plan.of(steps) for stop, steps in stretches.items()}
-        hopeless = {stop: error for stop, plan in plans.items() if (error := self._why_broken(plan))}
-        for stop, error in hopeless.items():
-            self.refuse(key, stop, error)
-        alive = {stop: plan for stop, plan in plans.items() if stop not in hopeless}
-        if not alive:
-            return
-        results = [step for plan in alive.values() for step in plan.results]
-        needs = self.check(next(iter(alive.values())) if len(alive) == 1 else Plan.of(results))
+        lost = {stop: error for stop, plan in plans.items() if (error := self._why_broken(plan))}
+        plans |= {stop: Plan.of(self._unbroken(plans[stop])) for stop in lost}
+        results = [step for plan in plans.values() for step in plan.results]
+        needs = self.check(next(iter(plans.values())) if len(plans) == 1 else Plan.of(results))
         missing = {step.digest for step in needs.missing}
         ready.add(needs, key)
         self._announce(needs.missing)
-        for stop, plan in alive.items():
-            left = {step.digest for step in plan.results} & missing
-            if not left:
-                self.answers.append(Answer(key, stop))
-                continue
-            wanted[stop] = left
-            for digest in left:
+        for stop, plan in plans.items():
+            wanted[stop] = {step.digest for step in plan.results} & missing
+            for digest in wanted[stop]:
                 self._waiting.setdefault(digest, set()).add((key, stop))
+            if stop in lost:
+                self._lost[key, stop] = lost[stop]
+            self._settle(key, stop)
 
     def leave(self, key: str, ready: Ready) -> None:
         """The attempt is over; `errors` still has the first error that it was told of."""
-        for stop, left in self._open.pop(key, {}).items():
-            self._lost.pop((key, stop), None)
-            for digest in left:
-                self._forget(digest, key, stop)
+        for stop in tuple(self._open.get(key, ())):
+            self._drop(key, stop)
+        self._open.pop(key, None)
         ready.withdraw(key)
 
     def done(self, step: Step, record: Record) -> None:
         """A step is in the store."""
         self.shelf.put(step.digest, record.references)
         for key, stop in self._waiting.pop(step.digest, ()):
-            self._settle(step, key, stop)
+            self._open[key][stop].discard(step.digest)
+            self._settle(key, stop)
 
     def failed(self, step: Step, error: str, behind: Sequence[Step]) -> None:
         """A step failed, and those behind it cannot run: stops that wait for one of them are told, once all else that
@@ -101,19 +102,24 @@ class Owner:
             self._broken[other.digest] = why
             for key, stop in self._waiting.pop(other.digest, set()):
                 self._lost.setdefault((key, stop), why)
-                self._settle(other, key, stop)
+                self._open[key][stop].discard(other.digest)
+                self._settle(key, stop)
 
-    def _settle(self, step: Step, key: str, stop: int) -> None:
-        """One thing less that a stop waits for; after the last one it is answered."""
-        left = self._open[key][stop]
-        left.discard(step.digest)
-        if left:
+    def _settle(self, key: str, stop: int) -> None:
+        """Answer a stop if there is nothing more that it waits for."""
+        if self._open[key][stop]:
             return
         del self._open[key][stop]
         if why := self._lost.pop((key, stop), ""):
             self.refuse(key, stop, why)
         else:
             self.answers.append(Answer(key, stop))
+
+    def _drop(self, key: str, stop: int) -> None:
+        """Nobody waits at this stop any more, or it is asked for again."""
+        self._lost.pop((key, stop), None)
+        for digest in self._open[key].pop(stop):
+            self._forget(digest, key, stop)
 
     def refuse(self, key: str, stop: int, error: str) -> None:
         """What this stop waits for will not be there."""
@@ -133,6 +139,14 @@ class Owner:
         if not self._broken:
             return ""
         return next((self._broken[step.digest] for step in plan.steps if step.digest in self._broken), "")
+
+    def _unbroken(self, plan: Plan) -> list[Step]:
+        """The results that need nothing of what failed."""
+        blocked: set[str] = set()
+        for step in plan.steps:
+            if step.digest in self._broken or any(parent.digest in blocked for _, parent in step.inputs):
+                blocked.add(step.digest)
+        return [step for step in plan.results if step.digest not in blocked]
 
     def _forget(self, digest: str, key: str, stop: int) -> None:
         if digest in self._waiting:

@@ -49,6 +49,9 @@ class Suggesting(OptunaSearch):
         self.given += 1
         return {"point": list(point)}
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: nobody prunes by Optuna, and the metric need not be there before the last report (BWT)."""
+
 
 def _names(sweep: Sweep) -> list[str]:
     return [f"axis{place}" for place in range(len(sweep.axes))]

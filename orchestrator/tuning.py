@@ -88,7 +88,7 @@ class _Watcher(TrialProgressCallback):
 
     def __init__(self, tuning: Tuning) -> None:
         self.messages, self.points, self.halt = tuning.messages, tuning.orders.points, tuning.halt
-        self.left = tuning.num_trials
+        self.num_trials, self.told = tuning.num_trials, set[str]()
 
     def __reduce__(self) -> Any:
         return Callback, ()
@@ -105,13 +105,13 @@ class _Watcher(TrialProgressCallback):
     def _tell(self, trial: Any, error: str = "") -> None:
         tasks = int((trial.last_result or {}).get(TASKS, 0))
         self.messages.put(Ended(trial.trial_id, point_of(trial.config, self.points), tasks, error))
-        self.left -= 1
-        if not self.left:
+        self.told.add(trial.trial_id)
+        if len(self.told) == self.num_trials:
             self.halt.set()
 
 
 def _why(trial: Any) -> str:
-    """The last line of what Tune noted of the trial's errors; in its own folder, which it copies to storage later."""
+    """The last line of what Tune noted of the trial's errors, in its own folder."""
     try:
         return Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]
     except (OSError, TypeError, IndexError):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import polars
 import pytest
 import torch
 
 from lilora import encode, features
-from lilora.encode import IGNORED, Encoder, load_task
+from lilora import generate as generate_module
+from lilora.encode import IGNORED, Batch, Encoder, load_task
 from lilora.families import num_image_tokens
 from lilora.features import Features
 from lilora.generate import last_position_only, predict
@@ -153,6 +155,40 @@ def test_answers_do_not_depend_on_the_order_of_the_rows_or_on_the_batch(lab: Lab
         lab.predict(SEQLORA, state, "Colour", batch_size=3),
     ):
         assert polars.read_parquet(path).sort("id").equals(whole.sort("id"))
+
+
+def test_where_memory_is_short_the_rest_is_answered_in_smaller_batches(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = lab.stage(SEQLORA)
+    whole = lab.predict(SEQLORA, state, "Colour").read_bytes()
+    sizes = _memory_for(3, monkeypatch)
+    assert lab.predict(SEQLORA, state, "Colour", batch_size=8).read_bytes() == whole
+    rows = len(polars.read_parquet(lab.data["Colour"] / "test.parquet"))
+    # 8 and 4 at once are too many; then by twos to the end, and none twice.
+    assert sizes[:2] == [8, 4] and set(sizes[2:]) <= {1, 2} and sum(sizes[2:]) == rows
+
+
+def test_where_memory_takes_no_row_the_error_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = lab.stage(SEQLORA)
+    sizes = _memory_for(0, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        lab.predict(SEQLORA, state, "Colour", batch_size=8)
+    assert sizes == [8, 4, 2, 1]
+
+
+def _memory_for(most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let no more rows than `most` be answered at once; gives the sizes that are tried."""
+    stock, sizes = generate_module.prompt_inputs, []
+
+    def tried(model: Any, batch: Batch, images: Any) -> Any:
+        sizes.append(len(batch.input_ids))
+        if sizes[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return stock(model, batch, images)
+
+    monkeypatch.setattr(generate_module, "prompt_inputs", tried)
+    return sizes
 
 
 def test_an_answer_stops_at_the_end_token_or_at_the_limit(lab: Lab) -> None:

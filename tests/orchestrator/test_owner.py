@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
+from orchestrator import following
 from orchestrator.asking import GATHER_SECONDS, Gathering, rows_steps
 from orchestrator.errors import PlacementError
 from orchestrator.events import Listeners
 from orchestrator.executor import checked_needs, execute_inline
-from orchestrator.following import stops
+from orchestrator.following import PLACE, stops
 from orchestrator.lowering import TrialPlan
-from orchestrator.mailbox import Answer
+from orchestrator.mailbox import Answer, Asked
 from orchestrator.owner import Owner, SweepTally
 from orchestrator.plan import Plan
 from orchestrator.schedule import Demand, Ready, Scale, Shape, check_fits
@@ -24,7 +29,7 @@ from orchestrator.store import Store
 from orchestrator.study import Study
 from orchestrator.sweep import Axis, Stopping, Sweep
 from orchestrator.sweeping import lower_sweep
-from orchestrator.tuning import num_live
+from orchestrator.tuning import _Halt, _Halted, _Watcher, num_live
 from tests.orchestrator.toy_steps import number
 from tests.orchestrator.toy_trials import TASKS, Toy, toy_trial
 
@@ -193,18 +198,33 @@ def test_a_trial_that_asks_for_everything_at_once_is_answered_once_when_all_of_i
     assert set(bench.made) == {step.label for step in Plan.of(plan.steps).steps}
 
 
-def test_a_trial_that_asked_for_everything_hears_once_of_a_failure_and_the_rest_is_made(
-    bench: Bench,
-) -> None:
+def test_a_trial_that_asked_for_everything_hears_once_of_a_failure_and_the_rest_is_made(bench: Bench) -> None:
     bad, worse = plans(Toy(level=1, breaks="Flickr30k"), Toy(level=2, breaks="TextVQA"))
     for key, plan in (("bad", bad), ("worse", worse)):
         bench.owner.ask(key, {3: rows_steps(plan, range(3))}, bench.ready)
+    told: dict[str, int] = {}
+    while bench.ready.shapes():
+        bench.make(bench.take())
+        for answer in bench.owner.collect():
+            assert "toy trouble" in answer.error and answer.key not in told
+            told[answer.key] = len(bench.made)
+    wanted = {"bad": rows_steps(bad, range(2)), "worse": rows_steps(worse, range(1))}
+    assert set(bench.made) == {step.label for steps in wanted.values() for step in steps}
+    for key, steps in wanted.items():
+        assert {step.label for step in steps} <= set(bench.made[: told[key]])
+
+
+def test_a_trial_that_asks_after_a_failure_gets_what_one_gets_that_asked_before(bench: Bench) -> None:
+    (bad,) = plans(Toy(breaks="TextVQA"))
+    bench.owner.ask("first", {3: rows_steps(bad, range(3))}, bench.ready)
+    while not bench.tally.failures:
+        bench.make(bench.take())
+    bench.owner.leave("first", bench.ready)
+    bench.owner.ask("again", {3: rows_steps(bad, range(3))}, bench.ready)
     bench.make_all()
-    answers = bench.owner.collect()
-    assert sorted((answer.key, answer.stop) for answer in answers) == [("bad", 3), ("worse", 3)]
-    assert all("toy trouble" in answer.error for answer in answers)
-    whole = [step for plan, rows in ((bad, 2), (worse, 1)) for step in rows_steps(plan, range(rows))]
-    assert set(bench.made) == {step.label for step in whole}
+    assert set(bench.made) == {step.label for step in rows_steps(bad, range(1))}
+    (answer,) = bench.owner.collect()
+    assert (answer.key, answer.stop) == ("again", 3) and "toy trouble" in answer.error
 
 
 def test_a_trial_that_leaves_after_a_failure_leaves_nothing_behind(bench: Bench) -> None:
@@ -215,6 +235,20 @@ def test_a_trial_that_leaves_after_a_failure_leaves_nothing_behind(bench: Bench)
     bench.owner.leave("bad", bench.ready)
     bench.make_all()
     assert not bench.owner.collect() and not bench.ready.steps and not bench.owner.awaited()
+    assert not bench.owner._lost and not bench.owner._open
+
+
+def test_what_is_asked_for_again_counts_as_asked_for_now(bench: Bench) -> None:
+    (plan,) = plans(Toy())
+    steps = rows_steps(plan, range(3))
+    bench.owner.ask("a", {3: steps}, bench.ready)
+    # The mailbox died; before the trial asks again, another run makes what nothing else needs.
+    last = plan.cells[2, 2][1]
+    execute_inline(Plan.of([last]), bench.store)
+    bench.owner.ask("a", {3: steps}, bench.ready)
+    bench.make_all()
+    bench.tally.finished(last, bench.store.record(last.digest), bench.ready)
+    assert bench.owner.collect() == [Answer("a", 3)] and not bench.owner.awaited()
 
 
 def test_a_trial_stops_at_each_task_up_to_the_next_rung_and_without_early_stopping_only_at_its_end() -> None:
@@ -301,3 +335,38 @@ def test_the_first_answers_do_not_wait_for_ever() -> None:
     assert not gathering.over(2, 9), "one came a moment ago"
     now[0] = 2 * GATHER_SECONDS
     assert gathering.over(2, 9)
+
+
+def test_tune_is_ended_once_the_last_trial_is_told_over_and_not_before() -> None:
+    halt, messages = threading.Event(), queue.SimpleQueue[Any]()
+    orders = SimpleNamespace(points=((1.0,), (2.0,)))
+    watcher = _Watcher(SimpleNamespace(messages=messages, orders=orders, halt=halt, num_trials=2))  # type: ignore[arg-type]
+    trials = [
+        SimpleNamespace(trial_id=str(place), config={PLACE: place}, last_result=None, error_file=None)
+        for place in range(2)
+    ]
+    stopper = _Halt(halt)
+    watcher.on_trial_complete(1, trials, trials[0])
+    watcher.on_trial_complete(1, trials, trials[0])
+    assert not stopper.stop_all()
+    watcher.on_trial_error(1, trials, trials[1])
+    with pytest.raises(_Halted):
+        stopper.stop_all()
+    assert [messages.get_nowait().point for _ in range(3)] == [(1.0,), (1.0,), (2.0,)]
+
+
+def test_a_trial_asks_again_for_what_is_left_when_the_mailbox_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def get(reference: Any) -> str:
+        asked.append(reference)
+        if len(asked) == 1:
+            raise ray.exceptions.RayActorError
+        return ""
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(following, "time", SimpleNamespace(sleep=lambda seconds: None))
+    box = SimpleNamespace(wait=SimpleNamespace(remote=lambda *arguments: arguments))
+    attempt = following.Attempt(box, "trial", "key", (1.0,), "digest")
+    assert attempt.wait(1, (2, 3), ask=False) == ""
+    assert asked == [("key", 2, None), ("key", 2, Asked("trial", "key", (1.0,), 1, (2, 3), "digest"))]

@@ -103,8 +103,8 @@ def generate(
     """Greedy answer and number of generated tokens (without the end token) of each row, in the rows' order.
 
     `route` is told of each batch, and its images, before it is embedded. Where a GPU's memory does not take
-    `batch_size` rows at once, the rest is answered in batches of half of it, and so on. In
-    half precision another batch rounds otherwise, so where two words are nearly as likely an answer may change.
+    `batch_size` rows at once, the rest is answered in batches of half of it, and so on. In half precision another batch
+    rounds otherwise, so where two words are nearly as likely an answer may change.
 
     Raises:
         torch.OutOfMemoryError: it does not take one row.

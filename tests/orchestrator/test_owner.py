@@ -27,6 +27,7 @@ from orchestrator.shelf import Shelf
 from orchestrator.step import Resources, Step
 from orchestrator.store import Store
 from orchestrator.study import Study
+from orchestrator.suggesting import Suggesting
 from orchestrator.sweep import Axis, Stopping, Sweep
 from orchestrator.sweeping import lower_sweep
 from orchestrator.tuning import _Halt, _Halted, _Watcher, num_live
@@ -370,3 +371,14 @@ def test_a_trial_asks_again_for_what_is_left_when_the_mailbox_died(monkeypatch: 
     attempt = following.Attempt(box, "trial", "key", (1.0,), "digest")
     assert attempt.wait(1, (2, 3), ask=False) == ""
     assert asked == [("key", 2, None), ("key", 2, Asked("trial", "key", (1.0,), 1, (2, 3), "digest"))]
+
+
+def test_optuna_is_told_only_how_a_trial_ended_since_a_metric_may_come_late(bench: Bench) -> None:
+    axes = (Axis("method.level", low=1.0, high=9.0),)
+    sweep = Sweep(toy_trial(tasks=TASKS[:3]), axes, protocol="end-of-stream", metric="BWT", sampler="optuna", samples=2)
+    searcher = Suggesting(sweep, (), bench.store)
+    assert searcher.suggest("trial") is not None
+    # After the first task there is no BWT yet; Optuna's own searcher raises KeyError.
+    searcher.on_trial_result("trial", {"AP": 50.0, "training_iteration": 1})
+    searcher.on_trial_complete("trial", {"AP": 50.0, "BWT": -1.0, "training_iteration": 3})
+    assert [trial.value for trial in searcher._ot_study.trials] == [-1.0]

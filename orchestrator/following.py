@@ -55,8 +55,8 @@ class Orders:
 class SweepTrial(tune.Trainable):
     """The trial: each step of Tune's ends at a stop (`stops`).
 
-    Where a step of it failed it ends early, quietly, once everything else up to that stop is made that does not need it,
-    as in a run without a sweep: what is put right later costs little more than itself.
+    Where a step of it failed it ends early, quietly, once everything else up to that stop is made that can be, as in a
+    run without a sweep: what is put right later costs little more than itself.
 
     A class, not a function: no thread of Tune's stands between the two, and the last report says itself that it is the
     last. It is not faster: `benchmarks/scale.py` saw no gain.

@@ -18,7 +18,6 @@ from orchestrator.mailbox import RESTARTS, Asked
 from orchestrator.owner import Owner
 from orchestrator.plan import Plan
 from orchestrator.schedule import Ready
-from orchestrator.step import Step
 from orchestrator.store import Store
 from orchestrator.sweep import Point
 from orchestrator.sweeping import Swept, lower_point
@@ -177,7 +176,7 @@ class Asking:
                 )
             return
         bounds = itertools.pairwise((asked.first, *asked.stops))
-        stretches = {stop: rows_steps(plan, range(first, stop)) for first, stop in bounds}
+        stretches = {stop: plan.steps_of(range(first, stop)) for first, stop in bounds}
         self.owner.ask(asked.key, stretches, ready)
 
     def _plan(self, point: Point) -> TrialPlan:
@@ -246,9 +245,3 @@ class Asking:
             f"{what} for {STUCK_SECONDS:.0f} s, and no step is left to run for any: the machine of this driver is out "
             "of memory or processes, perhaps. What is finished is kept; run the same command again"
         )
-
-
-def rows_steps(plan: TrialPlan, rows: range) -> list[Step]:
-    """These rows of a trial: their stages, and the predictions and scores of their cells."""
-    cells = [step for (row, _), steps in plan.cells.items() if row in rows for step in steps]
-    return [*plan.stages[rows.start : rows.stop], *cells]

@@ -39,7 +39,7 @@ def add(app: typer.Typer) -> None:
         utilisation: Annotated[
             float,
             typer.Option(
-                metavar="SHARE", help="Share of the GPU's peak rate that training reaches; answering 0.6 of it."
+                metavar="SHARE", help="Share of the GPU's peak rate that training reaches; answering reaches less."
             ),
         ] = 0.30,
         workers: Annotated[int | None, typer.Option(min=1, help="GPUs a stage; by default the trials'.")] = None,

@@ -70,8 +70,12 @@ class TrialPlan:
     @property
     def steps(self) -> list[Step]:
         """What the trial asks for: its stages, then what is read off them; a stage's cells follow it at once."""
+        return self.steps_of(range(len(self.after)))
+
+    def steps_of(self, rows: range) -> list[Step]:
+        """The same of these rows alone."""
         steps: list[Step] = []
-        for row in range(len(self.after)):
+        for row in rows:
             steps += self.stages[row : row + 1]
             for column in range(len(self.tasks)):
                 steps += self.cells.get((row, column), ())

@@ -49,11 +49,6 @@ class Owner:
         self._broken: dict[str, str] = {}
         self._lost: dict[tuple[str, int], str] = {}
 
-    @property
-    def num_live(self) -> int:
-        """Attempts that have asked and not left."""
-        return len(self._open)
-
     def ask(self, key: str, stretches: Stretches, ready: Ready) -> None:
         """The attempt `key` wants what these stops take; what it asked for before stays wanted.
 
@@ -81,9 +76,9 @@ class Owner:
 
     def leave(self, key: str, ready: Ready) -> None:
         """The attempt is over; `errors` still has the first error that it was told of."""
-        for stop in tuple(self._open.get(key, ())):
+        for stop in tuple(self._open.setdefault(key, {})):
             self._drop(key, stop)
-        self._open.pop(key, None)
+        del self._open[key]
         ready.withdraw(key)
 
     def done(self, step: Step, record: Record) -> None:

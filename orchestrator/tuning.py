@@ -126,7 +126,7 @@ class _Halt(Stopper):
     """Ends Tune once the driver says so or all trials are over.
 
     By an exception, on which Tune lets go of its processes as at any end: the other ways write the state of every trial
-    first (10 ms each, about), for a resumption that never comes.
+    first (20 ms each, by the profiler), for a resumption that never comes.
     """
 
     def __init__(self, event: threading.Event) -> None:

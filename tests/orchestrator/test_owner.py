@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from orchestrator import following
-from orchestrator.asking import GATHER_SECONDS, Gathering, rows_steps
+from orchestrator.asking import GATHER_SECONDS, Gathering
 from orchestrator.errors import PlacementError
 from orchestrator.events import Listeners
 from orchestrator.executor import checked_needs, execute_inline
@@ -68,6 +68,11 @@ class Bench:
         while self.ready.shapes():
             self.make(self.take())
 
+    def make_until_one_fails(self) -> None:
+        """Until the first failure."""
+        while not self.tally.failures:
+            self.make(self.take())
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
@@ -81,7 +86,7 @@ def plans(*methods: Toy, tasks: Any = TASKS[:3]) -> list[TrialPlan]:
 
 def rows(plan: TrialPlan, *which: int) -> dict[int, list[Step]]:
     """What a trial asks for that stops after each of these rows."""
-    return {row + 1: rows_steps(plan, range(row, row + 1)) for row in which or range(len(plan.after))}
+    return {row + 1: plan.steps_of(range(row, row + 1)) for row in which or range(len(plan.after))}
 
 
 def test_equal_steps_of_two_trials_are_one_step_also_while_it_is_in_hand(bench: Bench) -> None:
@@ -189,7 +194,7 @@ def test_rows_that_are_in_the_store_are_answered_at_once_and_a_trial_may_ask_row
 
 def test_a_trial_that_asks_for_everything_at_once_is_answered_once_when_all_of_it_is_there(bench: Bench) -> None:
     (plan,) = plans(Toy())
-    bench.owner.ask("a", {3: rows_steps(plan, range(3))}, bench.ready)
+    bench.owner.ask("a", {3: plan.steps_of(range(3))}, bench.ready)
     answered = []
     while bench.ready.shapes():
         assert not answered
@@ -202,14 +207,14 @@ def test_a_trial_that_asks_for_everything_at_once_is_answered_once_when_all_of_i
 def test_a_trial_that_asked_for_everything_hears_once_of_a_failure_and_the_rest_is_made(bench: Bench) -> None:
     bad, worse = plans(Toy(level=1, breaks="Flickr30k"), Toy(level=2, breaks="TextVQA"))
     for key, plan in (("bad", bad), ("worse", worse)):
-        bench.owner.ask(key, {3: rows_steps(plan, range(3))}, bench.ready)
+        bench.owner.ask(key, {3: plan.steps_of(range(3))}, bench.ready)
     told: dict[str, int] = {}
     while bench.ready.shapes():
         bench.make(bench.take())
         for answer in bench.owner.collect():
             assert "toy trouble" in answer.error and answer.key not in told
             told[answer.key] = len(bench.made)
-    wanted = {"bad": rows_steps(bad, range(2)), "worse": rows_steps(worse, range(1))}
+    wanted = {"bad": bad.steps_of(range(2)), "worse": worse.steps_of(range(1))}
     assert set(bench.made) == {step.label for steps in wanted.values() for step in steps}
     for key, steps in wanted.items():
         assert {step.label for step in steps} <= set(bench.made[: told[key]])
@@ -217,22 +222,20 @@ def test_a_trial_that_asked_for_everything_hears_once_of_a_failure_and_the_rest_
 
 def test_a_trial_that_asks_after_a_failure_gets_what_one_gets_that_asked_before(bench: Bench) -> None:
     (bad,) = plans(Toy(breaks="TextVQA"))
-    bench.owner.ask("first", {3: rows_steps(bad, range(3))}, bench.ready)
-    while not bench.tally.failures:
-        bench.make(bench.take())
+    bench.owner.ask("first", {3: bad.steps_of(range(3))}, bench.ready)
+    bench.make_until_one_fails()
     bench.owner.leave("first", bench.ready)
-    bench.owner.ask("again", {3: rows_steps(bad, range(3))}, bench.ready)
+    bench.owner.ask("again", {3: bad.steps_of(range(3))}, bench.ready)
     bench.make_all()
-    assert set(bench.made) == {step.label for step in rows_steps(bad, range(1))}
+    assert set(bench.made) == {step.label for step in bad.steps_of(range(1))}
     (answer,) = bench.owner.collect()
     assert (answer.key, answer.stop) == ("again", 3) and "toy trouble" in answer.error
 
 
 def test_a_trial_that_leaves_after_a_failure_leaves_nothing_behind(bench: Bench) -> None:
     (bad,) = plans(Toy(breaks="TextVQA"))
-    bench.owner.ask("bad", {3: rows_steps(bad, range(3))}, bench.ready)
-    while not bench.tally.failures:
-        bench.make(bench.take())
+    bench.owner.ask("bad", {3: bad.steps_of(range(3))}, bench.ready)
+    bench.make_until_one_fails()
     bench.owner.leave("bad", bench.ready)
     bench.make_all()
     assert not bench.owner.collect() and not bench.ready.steps and not bench.owner.awaited()
@@ -241,7 +244,7 @@ def test_a_trial_that_leaves_after_a_failure_leaves_nothing_behind(bench: Bench)
 
 def test_what_is_asked_for_again_counts_as_asked_for_now(bench: Bench) -> None:
     (plan,) = plans(Toy())
-    steps = rows_steps(plan, range(3))
+    steps = plan.steps_of(range(3))
     bench.owner.ask("a", {3: steps}, bench.ready)
     # The mailbox died; before the trial asks again, another run makes what nothing else needs.
     last = plan.cells[2, 2][1]

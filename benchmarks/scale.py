@@ -6,15 +6,15 @@ printed with them, and where there is something to compare with, both sides run 
     plan      all 720 orders of the mini benchmark's six tasks, lowered and compared with an empty store
     steps     5,000 steps that do nearly nothing, through the executor with two slots, beside a bare loop
     trials    1,000 trials of six tasks, 48 such steps each, through Ray Tune and the executor, beside the executor with
-              the same steps
+              the same steps, in pairs whose order alternates, with the interval of their mean
     short     the same with trials of one task, 3 steps
     waiting   the same as "trials", with stages and answers that wait 50 ms, as for an accelerator
     tracking  32 trials whose results come at the same time, to one MLflow; every metric is read back and compared
 
-    python benchmarks/scale.py                    # all parts: about an hour, most of it 1,000 trials three times
+    python benchmarks/scale.py                    # all parts: hours, most of them 1,000 trials
     python benchmarks/scale.py --quick            # the same in small: does it work?
     python benchmarks/scale.py --parts plan steps
-    python benchmarks/scale.py --parts trials short --trials 200
+    python benchmarks/scale.py --parts trials short --trials 200 --pairs 1
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
 from scale_tracking import tracking_part
+from scipy import stats
 
 from lilora import registry
 from lilora.backbone import Backbone
@@ -52,9 +55,11 @@ from orchestrator.step import Step
 from orchestrator.store import Store
 from orchestrator.study import Study, Trial, trial_tasks
 from orchestrator.sweep import Axis, Sweep
+from orchestrator.sweeping import lower_sweep
 
 PLAN_SECONDS = 2.0
 STEPS_A_SECOND = 100.0
+TUNE_SHARE = 0.15
 SLOTS = 2
 SAMPLE_SECONDS = 0.2
 
@@ -241,39 +246,99 @@ def sweep_study(num_trials: int, num_tasks: int, seconds: float) -> Study:
     return Study("many", sweep=Sweep(base, (Axis("method.level", levels),), protocol="end-of-stream"))
 
 
-def trials_part(num_trials: int, num_tasks: int, seconds: float = 0.0) -> tuple[Timed, Timed]:
-    """A sweep of trials of so many tasks, whose stages and answers wait so long, beside the executor with the same
-    steps.
-    """
+@dataclass(frozen=True)
+class Run:
+    """One side of a pair: its steps made and failed, what is in the store, its seconds and the driver's memory."""
+
+    made: int
+    failed: int
+    digests: frozenset[str]
+    seconds: float
+    memory: Memory
+
+
+def run_trials(tune: bool, num_trials: int, num_tasks: int, seconds: float) -> Run:
+    """A sweep of so many trials, or by the executor alone the same steps, on a cluster of its own."""
     from orchestrator.sweep_run import execute_sweep
-    from orchestrator.sweeping import lower_sweep
 
     study = sweep_study(num_trials, num_tasks, seconds)
     plan = lower_sweep(study).lowered.plan
     with tempfile.TemporaryDirectory() as folder, session("local", SLOTS):
-        alone = timed(lambda: execute(plan, Store(f"{folder}/alone"), slots=SLOTS))
-        swept = timed(lambda: execute_sweep(study, Store(f"{folder}/swept"), slots=SLOTS).outcome)
-        same = Store(f"{folder}/alone").digests() == Store(f"{folder}/swept").digests()
-    over, each = swept.seconds / alone.seconds - 1, 1000 * (swept.seconds - alone.seconds) / num_trials
-    steps, run = alone.outcome.distinct // num_trials, swept.outcome
+        store = Store(folder)
+        if tune:
+            run = timed(lambda: execute_sweep(study, store, slots=SLOTS).outcome)
+        else:
+            run = timed(lambda: execute(plan, store, slots=SLOTS))
+        return Run(run.outcome.run, run.outcome.failed, frozenset(store.digests()), run.seconds, run.memory)
+
+
+def in_process_of_its_own(run: Callable[..., Run], *arguments: Any) -> Run:
+    """So that none finds the libraries loaded, or the memory used, of those before."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(run, *arguments).result()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The same steps through Tune and by the executor alone, side by side.
+
+    Attributes:
+        tuned: the runs through Tune.
+        alone: those without; each next to its pair in time.
+    """
+
+    tuned: list[Run]
+    alone: list[Run]
+
+    @property
+    def over(self) -> list[float]:
+        """What each pair took longer through Tune, as a share of the time alone."""
+        return [tuned.seconds / alone.seconds - 1 for tuned, alone in zip(self.tuned, self.alone, strict=True)]
+
+    @property
+    def seconds_more(self) -> float:
+        """How much longer it took through Tune, on average."""
+        return statistics.mean(run.seconds for run in self.tuned) - statistics.mean(run.seconds for run in self.alone)
+
+    def verdict(self, wanted: float) -> str:
+        """The mean with its interval of 95 % (Student's t), and what it says of `wanted`; of one pair, nothing."""
+        over, mean = self.over, statistics.mean(self.over)
+        if len(over) == 1:
+            return f"{mean:+.1%} (wanted: at most {wanted:+.0%}; one pair decides nothing)"
+        half = float(stats.t.ppf(0.975, len(over) - 1)) * statistics.stdev(over) / math.sqrt(len(over))
+        said = "kept" if mean + half <= wanted else "missed" if mean - half > wanted else "not decided"
+        return f"{mean:+.1%} +-{half:.1%} over {len(over)} pairs (wanted: at most {wanted:+.0%}: {said})"
+
+
+def trials_part(num_trials: int, num_tasks: int, seconds: float = 0.0, num_pairs: int = 1) -> Pairs:
+    """A sweep of trials of so many tasks, whose stages and answers wait so long, beside the executor with the same
+    steps: in pairs, of which every second has the sweep first, since a machine's speed drifts.
+    """
+    pairs, what = Pairs([], []), (num_trials, num_tasks, seconds)
     waits = f", {1000 * seconds:.0f} ms each" if seconds else ""
-    print(f"trials: {num_trials} of {steps} steps{waits}: {run.run} steps run, {run.failed} failed; the same artifacts "
-          f"as without Tune: {same}")  # fmt: skip
-    print(f"  {swept.seconds:.1f} s through Tune and the executor, {alone.seconds:.1f} s through the executor alone: "
-          f"{over:+.0%} (wanted: at most +15%); {each:.0f} ms a trial more")  # fmt: skip
-    print(f"  the driver's memory in MiB, by quarters of the time: {swept.memory}, without Tune {alone.memory}")
-    return swept, alone
+    print(f"trials: {num_trials} of {num_tasks + num_tasks * (num_tasks + 1)} steps{waits}", flush=True)
+    for place in range(num_pairs):
+        for tune in (True, False) if place % 2 else (False, True):
+            run = in_process_of_its_own(run_trials, tune, *what)
+            (pairs.tuned if tune else pairs.alone).append(run)
+            print(f"  {run.seconds:.1f} s {'through Tune and' if tune else 'through'} the executor"
+                  f"{'' if tune else ' alone'}: {run.made} steps, {run.failed} failed; the driver's memory in MiB, by "
+                  f"quarters of the time: {run.memory}", flush=True)  # fmt: skip
+        print(f"  through Tune {pairs.over[-1]:+.1%}, Tune {'first' if place % 2 else 'second'}", flush=True)
+    print(f"  the same artifacts on both sides: {len({run.digests for run in pairs.tuned + pairs.alone}) == 1}")
+    print(f"  together {pairs.verdict(TUNE_SHARE)}; {1000 * pairs.seconds_more / num_trials:.0f} ms a trial more")
+    return pairs
 
 
 # All parts
 
-PARTS: Mapping[str, tuple[Callable[[int], Any], Callable[[], Any]]] = {
-    "plan": (lambda _: plan_part(6), lambda: plan_part(4)),
-    "steps": (lambda _: steps_part(5000), lambda: steps_part(100)),
-    "trials": (lambda trials: trials_part(trials, 6), lambda: trials_part(6, 2)),
-    "short": (lambda trials: trials_part(trials, 1), lambda: trials_part(6, 1)),
-    "waiting": (lambda trials: trials_part(trials, 6, 0.05), lambda: trials_part(6, 1, 0.05)),
-    "tracking": (lambda _: tracking_part(32, 6), lambda: tracking_part(8, 2)),
+PARTS: Mapping[str, tuple[Callable[[int, int], Any], Callable[[], Any]]] = {
+    "plan": (lambda *_: plan_part(6), lambda: plan_part(4)),
+    "steps": (lambda *_: steps_part(5000), lambda: steps_part(100)),
+    "trials": (lambda trials, pairs: trials_part(trials, 6, 0.0, pairs), lambda: trials_part(6, 2)),
+    "short": (lambda trials, pairs: trials_part(trials, 1, 0.0, pairs), lambda: trials_part(6, 1)),
+    "waiting": (lambda trials, pairs: trials_part(trials, 6, 0.05, pairs), lambda: trials_part(6, 1, 0.05)),
+    "tracking": (lambda *_: tracking_part(32, 6), lambda: tracking_part(8, 2)),
 }
 
 
@@ -281,12 +346,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which (default: all)")
     parser.add_argument("--trials", type=int, default=1000, help="of a sweep (default: 1000; tens of minutes)")
+    parser.add_argument("--pairs", type=int, default=4, help="of runs with and without Tune (default: 4)")
     parser.add_argument("--quick", action="store_true", help="the same in small")
     chosen = parser.parse_args(arguments)
     for name in chosen.parts:
         whole, quick = PARTS[name]
         before = os.getloadavg()[0]
-        quick() if chosen.quick else whole(chosen.trials)
+        quick() if chosen.quick else whole(chosen.trials, chosen.pairs)
         print(f"  load of this machine before and after: {before:.1f}, {os.getloadavg()[0]:.1f}", flush=True)
 
 

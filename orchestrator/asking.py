@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator import events
 from orchestrator.errors import ClusterError
 from orchestrator.events import Listeners
 from orchestrator.ledger import note_failed, note_stopped, trial_digest
 from orchestrator.lowering import TrialPlan
-from orchestrator.mailbox import RESTARTS, Asked
+from orchestrator.mailbox import Asked
 from orchestrator.owner import Owner
 from orchestrator.plan import Plan
 from orchestrator.schedule import Ready
@@ -92,7 +92,7 @@ class Asking:
     ) -> None:
         self.swept, self.store, self.tuning, self.owner, self.say = swept, store, tuning, owner, say
         self.use = use
-        self.mailbox = tuning.orders.mailbox
+        self.mailbox = tuning.mailbox
         self.ended, self.total = finished, finished + tuning.num_trials
         self.failed = failed
         self.settled: set[Point] = set()
@@ -100,8 +100,6 @@ class Asking:
         self._plans: dict[Point, TrialPlan] = dict(zip(swept.points, swept.plans, strict=True))
         self._attempts: dict[str, tuple[str, Point]] = {}
         self._gone: list[str] = []
-        self._taking = self.mailbox.take.remote()
-        self._deaths = 0
         self._over = False
         self._last_word = time.monotonic()
         self._gathering = Gathering(tuning.live)
@@ -112,50 +110,29 @@ class Asking:
         process again."""
         return max(0, self._expected)
 
-    def refs(self) -> Sequence[Any]:
+    def sleep(self, seconds: float) -> None:
         """See `driver.Requests`."""
-        return () if self._over else (self._taking,)
+        self.mailbox.sleep(seconds)
 
     def admit(self, ready: Ready) -> bool:
         """See `driver.Requests`.
 
         Raises:
-            ClusterError: Ray Tune broke, its mailbox keeps dying, or nothing moves any more.
+            ClusterError: Ray Tune broke, or nothing moves any more.
         """
-        for asked in self._take():
+        for asked in self.mailbox.take():
+            self._last_word = time.monotonic()
             self._ask(asked, ready)
         self._hear(ready)
         up = self._gathering.over(len(self._attempts), self._expected)
         answers = self.owner.collect() if up else []
         if answers or self._gone:
-            self.mailbox.answer.remote(answers, self._gone)
+            self.mailbox.answer(answers, self._gone)
             self._gone = []
         if answers or ready.steps:
             self._last_word = time.monotonic()
         self._check_moving()
         return not self._over
-
-    def _take(self) -> list[Asked]:
-        """What trials have posted."""
-        import ray
-        from ray.exceptions import RayActorError
-
-        done, _ = ray.wait([self._taking], timeout=0)
-        if not done:
-            return []
-        try:
-            posted: list[Asked] = ray.get(self._taking)
-        except RayActorError as error:
-            # It comes back empty, and the trials ask again.
-            posted, self._deaths = [], self._deaths + 1
-            if self._deaths > RESTARTS:
-                raise ClusterError(
-                    f"the mailbox between the sweep's trials and this driver died {self._deaths} times ({error}): is "
-                    "the machine out of memory? What is finished is kept"
-                ) from error
-        self._taking = self.mailbox.take.remote()
-        self._last_word = time.monotonic()
-        return posted
 
     def _ask(self, asked: Asked, ready: Ready) -> None:
         """A trial wants rows, stop by stop; an earlier attempt at it is dead."""

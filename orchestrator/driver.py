@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from orchestrator import events
@@ -26,6 +25,8 @@ from orchestrator.workers import Result, Settings, pack
 
 START_SECONDS = 180.0
 POLL_SECONDS = 0.25
+#: The same while trials of a sweep may ask for more: that wakes no wait for a step.
+LISTEN_SECONDS = 0.05
 QUICK_SECONDS = 0.5
 ELSEWHERE_SECONDS = 1.0
 MEASURE_SECONDS = 5.0
@@ -39,8 +40,8 @@ class Requests(Protocol):
     def admit(self, ready: Ready) -> bool:
         """Add to `ready` what was asked for since the last call, drop what is not wanted; False once it is over."""
 
-    def refs(self) -> Sequence[Any]:
-        """Ray's references that are done when there is something to admit."""
+    def sleep(self, seconds: float) -> None:
+        """Until something was asked for; `seconds` at most."""
 
 
 class Driver:
@@ -130,12 +131,13 @@ class Driver:
 
         heads = {slot.queue[0][1]: slot for slot in self.pool.busy}
         starting = {slot.ready: slot for slot in self.pool.slots if not slot.started}
-        refs = [*heads, *starting, *(self.requests.refs() if self.requests else ())]
+        refs = [*heads, *starting]
         done: list[Any] = []
+        patience, sleep = (LISTEN_SECONDS, self.requests.sleep) if self.requests else (POLL_SECONDS, time.sleep)
         if not refs:
-            time.sleep(POLL_SECONDS)
+            sleep(patience)
         else:
-            done, rest = ray.wait(refs, num_returns=1, timeout=POLL_SECONDS)
+            done, rest = ray.wait(refs, num_returns=1, timeout=patience)
             if done and rest:
                 done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in done:

@@ -8,7 +8,6 @@ without, nobody would act on a report before the last, and each costs Tune, the 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,9 +16,10 @@ from typing import Any
 from ray import tune
 from ray.tune.result import DONE, RESULT_DUPLICATE
 
+from orchestrator import mailbox
 from orchestrator.ledger import trial_digest
 from orchestrator.lowering import TrialPlan
-from orchestrator.mailbox import RESTARTS, Asked
+from orchestrator.mailbox import Asked
 from orchestrator.opening import open_store
 from orchestrator.results import TrialResult, read_scores
 from orchestrator.store import Store
@@ -41,14 +41,14 @@ class Orders:
         study: the study with the sweep, packed.
         points: by place; empty where Optuna's suggestion is the point.
         stopped: trials to be ended after so many tasks, since they were before (`orchestrator.ledger`).
-        mailbox: the actor between trials and driver.
+        mailbox: the address of the socket between trials and driver.
         settings: of every worker process.
     """
 
     study: bytes
     points: tuple[Point, ...]
     stopped: Mapping[str, int]
-    mailbox: Any
+    mailbox: str
     settings: Settings
 
 
@@ -134,7 +134,7 @@ def _scores(plan: TrialPlan, rows: range, store: Store) -> dict[tuple[int, int],
 class Attempt:
     """One attempt at a trial, as the driver knows it."""
 
-    mailbox: Any
+    mailbox: str
     trial: str
     key: str
     point: Point
@@ -143,20 +143,7 @@ class Attempt:
     def wait(self, row: int, stops: tuple[int, ...], ask: bool) -> str:
         """Until what the first stop takes, from `row` on, is in the store, or will not be, as the answer says.
 
-        With `ask`, all stops are asked for first. A mailbox that died and came back knows nothing, so what is left is
-        asked for again.
+        With `ask`, all stops are asked for first.
         """
-        import ray
-        from ray.exceptions import RayActorError
-
-        for left in reversed(range(RESTARTS + 1)):
-            asked = Asked(self.trial, self.key, self.point, row, stops, self.digest) if ask else None
-            try:
-                error: str = ray.get(self.mailbox.wait.remote(self.key, stops[0], asked))
-                return error
-            except RayActorError:
-                if not left:
-                    raise
-                time.sleep(1.0)
-                ask = True
-        raise AssertionError("unreachable")
+        asked = Asked(self.trial, self.key, self.point, row, stops, self.digest) if ask else None
+        return mailbox.wait(self.mailbox, self.key, stops[0], asked)

@@ -16,6 +16,7 @@ from orchestrator.executor import checked_needs, terminated_like_interrupted
 from orchestrator.journal import Journal
 from orchestrator.ledger import Ledger, read
 from orchestrator.lowering import lower_as
+from orchestrator.mailbox import Mailbox
 from orchestrator.owner import Owner, SweepTally
 from orchestrator.plan import Needs, Plan
 from orchestrator.pool import Standby
@@ -151,7 +152,8 @@ class _Run:
             ClusterError: Tune gave up trials without a word, again and again.
         """
         for _ in range(ROUNDS):
-            asking = self._round(settings, slots, scale, use)
+            with Mailbox() as mailbox:
+                asking = self._round(mailbox, settings, slots, scale, use)
             if not asking.num_lost:
                 return
             _, _, self.open_points = self._look(asking.settled)
@@ -163,13 +165,18 @@ class _Run:
         )
 
     def _round(
-        self, settings: Settings, slots: int, scale: Scale | None, use: Callable[[Iterable[str]], None]
+        self,
+        mailbox: Mailbox,
+        settings: Settings,
+        slots: int,
+        scale: Scale | None,
+        use: Callable[[Iterable[str]], None],
     ) -> Asking:
         """One go of Tune's over the points that are open."""
         from ray import cloudpickle
 
         from orchestrator.following import Orders
-        from orchestrator.tuning import Tuning, num_live, start_mailbox
+        from orchestrator.tuning import Tuning, num_live
 
         sweep = self.swept.sweep
         of_optuna = sweep.sampler == "optuna"
@@ -177,11 +184,11 @@ class _Run:
             cloudpickle.dumps(self.study),
             () if of_optuna else self.open_points,
             self.ledger.stopped,
-            start_mailbox(),
+            mailbox.address,
             settings,
         )
         total = (sweep.samples or 0) if of_optuna else len(self.open_points)
-        tuning = Tuning(sweep, self.open_points, self.ledger, num_live(slots, total), orders, self.store)
+        tuning = Tuning(sweep, self.open_points, self.ledger, num_live(slots, total), mailbox, orders, self.store)
         known = {step.digest for step in (*self.tally.more, *(self.tally.needs.missing if self.tally.needs else ()))}
         check = partial(checked_needs, store=self.store, say=self.say, shelf=self.shelf)
         owner = Owner(self.shelf, check, known, self.tally.added)

@@ -21,16 +21,13 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
 from ray.tune import Callback, Stopper
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.stopper import NoopStopper
 
-from orchestrator import mailbox
-from orchestrator.asking import STUCK_SECONDS
-from orchestrator.errors import ClusterError
 from orchestrator.following import PLACE, TASKS, Orders, SweepTrial, point_of
 from orchestrator.ledger import Ledger
+from orchestrator.mailbox import Mailbox
 from orchestrator.store import Store
 from orchestrator.study import trial_tasks
 from orchestrator.sweep import Point, Sweep, shapes
@@ -106,6 +103,9 @@ class _Watcher(TrialProgressCallback):
         tasks = int((trial.last_result or {}).get(TASKS, 0))
         self.messages.put(Ended(trial.trial_id, point_of(trial.config, self.points), tasks, error))
         self.told.add(trial.trial_id)
+        # Tune keeps the history of every metric of every trial, which nobody reads: by tracemalloc 24 KiB a trial.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
         if len(self.told) == self.num_trials:
             self.halt.set()
 
@@ -154,7 +154,8 @@ class Tuning:
         points: what to run; of Optuna's, those that it suggested before.
         ledger: the notes of earlier runs.
         live: trials at a time.
-        orders: what the trials are told.
+        mailbox: where they ask.
+        orders: what they are told.
         store: where Tune's own files go meanwhile.
     """
 
@@ -162,6 +163,7 @@ class Tuning:
     points: tuple[Point, ...]
     ledger: Ledger
     live: int
+    mailbox: Mailbox
     orders: Orders
     store: Store
     messages: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue)
@@ -183,8 +185,7 @@ class Tuning:
                 yield
             finally:
                 self.halt.set()
-                with contextlib.suppress(RayError, ray.exceptions.GetTimeoutError):
-                    ray.get(self.orders.mailbox.close.remote("the run was stopped"), timeout=5)
+                self.mailbox.close("the run was stopped")
                 thread.join(STOP_SECONDS)
 
     def _fit(self) -> None:
@@ -295,19 +296,3 @@ def _environment() -> Iterator[None]:
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
-
-
-def start_mailbox() -> Any:
-    """The actor between the trials and this driver.
-
-    Raises:
-        ClusterError: it does not start.
-    """
-    handle = mailbox.start(here())
-    try:
-        ray.get(handle.answer.remote([], []), timeout=STUCK_SECONDS)
-    except (RayError, ray.exceptions.GetTimeoutError) as error:
-        raise ClusterError(
-            f"the mailbox of the sweep did not start in {STUCK_SECONDS:.0f} s ({error}): is the machine out of memory?"
-        ) from error
-    return handle

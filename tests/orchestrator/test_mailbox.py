@@ -1,21 +1,128 @@
-"""The actor between trials and driver, without Ray: nobody waits for what will not be answered."""
+"""The socket between trials and driver, without Ray: every trial gets its answer, and nobody waits for none."""
 
 from __future__ import annotations
 
-import asyncio
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
-from orchestrator.mailbox import Answer, Mailbox
+import pytest
+
+from orchestrator import mailbox
+from orchestrator.errors import ClusterError
+from orchestrator.mailbox import Answer, Asked, Mailbox
+
+ASKED = Asked("trial", "key", (0.1, 1e-05), 1, (2, 3), "digest")
 
 
-def test_an_attempt_that_is_over_waits_no_longer_and_others_go_on_waiting() -> None:
-    async def scene() -> tuple[str, str]:
-        box = Mailbox()
-        dead, live = (asyncio.create_task(box.wait(key, 0)) for key in ("dead", "live"))
-        await asyncio.sleep(0)
-        await box.answer([], ["dead"])
-        why = await asyncio.wait_for(dead, 10)
-        assert not live.done()
-        await box.answer([Answer("live", 0)], [])
-        return why, await asyncio.wait_for(live, 10)
+@pytest.fixture
+def box() -> Iterator[Mailbox]:
+    with Mailbox() as box:
+        yield box
 
-    assert asyncio.run(scene()) == ("the attempt is over", "")
+
+@pytest.fixture
+def trial(box: Mailbox) -> Iterator[Callable[..., Future[str]]]:
+    """Call `mailbox.wait` as a process of its own would: each on a connection of its own."""
+    with ThreadPoolExecutor(8) as pool:
+
+        def call(key: str, stop: int, asked: Asked | None = None) -> Future[str]:
+            mailbox._connected.cache_clear()
+            before = len(box._waiting)
+            future = pool.submit(mailbox.wait, box.address, key, stop, asked)
+            deadline = time.monotonic() + 10
+            while len(box._waiting) == before and not future.done() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return future
+
+        yield call
+        box.close("the test is over")
+
+
+def test_what_is_posted_arrives_as_it_was_and_wakes_the_driver(box: Mailbox, trial: Callable[..., Future[str]]) -> None:
+    asleep = threading.Thread(target=box.sleep, args=(60,))
+    asleep.start()
+    waiting = trial("key", 2, ASKED)
+    asleep.join(10)
+    assert not asleep.is_alive()
+    assert box.take() == [ASKED] and box.take() == []
+    box.answer([Answer("key", 2, "a reason, 'quoted',\nin two lines")], [])
+    assert waiting.result(10) == "a reason, 'quoted',\nin two lines"
+
+
+def test_an_answer_that_came_first_is_kept_for_the_trial_and_a_later_stop_is_waited_for(
+    box: Mailbox, trial: Callable[..., Future[str]]
+) -> None:
+    waiting = trial("key", 1, ASKED)
+    box.answer([Answer("key", 2)], [])
+    assert not waiting.done()
+    box.answer([Answer("key", 1)], [])
+    assert waiting.result(10) == ""
+    assert trial("key", 2).result(10) == ""
+
+
+def test_an_attempt_that_is_over_waits_no_longer_and_others_go_on_waiting(
+    box: Mailbox, trial: Callable[..., Future[str]]
+) -> None:
+    dead, live = trial("dead", 0), trial("live", 0)
+    box.answer([], ["dead"])
+    assert dead.result(10) == "the attempt is over" and not live.done()
+    box.answer([Answer("live", 0)], [])
+    assert live.result(10) == ""
+
+
+def test_once_closed_nobody_waits(box: Mailbox, trial: Callable[..., Future[str]]) -> None:
+    waiting = trial("key", 0)
+    box.close("the run was stopped")
+    assert waiting.result(10) == "the run was stopped" == trial("other", 0).result(10)
+
+
+def test_a_trial_that_died_harms_nobody(box: Mailbox, trial: Callable[..., Future[str]]) -> None:
+    script = f"from orchestrator.mailbox import wait; wait({box.address!r}, 'dead', 0)"
+    process = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 60
+    while not box._waiting and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(box._waiting) == 1
+    process.kill()
+    process.wait()
+    live = trial("live", 0)
+    box.answer([Answer("dead", 0), Answer("live", 0)], [])
+    assert live.result(10) == "" and not box._waiting
+
+
+def test_a_trial_whose_driver_is_gone_says_so() -> None:
+    with Mailbox() as box:
+        address = box.address
+        mailbox._connected.cache_clear()
+        box.answer([Answer("key", 0)], [])
+        assert mailbox.wait(address, "key", 0) == ""
+    assert mailbox.wait(address, "key", 1) == "the sweep is over", "a trial that still has its connection"
+    mailbox._connected.cache_clear()
+    with pytest.raises(FileNotFoundError):
+        mailbox.wait(address, "key", 1)
+
+
+def test_the_socket_is_its_users_alone_and_leaves_nothing(box: Mailbox) -> None:
+    folder = Path(box.address).parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    with Mailbox() as other:
+        gone = Path(other.address).parent
+    assert not gone.exists() and folder.exists()
+
+
+def test_a_folder_whose_name_is_too_long_is_an_error_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("a" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(ClusterError, match="set TMPDIR to a folder of this machine with a short path"), Mailbox():
+        pass
+    assert not list(long.iterdir())

@@ -101,8 +101,24 @@ def test_trivial_steps_are_planned_one_by_one(scale: ModuleType) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_script_runs_steps_and_trials_and_each_is_there_once() -> None:
-    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--quick", "--parts", "steps", "trials"]
+    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--quick", "--parts", "steps", "short"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=220)
     assert done.returncode == 0, done.stderr
     assert "steps: 100 asked, 100 run, 0 failed, 100 in the store" in done.stdout
-    assert "trials: 6 of 8 steps: 48 steps run, 0 failed; the same artifacts as without Tune: True" in done.stdout
+    assert "trials: 6 of 3 steps\n" in done.stdout and "the same artifacts on both sides: True" in done.stdout
+    assert "through Tune and the executor: 18 steps, 0 failed" in done.stdout
+    assert "through the executor alone: 18 steps, 0 failed" in done.stdout
+
+
+def test_pairs_decide_only_where_their_interval_lies_on_one_side(scale: ModuleType) -> None:
+    def pairs(*over: float) -> Any:
+        def run(seconds: float) -> Any:
+            return scale.Run(1, 0, frozenset(), seconds, scale.Memory())
+
+        return scale.Pairs([run(100.0 * (1 + value)) for value in over], [run(100.0) for _ in over])
+
+    # Two values 2 points apart: mean 10, standard error 1, Student's t 12.71.
+    assert pairs(0.09, 0.11).verdict(0.15) == "+10.0% +-12.7% over 2 pairs (wanted: at most +15%: not decided)"
+    assert pairs(0.09, 0.10, 0.11).verdict(0.15) == "+10.0% +-2.5% over 3 pairs (wanted: at most +15%: kept)"
+    assert pairs(0.29, 0.30, 0.31).verdict(0.15).endswith("missed)")
+    assert "decides nothing" in pairs(0.09).verdict(0.15)

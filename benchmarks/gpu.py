@@ -41,6 +41,7 @@ from lilora.costs import (
     MARGIN,
     Setting,
     Workload,
+    answer_memory,
     answering_flops,
     forward_flops,
     stage_memory,
@@ -210,7 +211,18 @@ class Bench:
         work = workload_of(load_task(self.backbone, self.data[TASKS[1]], "test"), self.shape.image_tokens)
         flops = self.choice.rows * answering_flops(self.shape, work)
         rate = flops / seconds / 1e12
-        return {"peak": peak, "batch": config.batch_size, "rows a second": self.choice.rows / seconds, "rate": rate}
+        capacity = torch.cuda.get_device_properties(0).total_memory if self.cuda else float("inf")
+        memory = answer_memory(
+            self.shape, work, config.method, config.batch_size, config.max_new_tokens, config.dtype, capacity, earlier=1
+        )
+        reckoned = (memory.total - CONTEXT) / (1 + MARGIN) / GIB
+        return {
+            "peak": peak,
+            "reckoned": reckoned,
+            "batch": config.batch_size,
+            "rows a second": self.choice.rows / seconds,
+            "rate": rate,
+        }
 
 
 def main() -> None:
@@ -297,7 +309,8 @@ def measure(root: Path, choice: argparse.Namespace) -> list[dict[str, Any]]:
             answered = bench.answers(method, state)
             found.append({"method": name, "stage": "answers", **answered})
             print(
-                f"| {name} | answers | batches of {answered['batch']} | {answered['peak']:.2f} | | | | "
+                f"| {name} | answers | batches of {answered['batch']} | {answered['peak']:.2f} | "
+                f"{answered['reckoned']:.2f} | | | "
                 f"{answered['rate']:.0f} | | {answered['rows a second']:.1f} rows a second | |",
                 flush=True,
             )

@@ -39,7 +39,6 @@ from typing import Any, ClassVar
 
 import psutil
 from scale_tracking import tracking_part
-from scipy import stats
 
 from lilora import registry
 from lilora.backbone import Backbone
@@ -153,21 +152,28 @@ class Memory:
 
 @dataclass(frozen=True)
 class Timed:
-    """An outcome, its seconds, and the driver's memory meanwhile."""
+    """An outcome, its seconds, those of this machine's processors, and the driver's memory meanwhile."""
 
     outcome: Outcome
     seconds: float
+    processor: float
     memory: Memory
 
 
 def timed(run: Callable[[], Outcome]) -> Timed:
     """Run it on the cluster that is up."""
-    memory, started = Memory(), time.perf_counter()
+    memory, started, busy = Memory(), time.perf_counter(), processor_seconds()
     with memory.watched():
         outcome = run()
     if not outcome.ok:
         raise SystemExit(f"not measured, since the run did not end well: {outcome}")
-    return Timed(outcome, time.perf_counter() - started, memory)
+    return Timed(outcome, time.perf_counter() - started, processor_seconds() - busy, memory)
+
+
+def processor_seconds() -> float:
+    """Of all processes of this machine since it started; where nothing else runs, what a run costs."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system)
 
 
 def bare(plan: Plan, root: Path) -> float:
@@ -248,17 +254,22 @@ def sweep_study(num_trials: int, num_tasks: int, seconds: float) -> Study:
 
 @dataclass(frozen=True)
 class Run:
-    """One side of a pair: its steps made and failed, what is in the store, its seconds and the driver's memory."""
+    """One side of a pair: its steps made and failed, what is in the store; the rest as `Timed` has it."""
 
     made: int
     failed: int
     digests: frozenset[str]
     seconds: float
+    processor: float
     memory: Memory
 
 
 def run_trials(tune: bool, num_trials: int, num_tasks: int, seconds: float) -> Run:
-    """A sweep of so many trials, or by the executor alone the same steps, on a cluster of its own."""
+    """A sweep of so many trials, or by the executor alone the same steps, on a cluster of its own.
+
+    MLflow is loaded before, as in every `lilora run`: Ray Tune imports it wherever it is installed.
+    """
+    importlib.import_module("mlflow")
     from orchestrator.sweep_run import execute_sweep
 
     study = sweep_study(num_trials, num_tasks, seconds)
@@ -269,7 +280,8 @@ def run_trials(tune: bool, num_trials: int, num_tasks: int, seconds: float) -> R
             run = timed(lambda: execute_sweep(study, store, slots=SLOTS).outcome)
         else:
             run = timed(lambda: execute(plan, store, slots=SLOTS))
-        return Run(run.outcome.run, run.outcome.failed, frozenset(store.digests()), run.seconds, run.memory)
+        made = run.outcome.run, run.outcome.failed, frozenset(store.digests())
+        return Run(*made, run.seconds, run.processor, run.memory)
 
 
 def in_process_of_its_own(run: Callable[..., Run], *arguments: Any) -> Run:
@@ -296,6 +308,11 @@ class Pairs:
         return [tuned.seconds / alone.seconds - 1 for tuned, alone in zip(self.tuned, self.alone, strict=True)]
 
     @property
+    def processor_over(self) -> float:
+        """The same by processor time, over all pairs."""
+        return sum(run.processor for run in self.tuned) / sum(run.processor for run in self.alone) - 1
+
+    @property
     def seconds_more(self) -> float:
         """How much longer it took through Tune, on average."""
         return statistics.mean(run.seconds for run in self.tuned) - statistics.mean(run.seconds for run in self.alone)
@@ -305,6 +322,8 @@ class Pairs:
         over, mean = self.over, statistics.mean(self.over)
         if len(over) == 1:
             return f"{mean:+.1%} (wanted: at most {wanted:+.0%}; one pair decides nothing)"
+        from scipy import stats  # every worker reads this file
+
         half = float(stats.t.ppf(0.975, len(over) - 1)) * statistics.stdev(over) / math.sqrt(len(over))
         said = "kept" if mean + half <= wanted else "missed" if mean - half > wanted else "not decided"
         return f"{mean:+.1%} +-{half:.1%} over {len(over)} pairs (wanted: at most {wanted:+.0%}: {said})"
@@ -321,12 +340,14 @@ def trials_part(num_trials: int, num_tasks: int, seconds: float = 0.0, num_pairs
         for tune in (True, False) if place % 2 else (False, True):
             run = in_process_of_its_own(run_trials, tune, *what)
             (pairs.tuned if tune else pairs.alone).append(run)
-            print(f"  {run.seconds:.1f} s {'through Tune and' if tune else 'through'} the executor"
-                  f"{'' if tune else ' alone'}: {run.made} steps, {run.failed} failed; the driver's memory in MiB, by "
-                  f"quarters of the time: {run.memory}", flush=True)  # fmt: skip
+            side = "through Tune and the executor" if tune else "through the executor alone"
+            print(f"  {side}: {run.seconds:.1f} s, {run.processor:.0f} s of processor time; {run.made} steps, "
+                  f"{run.failed} failed; the driver's memory in MiB, by quarters of the time: {run.memory}",
+                  flush=True)  # fmt: skip
         print(f"  through Tune {pairs.over[-1]:+.1%}, Tune {'first' if place % 2 else 'second'}", flush=True)
     print(f"  the same artifacts on both sides: {len({run.digests for run in pairs.tuned + pairs.alone}) == 1}")
-    print(f"  together {pairs.verdict(TUNE_SHARE)}; {1000 * pairs.seconds_more / num_trials:.0f} ms a trial more")
+    print(f"  together {pairs.verdict(TUNE_SHARE)}; {1000 * pairs.seconds_more / num_trials:.0f} ms a trial more; by "
+          f"processor time {pairs.processor_over:+.1%}")  # fmt: skip
     return pairs
 
 
@@ -347,8 +368,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which (default: all)")
     parser.add_argument("--trials", type=int, default=1000, help="of a sweep (default: 1000; tens of minutes)")
     parser.add_argument("--pairs", type=int, default=4, help="of runs with and without Tune (default: 4)")
+    parser.add_argument("--folder", help="where the stores lie meanwhile (default: the temporary folder); in /dev/shm "
+                        "no disk is waited for, whose speed varies, and steps are shorter")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="the same in small")
     chosen = parser.parse_args(arguments)
+    if chosen.folder:
+        os.environ["TMPDIR"] = chosen.folder
     for name in chosen.parts:
         whole, quick = PARTS[name]
         before = os.getloadavg()[0]

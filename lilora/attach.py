@@ -1,7 +1,7 @@
 """Adapters on a model, in place: put on, named, merged for inference, taken off again without a trace.
 
-The backbone's tensors are never written. Merging swaps in other weights and unmerging swaps the originals back, so
-the model returns to the same bytes. Initial values depend on (seed, task, tensor name) alone, not on which other
+The backbone's values are never written. Merging swaps in other weights and unmerging swaps the originals back, so the
+model returns to the same bytes. Initial values depend on (seed, task, tensor name) alone, not on which other
 tensors a method has: methods that share a tensor start from the same one.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
@@ -50,6 +50,7 @@ class Adapters:
         fold: a layer's update as a stock LoRA pair, for export; None where there is no such pair.
         regulariser: gives the unweighted penalty of this stage, where the method has one.
         whole_rows: layers need every position of a row, because they choose by row.
+        moved: originals whose weights are in the host's memory, and where they belong.
     """
 
     model: Any
@@ -63,6 +64,7 @@ class Adapters:
     fold: Callable[[Any], LoraPair] | None = None
     regulariser: Any = None
     whole_rows: bool = False
+    moved: dict[nn.Linear, torch.device] = field(default_factory=dict)
 
     def declare(self, trainable: Sequence[str]) -> None:
         """Make exactly these tensors trainable, and nothing else of the model."""
@@ -92,7 +94,11 @@ class Adapters:
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold the adapters into the weights: each site becomes a plain linear layer with W + delta."""
+        """Fold the adapters into the weights: each site becomes a plain linear layer with W + delta.
+
+        W stays as it is, beside; where a GPU is short of memory, in the host's until it is needed again (`_is_short`).
+        """
+        short = _is_short(self.originals.values())
         for site, layer in self.layers.items():
             assert self.delta is not None
             original = self.originals[site]
@@ -102,19 +108,46 @@ class Adapters:
             merged.weight = nn.Parameter(weight, requires_grad=False)
             merged.bias = original.bias
             self.model.set_submodule(site, merged.eval())
+            if short:
+                self.moved[original] = weight.device
+                original.weight.data = original.weight.data.to("cpu", copy=True)
 
     def unmerge(self) -> None:
         """Undo `merge`: the adapter layers return, over the weights that were never touched."""
         for site, layer in self.layers.items():
             self.model.set_submodule(site, layer)
+        self._move_back()
+
+    def _move_back(self) -> None:
+        for original, device in self.moved.items():
+            original.weight.data = original.weight.data.to(device)
+        self.moved.clear()
 
     def remove(self) -> None:
         """Take the adapters off: the model is the one it was, module by module."""
         for site, original in self.originals.items():
             self.model.set_submodule(site, original)
+        self._move_back()
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         self.model.requires_grad_(False)
+
+
+def _is_short(originals: Iterable[nn.Linear]) -> bool:
+    """True where a second copy of these weights would take more than `MERGED_SHARE` of what is free on their GPU.
+
+    Then they go to the host's memory while the copy is in use: the same numbers, at the price of two transfers. A 7B's
+    feed-forward layers take 8 GiB, and answers need room for keys and values.
+    """
+    weights = [original.weight for original in originals]
+    if not weights or not weights[0].is_cuda:
+        return False
+    from lilora.costs import MERGED_SHARE
+
+    device = weights[0].device
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + unused
+    return sum(weight.nbytes for weight in weights) > MERGED_SHARE * free
 
 
 def _copy(tensor: Tensor) -> Tensor:

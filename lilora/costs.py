@@ -29,6 +29,9 @@ from lilora.stage_run import Strategy
 MARGIN, CONTEXT = 0.10, 2**30
 #: Parameters that ZeRO-3 keeps gathered at once, at most (DeepSpeed's `stage3_max_live_parameters`).
 LIVE_PARAMETERS = 10**9
+#: Merged weights take the place of those that they are made of where both would leave too little: where the merged ones
+#: take more than this share of what is free (`lilora.attach.Adapters.merge`).
+MERGED_SHARE = 0.5
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -255,6 +258,85 @@ def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Set
         weights, adapters, gradients, optimiser, activations, kept + others, recomputed + others, logits,
         MARGIN * counted + CONTEXT, whole if zero == 3 else 0.0, host,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AnswerMemory:
+    """Bytes on a GPU while one batch is answered.
+
+    Attributes:
+        rows: in the batch.
+        weights: of the backbone.
+        merged: those with the adapters in them; 0 where nothing is merged, or where the others make room for them.
+        adapters: values, of all tasks at most.
+        cache: keys and values of every token in every layer.
+        prompts: what one layer makes of all prompts at once; without merging a float32 copy of it.
+        margin: `MARGIN` of all that, and `CONTEXT`.
+    """
+
+    rows: int
+    weights: float
+    merged: float
+    adapters: float
+    cache: float
+    prompts: float
+    margin: float
+
+    @property
+    def total(self) -> float:
+        """What the GPU must have."""
+        return self.weights + self.merged + self.adapters + self.cache + self.prompts + self.margin
+
+
+def answer_memory(
+    shape: ModelShape,
+    work: Workload,
+    method: Method,
+    rows: int,
+    new_tokens: int,
+    dtype: str,
+    capacity: float,
+    earlier: int = 0,
+) -> AnswerMemory:
+    """Bytes while `rows` of the longest rows are answered with `new_tokens` each, on a GPU of `capacity` bytes.
+
+    Keys and values take 2 x layers x width x tokens; a layer makes q, k, v, the attention's output, and three times
+    its feed-forward's width of each token, with b bytes an element.
+    """
+    b = BYTES[dtype]
+    prompt = work.longest + math.ceil(work.pictures) * shape.image_tokens
+    sites = {site: size for site, size in shape.sites.items() if method.count({site: size}).trainable}
+    weights, adapters = float(shape.parameters * b), 4.0 * method.num_held(shape.sites, earlier) if sites else 0.0
+    cache = 2.0 * shape.layers * shape.keys * rows * (prompt + new_tokens) * b
+    token = float(b * (3 * shape.hidden + 3 * shape.intermediate))
+    merged = 0.0
+    if method.mergeable:
+        merged = float(b * sum(d * k for d, k in sites.values()))
+        if merged > MERGED_SHARE * (capacity - CONTEXT - weights - adapters):
+            merged = 0.0
+    else:
+        token += 4.0 * max(d + k for d, k in sites.values())
+    prompts = rows * prompt * token
+    counted = weights + merged + adapters + cache + prompts
+    return AnswerMemory(rows, weights, merged, adapters, cache, prompts, MARGIN * counted + CONTEXT)
+
+
+def answers_that_fit(
+    shape: ModelShape,
+    work: Workload,
+    method: Method,
+    rows: int,
+    new_tokens: int,
+    dtype: str,
+    capacity: float,
+    earlier: int = 0,
+) -> AnswerMemory:
+    """The same for as many rows as the GPU takes of those asked for, halved until they do; one row at least."""
+    while True:
+        found = answer_memory(shape, work, method, rows, new_tokens, dtype, capacity, earlier)
+        if found.total <= capacity or rows == 1:
+            return found
+        rows //= 2
 
 
 def store_bytes(shape: ModelShape, method: Method, num_tasks: int) -> int:

@@ -6,7 +6,9 @@ float32 whatever the backbone's dtype: the config asks for no mixed precision, s
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -138,9 +140,24 @@ class DeepSpeedWorker(Worker):
 
 
 def _import_deepspeed() -> Any:
-    import deepspeed
-    import deepspeed.ops
+    # Its autotuner would import mlflow, which is half of the time that DeepSpeed's import takes, and goes without.
+    with _absent("mlflow"):
+        import deepspeed
+        import deepspeed.ops
 
     # Otherwise it compiles a shared-memory extension for CPU workers, 45 s, for no gain at adapter sizes.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+@contextlib.contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """Meanwhile `name` is not to be imported, unless it is already."""
+    known = name in sys.modules
+    if not known:
+        sys.modules[name] = None  # type: ignore[assignment]  # as the import system defines "not to be found"
+    try:
+        yield
+    finally:
+        if not known:
+            del sys.modules[name]

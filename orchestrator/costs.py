@@ -8,16 +8,26 @@ that the store has are counted too: what is printed is the study's cost, not wha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lilora.backbone import Backbone
 from lilora.benchmark import BuildConfig, Stream
-from lilora.costs import Memory, Setting, Workload, answering_flops, stage_memory, store_bytes, training_flops
+from lilora.costs import (
+    AnswerMemory,
+    Memory,
+    Setting,
+    Workload,
+    answering_flops,
+    answers_that_fit,
+    stage_memory,
+    store_bytes,
+    training_flops,
+)
 from lilora.datafolder import Sizes, sizes
 from lilora.gpus import GIB, Gpu, find_gpu, refusal
-from lilora.shape import PICTURE, model_shape
+from lilora.shape import PICTURE, ModelShape, model_shape
 from lilora.stage_run import STRATEGIES, can_offload
 from lilora.stages import PredictConfig, TrainConfig
 from orchestrator.errors import UserError
@@ -87,6 +97,20 @@ class StageCost:
 
 
 @dataclass(frozen=True)
+class AnswerCost:
+    """The dearest predictions of a method on a backbone.
+
+    Attributes:
+        asked: rows in a batch; `memory.rows` are as many of them as the GPU takes at once.
+    """
+
+    method: str
+    backbone: str
+    asked: int
+    memory: AnswerMemory
+
+
+@dataclass(frozen=True)
 class StudyCost:
     """A study: its stages, what its predictions take, and why a stage does not fit, where one does not.
 
@@ -94,12 +118,14 @@ class StudyCost:
         utilisation: the share of the peak that training reaches.
         answering_utilisation: and that answering reaches.
         answering: FLOPs.
+        answer_costs: by method and backbone.
     """
 
     gpu: Gpu
     utilisation: float
     answering_utilisation: float
     stages: tuple[StageCost, ...]
+    answer_costs: tuple[AnswerCost, ...]
     answers: int
     answering: float
     answering_hours: float
@@ -127,6 +153,7 @@ def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> Study
     stages: list[StageCost] = []
     refusals: list[str] = []
     answering, answers = 0.0, 0
+    dearest: dict[tuple[str, str], AnswerCost] = {}
     for step in resolved.plan.steps:
         config = step.config
         if not isinstance(config, (TrainConfig, PredictConfig)) or config.backbone.family == "auto":
@@ -140,11 +167,16 @@ def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> Study
             count = works.answered(step, config.split)
             answers += count
             answering += count * answering_flops(shape, work)
+            found = _answers(step, config, shape, work, gpu)
+            kept = dearest.setdefault((found.method, found.backbone), found)
+            if found.memory.total > kept.memory.total or found.memory.rows < kept.memory.rows:
+                dearest[found.method, found.backbone] = found
     workers = max((cost.setting.workers for cost in stages), default=choice.workers or 1)
     return StudyCost(
         gpu, choice.utilisation, ANSWERING * choice.utilisation, tuple(stages),
-        answers, answering, answering / (ANSWERING * rate) / workers / 3600, sum(stored),
-        tuple(dict.fromkeys(refusals)), (*works.assumptions(), *_left_out(trials), *_slower(stages)),
+        tuple(dearest.values()), answers, answering, answering / (ANSWERING * rate) / workers / 3600, sum(stored),
+        tuple(dict.fromkeys([*refusals, *_too_large(dearest.values(), gpu)])),
+        (*works.assumptions(), *_left_out(trials), *_slower(stages)),
     )  # fmt: skip
 
 
@@ -176,6 +208,24 @@ def _stage(
     )  # fmt: skip
     capacity = gpu.gibibytes * GIB
     return cost, refusal(f"'{step.label}'", shape, work, config.method, setting, capacity, f"the {gpu.name}", earlier)
+
+
+def _answers(step: Step, config: PredictConfig, shape: ModelShape, work: Workload, gpu: Gpu) -> AnswerCost:
+    stage = dict(step.inputs).get("state")
+    earlier = len(stage.config.earlier) if stage is not None and isinstance(stage.config, TrainConfig) else 0
+    memory = answers_that_fit(
+        shape, work, config.method, config.batch_size, config.max_new_tokens, config.dtype, gpu.gibibytes * GIB, earlier
+    )
+    return AnswerCost(type(config.method).__name__, config.backbone.name, config.batch_size, memory)
+
+
+def _too_large(answers: Iterable[AnswerCost], gpu: Gpu) -> list[str]:
+    return [
+        f"{cost.method}'s answers on {cost.backbone} take {cost.memory.total / GIB:.1f} GiB, a row at a time, and the "
+        f"{gpu.name} has {gpu.gibibytes:.0f} GiB: take a larger GPU or a smaller backbone"
+        for cost in answers
+        if cost.memory.total > gpu.gibibytes * GIB
+    ]
 
 
 def _setting(step: Step, config: TrainConfig, choice: Choice) -> Setting:

@@ -164,10 +164,11 @@ class _Line(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        """Until the process ends."""
-        for line in self.rfile:
-            key, stop, asked = json.loads(line)
-            self.server.mailbox.post(self, key, stop, Asked.of(asked) if asked else None)
+        """Until the process ends, as it may with an answer unread."""
+        with contextlib.suppress(ConnectionError):
+            for line in self.rfile:
+                key, stop, asked = json.loads(line)
+                self.server.mailbox.post(self, key, stop, Asked.of(asked) if asked else None)
 
     def answer(self, error: str) -> None:
         """What a trial waits for is over; one that died is told by nobody."""

@@ -121,10 +121,6 @@ class Owner:
         self.errors.setdefault(key, error)
         self.answers.append(Answer(key, stop, error))
 
-    def awaited(self) -> list[str]:
-        """Digests that some attempt waits for."""
-        return list(self._waiting)
-
     def collect(self) -> list[Answer]:
         """The stops settled since the last call."""
         answers, self.answers = self.answers, []

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lilora.gpus import GIB
 from orchestrator.console import Output
-from orchestrator.costs import Choice, StageCost, StudyCost, study_cost
+from orchestrator.costs import AnswerCost, Choice, StageCost, StudyCost, study_cost
 from orchestrator.errors import UserError
 from orchestrator.resolve import Resolved
 from orchestrator.store import Store
@@ -81,9 +81,25 @@ def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
         f"at {cost.answering_utilisation:.0%} (a token at a time is bound by memory, not by FLOPs); adapters in the "
         f"store: at most {cost.store_bytes / GIB:,.2f} GiB"
     )
+    for name in dict.fromkeys(item.backbone for item in cost.answer_costs):
+        of_backbone = [item for item in cost.answer_costs if item.backbone == name]
+        dearest = min(of_backbone, key=lambda item: (item.memory.rows, -item.memory.total))
+        output.say(_describe(dearest, cost.gpu.name))
     output.say("[dim]a stage is counted once, under the method that names it: DirLoRA's are SeqLoRA's[/dim]")
     for line in cost.assumptions:
         output.say(f"[dim]{escape(line)}[/dim]")
+
+
+def _describe(answers: AnswerCost, gpu: str) -> str:
+    """The memory of the dearest answers on a backbone; every method's is among what `costs_json` gives."""
+    memory = answers.memory
+    parts = ("weights", "merged", "adapters", "cache", "prompts")
+    named = ", ".join(f"{name} {getattr(memory, name) / GIB:.2f}" for name in parts if getattr(memory, name))
+    fewer = "" if memory.rows == answers.asked else f", where {answers.asked} do not fit on the {gpu}"
+    return (
+        f"answers on {answers.backbone}: at most {memory.total / GIB:.2f} GiB a GPU ({answers.method}) in batches of "
+        f"{memory.rows}{fewer}: {named}"
+    )
 
 
 def _by_method(stages: Sequence[StageCost]) -> list[StageCost]:
@@ -157,6 +173,10 @@ def costs_json(name: str, cost: StudyCost) -> dict[str, Any]:
         "answers": cost.answers,
         "answering_flops": cost.answering,
         "answering_hours": cost.answering_hours,
+        "answer_memory": [
+            dataclasses.asdict(item) | {"memory": dataclasses.asdict(item.memory) | {"total": item.memory.total}}
+            for item in cost.answer_costs
+        ],
         "store_bytes": cost.store_bytes,
         "refusals": list(cost.refusals),
         "assumptions": list(cost.assumptions),

@@ -13,9 +13,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lilora import gpus, registry
 from lilora.backbones.llava_1_5_7b import BACKBONE as LLAVA
-from lilora.costs import Setting, Workload, activation_bytes, stage_memory, store_bytes, training_flops
+from lilora.costs import (
+    CONTEXT,
+    MARGIN,
+    Setting,
+    Workload,
+    activation_bytes,
+    answer_memory,
+    answers_that_fit,
+    stage_memory,
+    store_bytes,
+    training_flops,
+)
 from lilora.encode import load_task
-from lilora.features import AnswerModel, load_features
+from lilora.features import AnswerModel, load_features, prompt_inputs
 from lilora.gpus import GIB, find_gpu, nearest_that_fits, refusal
 from lilora.guards import check_fits
 from lilora.layers.lilora import BasisStability
@@ -253,3 +264,61 @@ def test_costs_need_no_torch_to_be_imported() -> None:
 
     code = "import sys, orchestrator.costs, lilora.gpus; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Answers
+
+
+def test_keys_values_and_merged_weights_take_what_torch_holds(lab: Lab) -> None:
+    shape, method = model_shape(lab.backbone), small("lilora")
+    data = load_task(lab.backbone, lab.data["Colour"], "train")
+    features = load_features(lab.model, lab.backbone.load_processor(), data)
+    adapters = method.attach(lab.model, list(lab.sites), None, "Colour", 0)
+    try:
+        adapters.merge()
+        merged = sum(lab.model.get_submodule(site).weight.nbytes for site in adapters.layers)
+        batch = data.prompt_batch(range(ROWS))
+        given = prompt_inputs(lab.model, batch, features.of(batch.images))
+        with torch.inference_mode():
+            made = lab.model.generate(
+                **given, max_new_tokens=5, min_new_tokens=5, do_sample=False, return_dict_in_generate=True,
+                pad_token_id=data.pad,
+            )  # fmt: skip
+    finally:
+        adapters.remove()
+    held = sum(part.nbytes for layer in made.past_key_values.layers for part in (layer.keys, layer.values))
+    prompt = batch.input_ids.shape[1]
+    # The last token's keys are never needed.
+    work = Workload(ROWS, 0, 0, prompt - shape.image_tokens)
+    found = answer_memory(shape, work, method, ROWS, 4, "float32", 1e12)
+    assert (found.cache, found.merged) == (held, merged)
+    assert found.weights == 4 * shape.parameters
+
+
+@pytest.mark.parametrize(
+    ("backbone", "method", "gibibytes"),
+    [
+        ("llava-1.5-7b", SeqLoRA(rank=128, lora_alpha=256), 35.3),
+        ("llava-1.5-13b", LiLoRA(rank=128, lora_alpha=256, task_rank=64), 62.3),
+        ("llava-1.5-7b", registry.load("methods", "smolora")(rank=128, lora_alpha=256), 29.3),
+    ],
+)
+def test_answers_take_what_they_took_on_an_h100(backbone: str, method: Any, gibibytes: float) -> None:
+    shape = model_shape(registry.load("backbones", backbone))
+    # benchmarks/gpu.py: prompts of 700 tokens, 576 of them the picture's, in batches of 32; results/gpu.md.
+    found = answer_memory(shape, Workload(64, 121, 3, 124), method, 32, 8, "bfloat16", 80 * GIB, earlier=1)
+    assert (found.total - CONTEXT) / (1 + MARGIN) / GIB == pytest.approx(gibibytes, rel=0.05)
+
+
+def test_a_gpu_that_is_short_takes_fewer_rows_and_no_second_copy_of_what_is_merged() -> None:
+    shape, method = model_shape(LLAVA), SeqLoRA(rank=128, lora_alpha=256)
+    ample, short = (
+        answers_that_fit(shape, TEXTVQA, method, 32, 16, "bfloat16", find_gpu(name).gibibytes * GIB)
+        for name in ("h100", "rtx4090")
+    )
+    assert (ample.rows, short.rows) == (32, 8)
+    # Three feed-forward layers in each of 32, and the projector's two.
+    assert ample.merged == 2 * (3 * 4096 * 11008 * 32 + (1024 + 4096) * 4096) and short.merged == 0
+    assert short.total <= 23 * GIB < answer_memory(shape, TEXTVQA, method, 16, 16, "bfloat16", 23 * GIB).total
+    least = answers_that_fit(shape, TEXTVQA, method, 32, 16, "bfloat16", 8 * GIB)
+    assert least.rows == 1 and least.total > 8 * GIB

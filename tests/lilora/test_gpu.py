@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lilora import trainer
+from lilora import attach, trainer
 from lilora.method import Method
 from lilora.methods.lilora import LiLoRA
 from lilora.stage_run import Placement
@@ -74,6 +74,27 @@ def test_merged_weights_give_the_logits_of_the_unmerged_layers(gpu: Lab, method:
     merged = gpu.logits()
     adapters.remove()
     torch.testing.assert_close(merged, unmerged, rtol=1e-3, atol=1e-3)
+    assert gpu.backbone_bytes() == before
+
+
+def test_where_memory_is_short_what_is_merged_takes_the_place_of_what_it_is_made_of(
+    gpu: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = LiLoRA(rank=4, lora_alpha=8)
+    before = gpu.backbone_bytes()
+    state = load_state(gpu.stage(method, 1))
+    adapters = method.stage_method().attach(gpu.model, list(gpu.sites), state, TASKS[1], None)
+    adapters.merge()
+    merged = gpu.logits()
+    adapters.unmerge()
+    allocated = torch.cuda.memory_allocated()
+    monkeypatch.setattr(attach, "_is_short", lambda originals: True)
+    adapters.merge()
+    assert all(original.weight.device.type == "cpu" for original in adapters.originals.values())
+    assert torch.cuda.memory_allocated() == allocated
+    assert torch.equal(gpu.logits(), merged)
+    adapters.remove()
+    assert all(original.weight.is_cuda for original in adapters.originals.values())
     assert gpu.backbone_bytes() == before
 
 

@@ -8,7 +8,7 @@ import polars
 import pytest
 import torch
 
-from lilora import stages
+from lilora import attach, stages
 from lilora.method import Method
 from lilora.methods.eproj import Eproj
 from lilora.state import load_state
@@ -189,3 +189,26 @@ def test_merged_weights_give_the_logits_of_the_unmerged_layers(lab: Lab, method:
     # W x + s B A x and (W + s B A) x differ in rounding alone: some float32 ulps of logits of size 10.
     torch.testing.assert_close(merged, unmerged, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(merged, bare, rtol=1e-2, atol=1e-2)
+
+
+def test_weights_that_made_room_for_the_merged_ones_come_back_bit_by_bit(
+    lab: Lab, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not method.mergeable:
+        pytest.skip("declares that its update does not fold into the weights")
+    state = load_state(lab.stage(method, 1))
+    before = lab.backbone_bytes()
+    adapters = method.stage_method().attach(lab.model, list(lab.sites), state, TASKS[1], None)
+    unmerged = lab.logits()
+    adapters.merge()
+    merged = lab.logits()
+    adapters.unmerge()
+    monkeypatch.setattr(attach, "_is_short", lambda originals: True)
+    adapters.merge()
+    assert set(adapters.moved) == set(adapters.originals.values())
+    assert torch.equal(lab.logits(), merged)
+    adapters.unmerge()
+    assert not adapters.moved and torch.equal(lab.logits(), unmerged)
+    adapters.merge()
+    adapters.remove()
+    assert not adapters.moved and lab.backbone_bytes() == before

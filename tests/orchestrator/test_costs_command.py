@@ -13,10 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from lilora.backbone import Backbone
+from lilora.backbones.llava_1_5_7b import BACKBONE as LLAVA
 from lilora.backbones.qwen2_vl_2b import BACKBONE
 from lilora.benchmark import Stream
+from lilora.gpus import GIB, find_gpu
 from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
+from orchestrator import costs
 from orchestrator.cli import app
 from orchestrator.costs import Choice, StudyCost, study_cost
 from orchestrator.resolve import resolve
@@ -75,6 +78,11 @@ def test_costs_count_each_distinct_stage_once_by_its_own_numbers(study: str, tmp
     assert found["hours"] == pytest.approx(sum(item["hours"] for item in found["stages"]))
     assert found["answering_utilisation"] == pytest.approx(0.5 * 0.6)
     assert found["answering_hours"] == pytest.approx(found["answering_flops"] / (312e12 * 0.5 * 0.6 * 4) / 3600)
+    dir_lora, lilora = found["answer_memory"]
+    assert (dir_lora["method"], lilora["method"], lilora["asked"]) == ("DirLoRA", "LiLoRA", 32)
+    assert lilora["memory"]["rows"] == 32 and lilora["memory"]["weights"] == 2 * 2_208_985_600
+    # After the second task LiLoRA holds B0 and two tasks' parts, where an independent stage holds its own.
+    assert lilora["memory"]["adapters"] > dir_lora["memory"]["adapters"] > 0
     assert any("assumed since the data are not there" in line for line in found["assumptions"])
     assert any("640 x 480" in line for line in found["assumptions"])
 
@@ -145,6 +153,20 @@ def test_a_setting_that_does_not_fit_is_exit_code_2_with_the_nearest_that_does(s
     text = " ".join(refused.replace("│", " ").split())
     assert "and the rtx4090 has 23 GiB: the nearest setting that fits is zero2, micro-batch" in text
     call("costs", study, *store, "--gpu", "rtx4090", "--micro-batch", "16", "--checkpointing")
+
+
+def test_answers_that_no_batch_makes_small_enough_are_refused_and_smaller_batches_are_named() -> None:
+    large = replace(TRIAL, backbone=replace(LLAVA, name="large"))
+    fits = cost_of(large)
+    assert [(item.asked, item.memory.rows) for item in fits.answer_costs] == [(32, 32)]
+    found = study_cost(resolve(Study("study", (large,))), None, Choice(gpu="rtx4090"))
+    [item] = found.answer_costs
+    assert item.memory.rows < 32 and item.memory.total <= 23 * GIB
+    tiny_gpu = replace(find_gpu("a10"), gibibytes=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(costs, "find_gpu", lambda name: tiny_gpu)
+        refused = study_cost(resolve(Study("study", (large,))), None, Choice())
+    assert any("answers on large take" in line and "a row at a time" in line for line in refused.refusals)
 
 
 @pytest.mark.parametrize(

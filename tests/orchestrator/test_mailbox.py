@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import subprocess
 import sys
@@ -95,6 +96,24 @@ def test_a_trial_that_died_harms_nobody(box: Mailbox, trial: Callable[..., Futur
     live = trial("live", 0)
     box.answer([Answer("dead", 0), Answer("live", 0)], [])
     assert live.result(10) == "" and not box._waiting
+
+
+def test_a_trial_that_dies_with_its_answer_unread_is_no_word_on_the_terminal(
+    box: Mailbox, trial: Callable[..., Future[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.connect(box.address)
+        dying.sendall(b'["dying", 0, null]\n')
+        deadline = time.monotonic() + 10
+        while not box._waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
+        box.answer([Answer("dying", 0)], [])
+        dying.recv(1, socket.MSG_PEEK)
+    live = trial("live", 0)
+    box.answer([Answer("live", 0)], [])
+    assert live.result(10) == ""
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_trial_whose_driver_is_gone_says_so() -> None:

@@ -144,7 +144,7 @@ def test_what_only_a_stopped_trial_waited_for_is_dropped_and_what_another_waits_
     bench.make_all()
     assert set(bench.made) == {step.label for step in Plan.of(second.steps).steps}
     assert {answer.key for answer in bench.owner.collect()} == {"b"}
-    assert not bench.ready.steps and not bench.owner.awaited()
+    assert not bench.ready.steps and not bench.owner._waiting
 
 
 def test_a_step_in_hand_is_finished_though_its_trial_was_stopped_and_is_not_begun_again(bench: Bench) -> None:
@@ -236,7 +236,7 @@ def test_a_trial_that_leaves_after_a_failure_leaves_nothing_behind(bench: Bench)
     bench.make_until_one_fails()
     bench.owner.leave("bad", bench.ready)
     bench.make_all()
-    assert not bench.owner.collect() and not bench.ready.steps and not bench.owner.awaited()
+    assert not bench.owner.collect() and not bench.ready.steps and not bench.owner._waiting
     assert not bench.owner._lost and not bench.owner._open
 
 
@@ -250,7 +250,7 @@ def test_what_is_asked_for_again_counts_as_asked_for_now(bench: Bench) -> None:
     bench.owner.ask("a", {3: steps}, bench.ready)
     bench.make_all()
     bench.tally.finished(last, bench.store.record(last.digest), bench.ready)
-    assert bench.owner.collect() == [Answer("a", 3)] and not bench.owner.awaited()
+    assert bench.owner.collect() == [Answer("a", 3)] and not bench.owner._waiting
 
 
 def test_a_trial_stops_at_each_task_up_to_the_next_rung_and_without_early_stopping_only_at_its_end() -> None:

@@ -368,12 +368,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which (default: all)")
     parser.add_argument("--trials", type=int, default=1000, help="of a sweep (default: 1000; tens of minutes)")
     parser.add_argument("--pairs", type=int, default=4, help="of runs with and without Tune (default: 4)")
-    parser.add_argument("--folder", help="where the stores lie meanwhile (default: the temporary folder); in /dev/shm "
-                        "no disk is waited for, whose speed varies, and steps are shorter")  # fmt: skip
+    parser.add_argument("--folder", help="where the stores and Ray's own files lie (default: the temporary folder); in "
+                        "/dev/shm no disk is waited for, whose speed varies, and steps are shorter")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="the same in small")
     chosen = parser.parse_args(arguments)
     if chosen.folder:
+        if not Path(chosen.folder).is_dir():
+            parser.error(f"--folder: there is no folder {chosen.folder}")
         os.environ["TMPDIR"] = chosen.folder
+    if chosen.pairs < 1:
+        parser.error("--pairs: at least 1")
     for name in chosen.parts:
         whole, quick = PARTS[name]
         before = os.getloadavg()[0]

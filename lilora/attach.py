@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from lilora.backbone import forget_models
 from lilora.state import State, Tensors
 
 InitA = Literal["kaiming", "gaussian"]
@@ -113,14 +114,19 @@ class Adapters:
                 original.weight.data = original.weight.data.to("cpu", copy=True)
 
     def unmerge(self) -> None:
-        """Undo `merge`: the adapter layers return, over the weights that were never touched."""
+        """Undo `merge`: the adapter layers return, over the weights as they were."""
         for site, layer in self.layers.items():
             self.model.set_submodule(site, layer)
         self._move_back()
 
     def _move_back(self) -> None:
-        for original, device in self.moved.items():
-            original.weight.data = original.weight.data.to(device)
+        """Originals that made room return; if one cannot, no later stage finds this model."""
+        try:
+            for original, device in self.moved.items():
+                original.weight.data = original.weight.data.to(device)
+        except torch.OutOfMemoryError:
+            forget_models()
+            raise
         self.moved.clear()
 
     def remove(self) -> None:

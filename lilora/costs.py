@@ -1,4 +1,4 @@
-"""What a stage takes before it is run: FLOPs, and bytes of GPU memory by what they are for.
+"""What a stage, and answering, take before they are run: FLOPs, and bytes of GPU memory by what they are for.
 
 FLOPs: a linear layer takes 2 x weights x tokens forward, attention 4 x layers x width x tokens^2 (Chowdhery et al.
 2022, PaLM, appendix B, which does not halve it for causal attention either). The backbone is frozen, so its backward
@@ -29,7 +29,7 @@ from lilora.stage_run import Strategy
 MARGIN, CONTEXT = 0.10, 2**30
 #: Parameters that ZeRO-3 keeps gathered at once, at most (DeepSpeed's `stage3_max_live_parameters`).
 LIVE_PARAMETERS = 10**9
-#: Merged weights take the place of those that they are made of where both would leave too little: where the merged ones
+#: Merged weights take the place of those that they are made of, which wait in the host's memory, where the merged ones
 #: take more than this share of what is free (`lilora.attach.Adapters.merge`).
 MERGED_SHARE = 0.5
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -270,7 +270,9 @@ class AnswerMemory:
         merged: those with the adapters in them; 0 where nothing is merged, or where the others make room for them.
         adapters: values, of all tasks at most.
         cache: keys and values of every token in every layer.
-        prompts: what one layer makes of all prompts at once; without merging a float32 copy of it.
+        prompts: what one layer makes of all prompts at once; without merging, beside it a float32 copy of what an
+            adapter is given and gives.
+        features: of pictures, where they are kept.
         margin: `MARGIN` of all that, and `CONTEXT`.
     """
 
@@ -280,12 +282,14 @@ class AnswerMemory:
     adapters: float
     cache: float
     prompts: float
+    features: float
     margin: float
 
     @property
     def total(self) -> float:
         """What the GPU must have."""
-        return self.weights + self.merged + self.adapters + self.cache + self.prompts + self.margin
+        counted = self.weights + self.merged + self.adapters + self.cache + self.prompts + self.features
+        return counted + self.margin
 
 
 def answer_memory(
@@ -315,10 +319,12 @@ def answer_memory(
         if merged > MERGED_SHARE * (capacity - CONTEXT - weights - adapters):
             merged = 0.0
     else:
-        token += 4.0 * max(d + k for d, k in sites.values())
+        token += 4.0 * max((d + k for d, k in sites.values()), default=0)
     prompts = rows * prompt * token
-    counted = weights + merged + adapters + cache + prompts
-    return AnswerMemory(rows, weights, merged, adapters, cache, prompts, MARGIN * counted + CONTEXT)
+    features = work.rows * work.pictures * shape.image_tokens * shape.feature_width * b
+    features = features if features <= MEMO_BYTES else 0.0
+    counted = weights + merged + adapters + cache + prompts + features
+    return AnswerMemory(rows, weights, merged, adapters, cache, prompts, features, MARGIN * counted + CONTEXT)
 
 
 def answers_that_fit(

@@ -99,7 +99,7 @@ def session(address: str | None, cores: int | None = None) -> Iterator[tuple[Nod
                 raise ClusterError(f"nothing answers at {address} ({error}): is Ray running there?") from error
         else:
             _ensure_token()
-            folder = _temp_dir()
+            folder = own_folder("ray")
             _start_local(folder, cores)
     if ends_by is not None:
         # Ray has put its own there, which ends the process where it stands.
@@ -202,12 +202,15 @@ def _ensure_token() -> None:
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
-def _temp_dir() -> Path:
-    """This process's folder for Ray's session, short enough for sockets; those of dead processes are removed.
+def own_folder(purpose: str) -> Path:
+    """This process's folder for a purpose, short enough for sockets, its user's alone; those of dead processes go.
 
     One each: two clusters that start in one folder at the same moment trip over each other's files.
+
+    Raises:
+        ClusterError: it cannot be made.
     """
-    name = f"lilora-ray-{os.getuid()}"
+    name = f"lilora-{purpose}-{os.getuid()}"
     folder = Path(tempfile.gettempdir()) / name
     if len(str(folder)) > LONGEST_TEMP_DIR:
         folder = Path("/tmp") / name

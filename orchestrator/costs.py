@@ -109,6 +109,10 @@ class AnswerCost:
     asked: int
     memory: AnswerMemory
 
+    def dearness(self) -> tuple[int, float]:
+        """What compares: the fewest rows that fit, then the most bytes."""
+        return -self.memory.rows, self.memory.total
+
 
 @dataclass(frozen=True)
 class StudyCost:
@@ -168,9 +172,8 @@ def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> Study
             answers += count
             answering += count * answering_flops(shape, work)
             found = _answers(step, config, shape, work, gpu)
-            kept = dearest.setdefault((found.method, found.backbone), found)
-            if found.memory.total > kept.memory.total or found.memory.rows < kept.memory.rows:
-                dearest[found.method, found.backbone] = found
+            pair = found.method, found.backbone
+            dearest[pair] = max(found, dearest.get(pair, found), key=AnswerCost.dearness)
     workers = max((cost.setting.workers for cost in stages), default=choice.workers or 1)
     return StudyCost(
         gpu, choice.utilisation, ANSWERING * choice.utilisation, tuple(stages),

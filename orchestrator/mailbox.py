@@ -2,19 +2,19 @@
 
 A trial posts what it asks for and waits for it stop by stop; the driver takes what was posted and posts answers. Trials
 are on the driver's machine and end with it, so the two need neither a network nor an actor between them, which would
-cost a process, and three calls of Ray's for each wait. One line of JSON each way; who may read the socket's folder, the
-driver's user alone, may post.
+cost a process, and three calls of Ray's for each wait. One line of JSON each way; the socket's folder is the driver's
+user's alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import socket
 import socketserver
-import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,11 +63,7 @@ class Answer:
 
 
 class Mailbox:
-    """The driver's end; a trial calls `wait`.
-
-    Raises:
-        ClusterError: there is no place for the socket.
-    """
+    """The driver's end, while it is entered; a trial calls `wait`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -75,18 +71,19 @@ class Mailbox:
         self._posted: list[Asked] = []
         self._settled: dict[str, dict[int, str]] = {}
         self._waiting: dict[str, tuple[int, _Line]] = {}
+        self._lines: set[_Line] = set()
         self._closed = ""
 
     def __enter__(self) -> Mailbox:
-        self._folder = tempfile.TemporaryDirectory(prefix="lilora-")
-        self.address = str(Path(self._folder.name) / "mailbox")
+        from orchestrator.cluster import own_folder
+
         try:
+            self.address = str(own_folder("sweep") / secrets.token_hex(4))
             self._server = _Server(self.address, self)
         except OSError as error:
-            self._folder.cleanup()
             raise ClusterError(
-                f"no socket at {self.address} for the sweep's trials ({error}): set TMPDIR to a folder of this machine "
-                "with a short path"
+                f"there is no place for the socket of the sweep's trials ({error}): set TMPDIR to a folder of this "
+                "machine that has room"
             ) from error
         threading.Thread(target=self._server.serve_forever, args=(POLL_SECONDS,), name="mailbox", daemon=True).start()
         return self
@@ -97,7 +94,22 @@ class Mailbox:
         self.close("the sweep is over")
         self._server.shutdown()
         self._server.server_close()
-        self._folder.cleanup()
+        for line in tuple(self._lines):
+            line.end()
+        Path(self.address).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # unless another lies beside it
+            Path(self.address).parent.rmdir()
+
+    @contextlib.contextmanager
+    def open(self, line: _Line) -> Iterator[None]:
+        """For a connection: it is ended with the mailbox."""
+        with self._lock:
+            self._lines.add(line)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lines.discard(line)
 
     def post(self, line: _Line, key: str, stop: int, asked: Asked | None) -> None:
         """For a trial at the other end of `line`: what it asks for, if anything, and that it waits for a stop."""
@@ -142,8 +154,8 @@ class Mailbox:
                 self._tell(key, why)
 
     def _tell(self, key: str, error: str) -> None:
-        _, line = self._waiting.pop(key)
-        line.answer(error)
+        self._waiting[key][1].answer(error)
+        del self._waiting[key]
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -164,11 +176,16 @@ class _Line(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        """Until the process ends, as it may with an answer unread."""
-        with contextlib.suppress(ConnectionError):
+        """Until the process ends, as it may with an answer unread, or in the middle of a line."""
+        with self.server.mailbox.open(self), contextlib.suppress(ConnectionError, json.JSONDecodeError):
             for line in self.rfile:
                 key, stop, asked = json.loads(line)
                 self.server.mailbox.post(self, key, stop, Asked.of(asked) if asked else None)
+
+    def end(self) -> None:
+        """The process is told nothing more."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def answer(self, error: str) -> None:
         """What a trial waits for is over; one that died is told by nobody."""
@@ -183,16 +200,21 @@ def wait(address: str, key: str, stop: int, asked: Asked | None = None) -> str:
         The error, or "" once the stop's rows are there.
 
     Raises:
-        ConnectionError: the driver is gone.
+        ConnectionError: the driver is gone, or its socket is not to be reached.
     """
-    stream = _connected(address)
+    try:
+        stream = _connected(address)
+    except OSError as error:
+        raise ConnectionError(
+            f"no way to the driver of this sweep at {address} ({error}): trials run on its machine, as its user"
+        ) from error
     stream.write(json.dumps((key, stop, asdict(asked) if asked else None)) + "\n")
     stream.flush()
     answer = stream.readline()
     if not answer:
         raise ConnectionError("the driver of this sweep is gone")
-    error: str = json.loads(answer)
-    return error
+    why: str = json.loads(answer)
+    return why
 
 
 @lru_cache(maxsize=1)

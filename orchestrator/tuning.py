@@ -149,7 +149,6 @@ class Tuning:
     """Ray Tune at work in a thread of its own.
 
     Attributes:
-        study: packed, for the trials.
         sweep: the study's.
         points: what to run; of Optuna's, those that it suggested before.
         ledger: the notes of earlier runs.

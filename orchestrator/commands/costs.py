@@ -41,11 +41,11 @@ def refuse_what_does_not_fit(answer: dict[str, Any] | None) -> None:
     """Raise what `costs_json` names.
 
     Raises:
-        UserError: a stage does not fit; the message names the nearest setting that does.
+        UserError: a stage does not fit, or no answer does; for a stage the message names the nearest setting that does.
     """
     refusals = answer["refusals"] if answer else ()
     if refusals:
-        more = f" (and {len(refusals) - 1} more stages like it)" if len(refusals) > 1 else ""
+        more = f" (and {len(refusals) - 1} more like it)" if len(refusals) > 1 else ""
         raise UserError(refusals[0] + more)
 
 
@@ -83,8 +83,7 @@ def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
     )
     for name in dict.fromkeys(item.backbone for item in cost.answer_costs):
         of_backbone = [item for item in cost.answer_costs if item.backbone == name]
-        dearest = min(of_backbone, key=lambda item: (item.memory.rows, -item.memory.total))
-        output.say(_describe(dearest, cost.gpu.name))
+        output.say(_describe(max(of_backbone, key=AnswerCost.dearness), cost.gpu.name))
     output.say("[dim]a stage is counted once, under the method that names it: DirLoRA's are SeqLoRA's[/dim]")
     for line in cost.assumptions:
         output.say(f"[dim]{escape(line)}[/dim]")
@@ -93,12 +92,12 @@ def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
 def _describe(answers: AnswerCost, gpu: str) -> str:
     """The memory of the dearest answers on a backbone; every method's is among what `costs_json` gives."""
     memory = answers.memory
-    parts = ("weights", "merged", "adapters", "cache", "prompts")
+    parts = ("weights", "merged", "adapters", "cache", "prompts", "features")
     named = ", ".join(f"{name} {getattr(memory, name) / GIB:.2f}" for name in parts if getattr(memory, name))
     fewer = "" if memory.rows == answers.asked else f", where {answers.asked} do not fit on the {gpu}"
     return (
-        f"answers on {answers.backbone}: at most {memory.total / GIB:.2f} GiB a GPU ({answers.method}) in batches of "
-        f"{memory.rows}{fewer}: {named}"
+        f"answers on {answers.backbone}: {memory.total / GIB:.2f} GiB a GPU for the dearest ({answers.method}), in "
+        f"batches of {memory.rows}{fewer}: {named}"
     )
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import lilora
 from lilora import registry
 
@@ -41,3 +43,13 @@ def test_what_a_planner_imports_leaves_torch_alone() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_a_worker_under_deepspeed_does_not_load_mlflow_and_may_later() -> None:
+    code = (
+        "import sys\nfrom lilora.zero import _import_deepspeed\n_import_deepspeed()\n"
+        "before = 'mlflow' in sys.modules\nimport mlflow\nprint(before, bool(mlflow.__version__))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False True"

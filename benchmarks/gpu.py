@@ -39,6 +39,7 @@ from lilora.backbone import Backbone
 from lilora.costs import (
     CONTEXT,
     MARGIN,
+    Answering,
     Setting,
     Workload,
     answer_memory,
@@ -212,9 +213,8 @@ class Bench:
         flops = self.choice.rows * answering_flops(self.shape, work)
         rate = flops / seconds / 1e12
         capacity = torch.cuda.get_device_properties(0).total_memory if self.cuda else float("inf")
-        memory = answer_memory(
-            self.shape, work, config.method, config.batch_size, config.max_new_tokens, config.dtype, capacity, earlier=1
-        )
+        answering = Answering(config.batch_size, config.max_new_tokens, config.dtype)
+        memory = answer_memory(self.shape, work, config.method, answering, capacity, earlier=1)
         reckoned = (memory.total - CONTEXT) / (1 + MARGIN) / GIB
         return {
             "peak": peak,

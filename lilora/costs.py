@@ -229,6 +229,12 @@ def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting:
     )
 
 
+def feature_bytes(shape: ModelShape, work: Workload, b: int) -> float:
+    """Of the pictures' features, with b bytes an element, where they are few enough to be kept; else 0."""
+    features = work.rows * work.pictures * shape.image_tokens * shape.feature_width * b
+    return features if features <= MEMO_BYTES else 0.0
+
+
 def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Setting, earlier: int = 0) -> Memory:
     """Bytes on each worker's GPU in a stage after `earlier` others."""
     b, n, zero = BYTES[setting.dtype], setting.workers, setting.zero
@@ -248,9 +254,8 @@ def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Set
     adapters = 4.0 * method.num_held(shape.sites, earlier)
     found = activation_bytes(shape, work, method, setting)
     kept, recomputed = found.kept, found.recomputed
-    features = work.rows * work.pictures * shape.image_tokens * shape.feature_width * b
     tower = CHUNK * shape.tower_tokens * 12 * shape.tower_hidden * b * (work.pictures > 0)
-    others = tower + (features if features <= MEMO_BYTES else 0)
+    others = tower + feature_bytes(shape, work, b)
     logits = setting.micro_batch * work.answer_tokens * shape.vocabulary * (2 * b + 8)
     activations = (recomputed if setting.gradient_checkpointing else kept) + others
     counted = weights + adapters + gradients + optimiser + activations + logits
@@ -258,6 +263,15 @@ def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Set
         weights, adapters, gradients, optimiser, activations, kept + others, recomputed + others, logits,
         MARGIN * counted + CONTEXT, whole if zero == 3 else 0.0, host,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How rows are answered: so many at once, with so many tokens each at most, by a backbone of this dtype."""
+
+    rows: int
+    new_tokens: int
+    dtype: str = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -293,25 +307,18 @@ class AnswerMemory:
 
 
 def answer_memory(
-    shape: ModelShape,
-    work: Workload,
-    method: Method,
-    rows: int,
-    new_tokens: int,
-    dtype: str,
-    capacity: float,
-    earlier: int = 0,
+    shape: ModelShape, work: Workload, method: Method, answering: Answering, capacity: float, earlier: int = 0
 ) -> AnswerMemory:
-    """Bytes while `rows` of the longest rows are answered with `new_tokens` each, on a GPU of `capacity` bytes.
+    """Bytes while a batch of the longest rows is answered on a GPU of `capacity` bytes.
 
     Keys and values take 2 x layers x width x tokens; a layer makes q, k, v, the attention's output, and three times
-    its feed-forward's width of each token, with b bytes an element.
+    its feed-forward's width of each token, with b bytes an element. Features are those of as many rows as are learned.
     """
-    b = BYTES[dtype]
+    b, rows = BYTES[answering.dtype], answering.rows
     prompt = work.longest + math.ceil(work.pictures) * shape.image_tokens
     sites = {site: size for site, size in shape.sites.items() if method.count({site: size}).trainable}
     weights, adapters = float(shape.parameters * b), 4.0 * method.num_held(shape.sites, earlier) if sites else 0.0
-    cache = 2.0 * shape.layers * shape.keys * rows * (prompt + new_tokens) * b
+    cache = 2.0 * shape.layers * shape.keys * rows * (prompt + answering.new_tokens) * b
     token = float(b * (3 * shape.hidden + 3 * shape.intermediate))
     merged = 0.0
     if method.mergeable:
@@ -321,28 +328,20 @@ def answer_memory(
     else:
         token += 4.0 * max((d + k for d, k in sites.values()), default=0)
     prompts = rows * prompt * token
-    features = work.rows * work.pictures * shape.image_tokens * shape.feature_width * b
-    features = features if features <= MEMO_BYTES else 0.0
+    features = feature_bytes(shape, work, b)
     counted = weights + merged + adapters + cache + prompts + features
     return AnswerMemory(rows, weights, merged, adapters, cache, prompts, features, MARGIN * counted + CONTEXT)
 
 
 def answers_that_fit(
-    shape: ModelShape,
-    work: Workload,
-    method: Method,
-    rows: int,
-    new_tokens: int,
-    dtype: str,
-    capacity: float,
-    earlier: int = 0,
+    shape: ModelShape, work: Workload, method: Method, answering: Answering, capacity: float, earlier: int = 0
 ) -> AnswerMemory:
     """The same for as many rows as the GPU takes of those asked for, halved until they do; one row at least."""
     while True:
-        found = answer_memory(shape, work, method, rows, new_tokens, dtype, capacity, earlier)
-        if found.total <= capacity or rows == 1:
+        found = answer_memory(shape, work, method, answering, capacity, earlier)
+        if found.total <= capacity or answering.rows == 1:
             return found
-        rows //= 2
+        answering = replace(answering, rows=answering.rows // 2)
 
 
 def store_bytes(shape: ModelShape, method: Method, num_tasks: int) -> int:

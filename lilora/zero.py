@@ -140,7 +140,7 @@ class DeepSpeedWorker(Worker):
 
 
 def _import_deepspeed() -> Any:
-    # Its autotuner would import mlflow, which is half of the time that DeepSpeed's import takes, and goes without.
+    # Its autotuner would import mlflow, more than half of the time that DeepSpeed's import takes, and goes without.
     with _absent("mlflow"):
         import deepspeed
         import deepspeed.ops

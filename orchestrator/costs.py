@@ -15,6 +15,7 @@ from typing import Any
 from lilora.backbone import Backbone
 from lilora.benchmark import BuildConfig, Stream
 from lilora.costs import (
+    Answering,
     AnswerMemory,
     Memory,
     Setting,
@@ -216,9 +217,8 @@ def _stage(
 def _answers(step: Step, config: PredictConfig, shape: ModelShape, work: Workload, gpu: Gpu) -> AnswerCost:
     stage = dict(step.inputs).get("state")
     earlier = len(stage.config.earlier) if stage is not None and isinstance(stage.config, TrainConfig) else 0
-    memory = answers_that_fit(
-        shape, work, config.method, config.batch_size, config.max_new_tokens, config.dtype, gpu.gibibytes * GIB, earlier
-    )
+    answering = Answering(config.batch_size, config.max_new_tokens, config.dtype)
+    memory = answers_that_fit(shape, work, config.method, answering, gpu.gibibytes * GIB, earlier)
     return AnswerCost(type(config.method).__name__, config.backbone.name, config.batch_size, memory)
 
 

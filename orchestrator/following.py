@@ -41,14 +41,14 @@ class Orders:
         study: the study with the sweep, packed.
         points: by place; empty where Optuna's suggestion is the point.
         stopped: trials to be ended after so many tasks, since they were before (`orchestrator.ledger`).
-        mailbox: the address of the socket between trials and driver.
+        address: of the socket between trials and driver (`orchestrator.mailbox`).
         settings: of every worker process.
     """
 
     study: bytes
     points: tuple[Point, ...]
     stopped: Mapping[str, int]
-    mailbox: str
+    address: str
     settings: Settings
 
 
@@ -84,7 +84,7 @@ class SweepTrial(tune.Trainable):
         self.plan, self.row = plan, 0
         self.asked: tuple[int, ...] = ()
         key = f"{self.trial_id}-{secrets.token_hex(4)}"
-        self.attempt = Attempt(self.orders.mailbox, self.trial_id, key, point, plan.digest)
+        self.attempt = Attempt(self.orders.address, self.trial_id, key, point, plan.digest)
         self.store = open_store(self.orders.settings.store)
         self.scores: dict[tuple[int, int], dict[str, Any]] = {}
 
@@ -134,7 +134,7 @@ def _scores(plan: TrialPlan, rows: range, store: Store) -> dict[tuple[int, int],
 class Attempt:
     """One attempt at a trial, as the driver knows it."""
 
-    mailbox: str
+    address: str
     trial: str
     key: str
     point: Point
@@ -146,4 +146,4 @@ class Attempt:
         With `ask`, all stops are asked for first.
         """
         asked = Asked(self.trial, self.key, self.point, row, stops, self.digest) if ask else None
-        return mailbox.wait(self.mailbox, self.key, stops[0], asked)
+        return mailbox.wait(self.address, self.key, stops[0], asked)

@@ -16,6 +16,7 @@ from lilora.backbones.llava_1_5_7b import BACKBONE as LLAVA
 from lilora.costs import (
     CONTEXT,
     MARGIN,
+    Answering,
     Setting,
     Workload,
     activation_bytes,
@@ -290,7 +291,7 @@ def test_keys_values_and_merged_weights_take_what_torch_holds(lab: Lab) -> None:
     prompt = batch.input_ids.shape[1]
     # The last token's keys are never needed.
     work = Workload(ROWS, 0, 0, prompt - shape.image_tokens)
-    found = answer_memory(shape, work, method, ROWS, 4, "float32", 1e12)
+    found = answer_memory(shape, work, method, Answering(ROWS, 4, "float32"), 1e12)
     assert (found.cache, found.merged) == (held, merged)
     assert found.weights == 4 * shape.parameters
 
@@ -306,19 +307,19 @@ def test_keys_values_and_merged_weights_take_what_torch_holds(lab: Lab) -> None:
 def test_answers_take_what_they_took_on_an_h100(backbone: str, method: Any, gibibytes: float) -> None:
     shape = model_shape(registry.load("backbones", backbone))
     # benchmarks/gpu.py: prompts of 700 tokens, 576 of them the picture's, in batches of 32; results/gpu.md.
-    found = answer_memory(shape, Workload(64, 121, 3, 124), method, 32, 8, "bfloat16", 80 * GIB, earlier=1)
+    found = answer_memory(shape, Workload(64, 121, 3, 124), method, Answering(32, 8), 80 * GIB, earlier=1)
     assert (found.total - CONTEXT) / (1 + MARGIN) / GIB == pytest.approx(gibibytes, rel=0.05)
 
 
 def test_a_gpu_that_is_short_takes_fewer_rows_and_no_second_copy_of_what_is_merged() -> None:
     shape, method = model_shape(LLAVA), SeqLoRA(rank=128, lora_alpha=256)
     ample, short = (
-        answers_that_fit(shape, TEXTVQA, method, 32, 16, "bfloat16", find_gpu(name).gibibytes * GIB)
+        answers_that_fit(shape, TEXTVQA, method, Answering(32, 16), find_gpu(name).gibibytes * GIB)
         for name in ("h100", "rtx4090")
     )
     assert (ample.rows, short.rows) == (32, 8)
     # Three feed-forward layers in each of 32, and the projector's two.
     assert ample.merged == 2 * (3 * 4096 * 11008 * 32 + (1024 + 4096) * 4096) and short.merged == 0
-    assert short.total <= 23 * GIB < answer_memory(shape, TEXTVQA, method, 16, 16, "bfloat16", 23 * GIB).total
-    least = answers_that_fit(shape, TEXTVQA, method, 32, 16, "bfloat16", 8 * GIB)
+    assert short.total <= 23 * GIB < answer_memory(shape, TEXTVQA, method, Answering(16, 16), 23 * GIB).total
+    least = answers_that_fit(shape, TEXTVQA, method, Answering(32, 16), 8 * GIB)
     assert least.rows == 1 and least.total > 8 * GIB

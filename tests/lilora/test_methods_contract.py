@@ -212,3 +212,17 @@ def test_weights_that_made_room_for_the_merged_ones_come_back_bit_by_bit(
     adapters.merge()
     adapters.remove()
     assert not adapters.moved and lab.backbone_bytes() == before
+
+
+def test_a_model_whose_weights_find_no_room_to_return_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        @property
+        def weight(self) -> torch.Tensor:
+            raise torch.OutOfMemoryError
+
+    forgotten: list[bool] = []
+    monkeypatch.setattr(attach, "forget_models", lambda: forgotten.append(True))
+    adapters = attach.Adapters(torch.nn.Module(), moved={Full(): torch.device("cpu")})  # type: ignore[dict-item]
+    with pytest.raises(torch.OutOfMemoryError):
+        adapters.remove()
+    assert forgotten == [True]

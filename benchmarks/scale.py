@@ -6,7 +6,7 @@ printed with them, and where there is something to compare with, both sides run 
     plan      all 720 orders of the mini benchmark's six tasks, lowered and compared with an empty store
     steps     5,000 steps that do nearly nothing, through the executor with two slots, beside a bare loop
     trials    1,000 trials of six tasks, 48 such steps each, through Ray Tune and the executor, beside the executor with
-              the same steps, in pairs whose order alternates, with the interval of their mean
+              the same steps: both at once, in turns of two seconds (`turns.py`), with the interval of a few such pairs
     short     the same with trials of one task, 3 steps
     waiting   the same as "trials", with stages and answers that wait 50 ms, as for an accelerator
     tracking  32 trials whose results come at the same time, to one MLflow; every metric is read back and compared
@@ -30,15 +30,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
 from scale_tracking import tracking_part
+from turns import Clock, Timed, in_turns
 
 from lilora import registry
 from lilora.backbone import Backbone
@@ -150,30 +149,11 @@ class Memory:
         return " ".join(f"{value:.0f}" for value in self.quarters()) or "too short to tell"
 
 
-@dataclass(frozen=True)
-class Timed:
-    """An outcome, its seconds, those of this machine's processors, and the driver's memory meanwhile."""
-
-    outcome: Outcome
-    seconds: float
-    processor: float
-    memory: Memory
-
-
-def timed(run: Callable[[], Outcome]) -> Timed:
-    """Run it on the cluster that is up."""
-    memory, started, busy = Memory(), time.perf_counter(), processor_seconds()
-    with memory.watched():
-        outcome = run()
+def ended_well(outcome: Outcome) -> Outcome:
+    """The outcome of a run that may be measured."""
     if not outcome.ok:
         raise SystemExit(f"not measured, since the run did not end well: {outcome}")
-    return Timed(outcome, time.perf_counter() - started, processor_seconds() - busy, memory)
-
-
-def processor_seconds() -> float:
-    """Of all processes of this machine since it started; where nothing else runs, what a run costs."""
-    times = psutil.cpu_times()
-    return float(times.user + times.system)
+    return outcome
 
 
 def bare(plan: Plan, root: Path) -> float:
@@ -187,20 +167,23 @@ def bare(plan: Plan, root: Path) -> float:
     return time.perf_counter() - started
 
 
-def steps_part(num_steps: int) -> Timed:
+def steps_part(num_steps: int) -> Outcome:
     """The executor beside a bare loop over the same steps."""
-    plan = trivial_plan(num_steps)
+    plan, memory = trivial_plan(num_steps), Memory()
     with tempfile.TemporaryDirectory() as folder, session("local", SLOTS):
         alone = bare(plan, Path(folder) / "bare")
         store = Store(Path(folder) / "store")
-        run = timed(lambda: execute(plan, store, slots=SLOTS))
+        with memory.watched():
+            started = time.perf_counter()
+            outcome = ended_well(execute(plan, store, slots=SLOTS))
+            seconds = time.perf_counter() - started
         committed = len(store.digests())
-    rate = run.outcome.run / run.seconds
-    print(f"steps: {num_steps} asked, {run.outcome.run} run, {run.outcome.failed} failed, {committed} in the store")
+    rate = outcome.run / seconds
+    print(f"steps: {num_steps} asked, {outcome.run} run, {outcome.failed} failed, {committed} in the store")
     print(f"  {rate:.0f} a second on {SLOTS} slots, each flushed to disk with its record: {rate / STEPS_A_SECOND:.1f} "
           f"times the {STEPS_A_SECOND:.0f} wanted (a bare loop, nothing flushed: {num_steps / alone:.0f})")  # fmt: skip
-    print(f"  the driver's memory in MiB, by quarters of the time: {run.memory}")
-    return run
+    print(f"  the driver's memory in MiB, by quarters of the time: {memory}")
+    return outcome
 
 
 # Trials
@@ -253,18 +236,16 @@ def sweep_study(num_trials: int, num_tasks: int, seconds: float) -> Study:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One side of a pair: its steps made and failed, what is in the store; the rest as `Timed` has it."""
+class Made:
+    """What one side of a pair made and failed to make, what is in its store, and its driver's memory."""
 
-    made: int
+    run: int
     failed: int
     digests: frozenset[str]
-    seconds: float
-    processor: float
     memory: Memory
 
 
-def run_trials(tune: bool, num_trials: int, num_tasks: int, seconds: float) -> Run:
+def run_trials(clock: Clock, tune: bool, num_trials: int, num_tasks: int, seconds: float) -> Made:
     """A sweep of so many trials, or by the executor alone the same steps, on a cluster of its own.
 
     MLflow is loaded before, as in every `lilora run`: Ray Tune imports it wherever it is installed.
@@ -272,82 +253,68 @@ def run_trials(tune: bool, num_trials: int, num_tasks: int, seconds: float) -> R
     importlib.import_module("mlflow")
     from orchestrator.sweep_run import execute_sweep
 
-    study = sweep_study(num_trials, num_tasks, seconds)
+    study, memory = sweep_study(num_trials, num_tasks, seconds), Memory()
     plan = lower_sweep(study).lowered.plan
     with tempfile.TemporaryDirectory() as folder, session("local", SLOTS):
         store = Store(folder)
-        if tune:
-            run = timed(lambda: execute_sweep(study, store, slots=SLOTS).outcome)
-        else:
-            run = timed(lambda: execute(plan, store, slots=SLOTS))
-        made = run.outcome.run, run.outcome.failed, frozenset(store.digests())
-        return Run(*made, run.seconds, run.processor, run.memory)
-
-
-def in_process_of_its_own(run: Callable[..., Run], *arguments: Any) -> Run:
-    """So that none finds the libraries loaded, or the memory used, of those before."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(run, *arguments).result()
+        with clock, memory.watched():
+            if tune:
+                outcome = execute_sweep(study, store, slots=SLOTS).outcome
+            else:
+                outcome = execute(plan, store, slots=SLOTS)
+        return Made(ended_well(outcome).run, outcome.failed, frozenset(store.digests()), memory)
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The same steps through Tune and by the executor alone, side by side.
+class Pair:
+    """The same steps through Tune and by the executor alone, in turns."""
 
-    Attributes:
-        tuned: the runs through Tune.
-        alone: those without; each next to its pair in time.
-    """
-
-    tuned: list[Run]
-    alone: list[Run]
+    tuned: Timed
+    alone: Timed
 
     @property
-    def over(self) -> list[float]:
-        """What each pair took longer through Tune, as a share of the time alone."""
-        return [tuned.seconds / alone.seconds - 1 for tuned, alone in zip(self.tuned, self.alone, strict=True)]
+    def over(self) -> float:
+        """What it took longer through Tune, as a share of the time alone."""
+        return self.tuned.seconds / self.alone.seconds - 1
 
     @property
     def processor_over(self) -> float:
-        """The same by processor time, over all pairs."""
-        return sum(run.processor for run in self.tuned) / sum(run.processor for run in self.alone) - 1
-
-    @property
-    def seconds_more(self) -> float:
-        """How much longer it took through Tune, on average."""
-        return statistics.mean(run.seconds for run in self.tuned) - statistics.mean(run.seconds for run in self.alone)
-
-    def verdict(self, wanted: float) -> str:
-        """The mean with its interval of 95 % (Student's t), and what it says of `wanted`; of one pair, nothing."""
-        over, mean = self.over, statistics.mean(self.over)
-        if len(over) == 1:
-            return f"{mean:+.1%} (wanted: at most {wanted:+.0%}; one pair decides nothing)"
-        from scipy import stats  # every worker reads this file
-
-        half = float(stats.t.ppf(0.975, len(over) - 1)) * statistics.stdev(over) / math.sqrt(len(over))
-        said = "kept" if mean + half <= wanted else "missed" if mean - half > wanted else "not decided"
-        return f"{mean:+.1%} +-{half:.1%} over {len(over)} pairs (wanted: at most {wanted:+.0%}: {said})"
+        """The same by processor time."""
+        return self.tuned.processor / self.alone.processor - 1
 
 
-def trials_part(num_trials: int, num_tasks: int, seconds: float = 0.0, num_pairs: int = 1) -> Pairs:
+def verdict(over: Sequence[float], wanted: float) -> str:
+    """The mean with its interval of 95 % (Student's t), and what it says of `wanted`; of one pair, nothing."""
+    mean = statistics.mean(over)
+    if len(over) == 1:
+        return f"{mean:+.1%} (wanted: at most {wanted:+.0%}; one pair decides nothing)"
+    from scipy import stats  # every worker reads this file
+
+    half = float(stats.t.ppf(0.975, len(over) - 1)) * statistics.stdev(over) / math.sqrt(len(over))
+    said = "kept" if mean + half <= wanted else "missed" if mean - half > wanted else "not decided"
+    return f"{mean:+.1%} +-{half:.1%} over {len(over)} pairs (wanted: at most {wanted:+.0%}: {said})"
+
+
+def trials_part(num_trials: int, num_tasks: int, seconds: float = 0.0, num_pairs: int = 1) -> list[Pair]:
     """A sweep of trials of so many tasks, whose stages and answers wait so long, beside the executor with the same
-    steps: in pairs, of which every second has the sweep first, since a machine's speed drifts.
+    steps, in turns: a machine's speed drifts by more than the two differ.
     """
-    pairs, what = Pairs([], []), (num_trials, num_tasks, seconds)
+    what = (num_trials, num_tasks, seconds)
     waits = f", {1000 * seconds:.0f} ms each" if seconds else ""
     print(f"trials: {num_trials} of {num_tasks + num_tasks * (num_tasks + 1)} steps{waits}", flush=True)
-    for place in range(num_pairs):
-        for tune in (True, False) if place % 2 else (False, True):
-            run = in_process_of_its_own(run_trials, tune, *what)
-            (pairs.tuned if tune else pairs.alone).append(run)
-            side = "through Tune and the executor" if tune else "through the executor alone"
-            print(f"  {side}: {run.seconds:.1f} s, {run.processor:.0f} s of processor time; {run.made} steps, "
-                  f"{run.failed} failed; the driver's memory in MiB, by quarters of the time: {run.memory}",
-                  flush=True)  # fmt: skip
-        print(f"  through Tune {pairs.over[-1]:+.1%}, Tune {'first' if place % 2 else 'second'}", flush=True)
-    print(f"  the same artifacts on both sides: {len({run.digests for run in pairs.tuned + pairs.alone}) == 1}")
-    print(f"  together {pairs.verdict(TUNE_SHARE)}; {1000 * pairs.seconds_more / num_trials:.0f} ms a trial more; by "
-          f"processor time {pairs.processor_over:+.1%}")  # fmt: skip
+    pairs = []
+    for _ in range(num_pairs):
+        pair = Pair(*in_turns([(run_trials, (True, *what)), (run_trials, (False, *what))]))
+        pairs.append(pair)
+        for side, run in (("through Tune and the executor", pair.tuned), ("through the executor alone", pair.alone)):
+            made = run.result
+            print(f"  {side}: {run.seconds:.1f} s, {run.processor:.0f} s of processor time; {made.run} steps, "
+                  f"{made.failed} failed; the driver's memory in MiB, by quarters: {made.memory}")  # fmt: skip
+        print(f"  the same artifacts on both sides: {pair.tuned.result.digests == pair.alone.result.digests}; "
+              f"through Tune {pair.over:+.1%}, by processor time {pair.processor_over:+.1%}", flush=True)  # fmt: skip
+    more = statistics.mean(pair.tuned.seconds - pair.alone.seconds for pair in pairs)
+    print(f"  together {verdict([pair.over for pair in pairs], TUNE_SHARE)}; {1000 * more / num_trials:.0f} ms a trial "
+          f"more; by processor time {statistics.mean(pair.processor_over for pair in pairs):+.1%}")  # fmt: skip
     return pairs
 
 
@@ -367,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which (default: all)")
     parser.add_argument("--trials", type=int, default=1000, help="of a sweep (default: 1000; tens of minutes)")
-    parser.add_argument("--pairs", type=int, default=4, help="of runs with and without Tune (default: 4)")
+    parser.add_argument("--pairs", type=int, default=3, help="of runs with and without Tune (default: 3)")
     parser.add_argument("--folder", help="where the stores and Ray's own files lie (default: the temporary folder); in "
                         "/dev/shm no disk is waited for, whose speed varies, and steps are shorter")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="the same in small")

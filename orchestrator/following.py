@@ -2,7 +2,9 @@
 
 It trains nothing and owns nothing: the executor makes the steps, for all trials at once. With early stopping it asks
 only as far as the next rung, so that what the scheduler ends was not begun, and reports each task that is learned;
-without, nobody would act on a report before the last, and each costs Tune, the mailbox and the driver a round.
+without, nobody would act on a report before the last, and each costs Tune, the mailbox and the driver a round. Nor does
+anybody act on its figures where neither a sampler nor a scheduler goes by them: then it reads none. What a sweep
+chooses is read from the store (`orchestrator.sweeping`).
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class SweepTrial(tune.Trainable):
         """Begin the first trial of this process."""
         self.orders = orders
         orders.settings.apply()
+        self.store = open_store(orders.settings.store)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -78,28 +81,32 @@ class SweepTrial(tune.Trainable):
         self.sweep = sweep_of(study)
         point = point_of(config, self.orders.points)
         plan = lower_point(study, point)
-        after = self.orders.stopped.get(trial_digest(self.sweep, point))
+        stopped = self.orders.stopped
+        after = stopped.get(trial_digest(self.sweep, point)) if stopped else None
         if after is not None and after < len(plan.tasks):
             plan = truncated(plan, after)
         self.plan, self.row = plan, 0
         self.asked: tuple[int, ...] = ()
         key = f"{self.trial_id}-{secrets.token_hex(4)}"
         self.attempt = Attempt(self.orders.address, self.trial_id, key, point, plan.digest)
-        self.store = open_store(self.orders.settings.store)
         self.scores: dict[tuple[int, int], dict[str, Any]] = {}
 
     def step(self) -> dict[str, Any]:
-        """Wait until everything up to the next stop is in the store; gives the figures there."""
+        """Wait until everything up to the next stop is in the store; gives the figures there, if they decide."""
         fresh = not self.asked
         if fresh:
             self.asked = stops(self.sweep, self.plan, self.row)
         stop, *rest = self.asked
         if self.attempt.wait(self.row, self.asked, ask=fresh):
             return {RESULT_DUPLICATE: True}
-        self.scores |= _scores(self.plan, range(self.row, stop), self.store)
+        figures = self._figures(stop) if self.sweep.is_steered else {}
         self.row, self.asked = stop, tuple(rest)
-        figures = figures_so_far(TrialResult(self.plan, self.scores, ()), stop - 1)
         return {**figures, TASKS: num_learned(self.plan, stop - 1), DONE: stop == len(self.plan.after)}
+
+    def _figures(self, stop: int) -> dict[str, float]:
+        """The table's metrics at a stop, of the tasks so far."""
+        self.scores |= _scores(self.plan, range(self.row, stop), self.store)
+        return figures_so_far(TrialResult(self.plan, self.scores, ()), stop - 1)
 
 
 @lru_cache(maxsize=4)

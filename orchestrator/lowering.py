@@ -212,14 +212,28 @@ def lower_as(study: Study, names: Sequence[str], groups: Sequence[str]) -> Lower
     return _lower(study, names, groups)
 
 
+def lower_trials(study: Study, names: Sequence[str], groups: Sequence[str]) -> tuple[TrialPlan, ...]:
+    """The trials of `lower_as` alone, without the plan of all they take.
+
+    Raises:
+        ValueError: see `check`.
+    """
+    check(study)
+    return _lower_trials(study, names, groups)
+
+
 def _lower(study: Study, names: Sequence[str], groups: Sequence[str]) -> Lowered:
+    trials = _lower_trials(study, names, groups)
+    figures = tuple(_analyse(figure, trials) for figure in study.figures)
+    return Lowered.of(study, trials, figures)
+
+
+def _lower_trials(study: Study, names: Sequence[str], groups: Sequence[str]) -> tuple[TrialPlan, ...]:
     memo = Memo()
-    trials = tuple(
+    return tuple(
         SCHEDULES[trial.method.schedule](_Lowering(trial, group, memo), name)
         for trial, name, group in zip(study.trials, names, groups, strict=True)
     )
-    figures = tuple(_analyse(figure, trials) for figure in study.figures)
-    return Lowered.of(study, trials, figures)
 
 
 def _analyse(figure: Figure, trials: tuple[TrialPlan, ...]) -> Step:

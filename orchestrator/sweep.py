@@ -190,6 +190,11 @@ class Sweep:
         return PROTOCOLS[self.protocol][1]
 
     @property
+    def is_steered(self) -> bool:
+        """Whether trials' figures decide which trials come, or how far they go."""
+        return self.sampler == "optuna" or self.stopping is not None
+
+    @property
     def digest(self) -> str:
         """Of what the sweep is; not of how many samples are wanted, so that more of them keep those that are there."""
         return digest_of(self)

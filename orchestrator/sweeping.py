@@ -15,7 +15,7 @@ from typing import Any
 
 from lilora.matrix import Matrix
 from orchestrator.ledger import Ledger, known_points, trial_digest
-from orchestrator.lowering import Lowered, TrialPlan, lower_as
+from orchestrator.lowering import Lowered, TrialPlan, lower_as, lower_trials
 from orchestrator.naming import method_name
 from orchestrator.results import METRICS, TrialResult
 from orchestrator.search import Choice, Option, describe_values
@@ -115,7 +115,7 @@ def lower_point(study: Study, point: Point) -> TrialPlan:
     """
     sweep = sweep_of(study)
     one = replace(study, trials=(trial_at(sweep, point),), sweep=None)
-    return lower_as(one, [name_at(sweep, point)], [name_at(sweep, point, seed=False)]).trials[0]
+    return lower_trials(one, [name_at(sweep, point)], [name_at(sweep, point, seed=False)])[0]
 
 
 def describe_judging(sweep: Sweep) -> str:

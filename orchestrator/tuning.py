@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import secrets
@@ -34,8 +35,9 @@ from orchestrator.sweep import Point, Sweep, shapes
 
 #: Attempts at a trial whose process dies, beside the first.
 TRIAL_RETRIES = 3
-#: More trials are live than steps can run, so that there is a choice of what is awaited most; each is a process.
-LIVE_PER_SLOT = 2
+#: More trials are live than steps can run, so that there is a choice of what is awaited most, and work while Tune turns
+#: from one trial to the next; each is a process, which takes 2 s of a core to start.
+LIVE_PER_SLOT = 1.5
 MOST_LIVE = 64
 #: What a trial takes of its machine's own resource: it needs no core, and Tune refuses one that needs nothing. By the
 #: label it is on the driver's Ray node: a trial lives and dies with the driver, on any cluster.
@@ -54,7 +56,7 @@ _ENVIRONMENT = {
 
 def num_live(slots: int, trials: int) -> int:
     """How many trials are live at a time: computed from the slots, never a guess of the user's."""
-    return max(1, min(LIVE_PER_SLOT * slots, MOST_LIVE, trials))
+    return max(1, min(math.ceil(LIVE_PER_SLOT * slots), MOST_LIVE, trials))
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from orchestrator import cluster, mailbox
+from orchestrator.driver import Driver
 from orchestrator.errors import ClusterError
+from orchestrator.events import Listeners
 from orchestrator.mailbox import Answer, Asked, Mailbox
+from orchestrator.plan import Plan
+from orchestrator.schedule import Ready
+from orchestrator.store import Store
+from orchestrator.tally import Tally
+from orchestrator.workers import Settings
 
 ASKED = Asked("trial", "key", (0.1, 1e-05), 1, (2, 3), "digest")
 
@@ -56,6 +64,36 @@ def test_what_is_posted_arrives_as_it_was_and_wakes_the_driver(box: Mailbox, tri
     assert box.take() == [ASKED] and box.take() == []
     box.answer([Answer("key", 2, "a reason, 'quoted',\nin two lines")], [])
     assert waiting.result(10) == "a reason, 'quoted',\nin two lines"
+
+
+@pytest.mark.timeout(60)
+def test_a_trials_word_wakes_the_drivers_loop_while_nothing_runs(
+    box: Mailbox, trial: Callable[..., Future[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.prepare()
+    pool = SimpleNamespace(busy=[], slots=[], measure=lambda: None, close=lambda: None)
+    monkeypatch.setattr("orchestrator.driver.Pool", lambda *_: pool)
+    monkeypatch.setattr("orchestrator.driver.LISTEN_SECONDS", 600)
+    taken: list[Asked] = []
+    asleep = threading.Event()
+
+    class Listening:
+        def admit(self, ready: Ready) -> bool:
+            taken.extend(box.take())
+            return not taken
+
+        def sleep(self, seconds: float) -> None:
+            asleep.set()
+            box.sleep(seconds)
+
+    tally, settings = Tally(Plan.of([]), Listeners([])), Settings(str(tmp_path), 30, (), ())
+    running = threading.Thread(target=Driver(Ready(), store, settings, 1, tally, Listening()).run, daemon=True)
+    running.start()
+    assert asleep.wait(30)
+    trial("key", 2, ASKED)
+    running.join(30)
+    assert not running.is_alive() and taken == [ASKED]
 
 
 def test_an_answer_that_came_first_is_kept_for_the_trial_and_a_later_stop_is_waited_for(

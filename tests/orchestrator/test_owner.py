@@ -305,7 +305,7 @@ def test_a_sweep_may_need_what_the_cluster_may_grow_to_and_not_more() -> None:
 
 
 def test_the_number_of_live_trials_is_computed_from_the_slots() -> None:
-    assert [num_live(slots, 100) for slots in (1, 2, 8, 1000)] == [2, 4, 16, 64]
+    assert [num_live(slots, 100) for slots in (1, 2, 8, 1000)] == [2, 3, 12, 64]
     assert num_live(8, 3) == 3 and num_live(1, 1) == 1
 
 

@@ -29,7 +29,7 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield importlib.import_module("scale")
     SCHEDULES.clear()
     SCHEDULES.update(before)
-    for name in ("scale", "scale_tracking"):
+    for name in ("scale", "scale_tracking", "turns"):
         sys.modules.pop(name, None)
 
 
@@ -112,14 +112,14 @@ def test_the_script_runs_steps_and_trials_and_each_is_there_once() -> None:
 
 
 def test_pairs_decide_only_where_their_interval_lies_on_one_side(scale: ModuleType) -> None:
-    def pairs(*over: float) -> Any:
-        def run(seconds: float) -> Any:
-            return scale.Run(1, 0, frozenset(), seconds, seconds, scale.Memory())
-
-        return scale.Pairs([run(100.0 * (1 + value)) for value in over], [run(100.0) for _ in over])
-
+    verdict = scale.verdict
     # Two values 2 points apart: mean 10, standard error 1, Student's t 12.71.
-    assert pairs(0.09, 0.11).verdict(0.15) == "+10.0% +-12.7% over 2 pairs (wanted: at most +15%: not decided)"
-    assert pairs(0.09, 0.10, 0.11).verdict(0.15) == "+10.0% +-2.5% over 3 pairs (wanted: at most +15%: kept)"
-    assert pairs(0.29, 0.30, 0.31).verdict(0.15).endswith("missed)")
-    assert "decides nothing" in pairs(0.09).verdict(0.15)
+    assert verdict([0.09, 0.11], 0.15) == "+10.0% +-12.7% over 2 pairs (wanted: at most +15%: not decided)"
+    assert verdict([0.09, 0.10, 0.11], 0.15) == "+10.0% +-2.5% over 3 pairs (wanted: at most +15%: kept)"
+    assert verdict([0.29, 0.30, 0.31], 0.15).endswith("missed)")
+    assert "decides nothing" in verdict([0.09], 0.15)
+
+
+def test_a_pair_compares_the_seconds_of_its_turns(scale: ModuleType) -> None:
+    pair = scale.Pair(scale.Timed(None, 110.0, 230.0), scale.Timed(None, 100.0, 200.0))
+    assert (pair.over, pair.processor_over) == pytest.approx((0.10, 0.15))

@@ -16,7 +16,7 @@ import psutil
 
 from benchmarks.nodes import Cluster
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 
 class Driver(Protocol):

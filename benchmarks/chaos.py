@@ -34,9 +34,9 @@ from lilora.benchmark import Stream
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
-from orchestrator import journal
+from orchestrator.execution import journal
 from orchestrator.step import Resources, Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 from orchestrator.sweep import Axis, Sweep
 from orchestrator.sweeping import lower_sweep
@@ -80,7 +80,7 @@ def drive(address: str, root: Path) -> None:
 
     from orchestrator.progress import Progress
     from orchestrator.results import read_results
-    from orchestrator.sweep_run import execute_sweep
+    from orchestrator.sweeps.sweep_run import execute_sweep
 
     store = Store(root)
     with Progress(Console(width=200)) as progress:

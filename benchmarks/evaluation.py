@@ -37,10 +37,10 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.stage_run import StageRun
 from lilora.stages import predict
 from lilora.training import Training
-from orchestrator.executor import execute_inline
+from orchestrator.execution.executor import execute_inline
 from orchestrator.lowering import TrialPlan, lower
 from orchestrator.plan import Plan
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 
 KINDS = {"items alone": "items", "with starts": "whole"}

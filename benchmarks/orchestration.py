@@ -23,11 +23,11 @@ from pathlib import Path
 
 from experiments.quickstart import quickstart
 from lilora.stage_run import StageRun
-from orchestrator import events
-from orchestrator.executor import execute
+from orchestrator.execution import events
+from orchestrator.execution.executor import execute
 from orchestrator.lowering import lower
 from orchestrator.plan import Plan
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 
 

@@ -1,7 +1,7 @@
 """How the orchestrator holds up when there is much of everything: steps to plan, steps to run, trials to track.
 
 Each part prints counts, and its time against what is wanted; seconds mean little on a shared machine, so the load is
-printed with them, and where there is something to compare with, both sides run here one after another.
+printed with them, and where there is something to compare with, both sides run here.
 
     plan      all 720 orders of the mini benchmark's six tasks, lowered and compared with an empty store
     steps     5,000 steps that do nearly nothing, through the executor with two slots, beside a bare loop
@@ -37,20 +37,20 @@ from typing import Any, ClassVar
 
 import psutil
 from scale_tracking import tracking_part
-from turns import Clock, Timed, in_turns
+from turns import TURN_SECONDS, Clock, Timed, in_turns
 
 from lilora import registry
 from lilora.backbone import Backbone
 from lilora.benchmark import Stream
 from lilora.method import Method
 from lilora.stage_run import StageRun
-from orchestrator.cluster import session
-from orchestrator.events import Outcome
-from orchestrator.executor import execute
+from orchestrator.execution.cluster import session
+from orchestrator.execution.events import Outcome
+from orchestrator.execution.executor import execute
 from orchestrator.lowering import SCHEDULES, Lowered, TrialPlan, lower
 from orchestrator.plan import Plan
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial, trial_tasks
 from orchestrator.sweep import Axis, Sweep
 from orchestrator.sweeping import lower_sweep
@@ -60,6 +60,8 @@ STEPS_A_SECOND = 100.0
 TUNE_SHARE = 0.15
 SLOTS = 2
 SAMPLE_SECONDS = 0.2
+#: Of runs that wait: a wait that began before a run is stopped is over when it goes on.
+WAITING_TURN_SECONDS = 10.0
 
 
 # A plan
@@ -251,7 +253,7 @@ def run_trials(clock: Clock, tune: bool, num_trials: int, num_tasks: int, second
     MLflow is loaded before, as in every `lilora run`: Ray Tune imports it wherever it is installed.
     """
     importlib.import_module("mlflow")
-    from orchestrator.sweep_run import execute_sweep
+    from orchestrator.sweeps.sweep_run import execute_sweep
 
     study, memory = sweep_study(num_trials, num_tasks, seconds), Memory()
     plan = lower_sweep(study).lowered.plan
@@ -299,12 +301,15 @@ def trials_part(num_trials: int, num_tasks: int, seconds: float = 0.0, num_pairs
     """A sweep of trials of so many tasks, whose stages and answers wait so long, beside the executor with the same
     steps, in turns: a machine's speed drifts by more than the two differ.
     """
-    what = (num_trials, num_tasks, seconds)
+    what, turn = (num_trials, num_tasks, seconds), WAITING_TURN_SECONDS if seconds else TURN_SECONDS
     waits = f", {1000 * seconds:.0f} ms each" if seconds else ""
     print(f"trials: {num_trials} of {num_tasks + num_tasks * (num_tasks + 1)} steps{waits}", flush=True)
     pairs = []
-    for _ in range(num_pairs):
-        pair = Pair(*in_turns([(run_trials, (True, *what)), (run_trials, (False, *what))]))
+    for place in range(num_pairs):
+        sides = [(run_trials, (True, *what)), (run_trials, (False, *what))]
+        # The first turn goes to each side in turn.
+        timed = in_turns(sides[::-1], turn)[::-1] if place % 2 else in_turns(sides, turn)
+        pair = Pair(*timed)
         pairs.append(pair)
         for side, run in (("through Tune and the executor", pair.tuned), ("through the executor alone", pair.alone)):
             made = run.result

@@ -13,13 +13,13 @@ from typing import Any
 
 from lilora import registry
 from lilora.benchmark import Stream
-from orchestrator import events
-from orchestrator.events import Outcome
+from orchestrator.execution import events
+from orchestrator.execution.events import Outcome
 from orchestrator.lowering import Lowered, TrialPlan, lower
-from orchestrator.record import Record, environment
 from orchestrator.results import read_trial
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.record import Record, environment
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial, trial_tasks
 
 

@@ -18,12 +18,12 @@ from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmark import Stream
 from lilora.methods.lilora import LiLoRA
 from lilora.training import Training
-from orchestrator.cluster import session
-from orchestrator.executor import execute
+from orchestrator.execution.cluster import session
+from orchestrator.execution.executor import execute
 from orchestrator.lowering import lower
 from orchestrator.plan import Plan
 from orchestrator.step import Resources, Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 
 TASKS = ("TextVQA", "VQAv2", "ImageNet")

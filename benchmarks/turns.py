@@ -2,7 +2,8 @@
 
 What drifts meanwhile then weighs on all alike; of two runs one after another the later may be a third slower, for
 nothing that it does. Each run is a process of its own with all that it starts; those whose turn it is not are stopped
-(SIGSTOP). Its seconds are those of its turns.
+(SIGSTOP). Its seconds are those of its turns. The last to end has the machine to itself after the others, and clocks go
+on while a run is stopped: what it waits for may be over when its next turn comes. So turns are long beside any wait.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import itertools
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -20,10 +21,12 @@ from typing import Any
 
 import psutil
 
+from orchestrator.execution.executor import terminated_like_interrupted
+
 TURN_SECONDS = 2.0
-#: How long a run may take to be ready, and to end afterwards.
+#: How long a run may take to be ready, and to clear away what it made.
 PATIENCE_SECONDS = 600.0
-END_SECONDS = 30.0
+END_SECONDS = 120.0
 
 READY, GO, OVER, LEAVE = "ready", "go", "over", "leave"
 
@@ -61,9 +64,16 @@ class Clock:
 def in_turns(runs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], seconds: float = TURN_SECONDS) -> list[Timed]:
     """Each run, called in a process of its own with a `Clock` and its arguments; what it returns is pickled.
 
+    The first has the first turn. Ctrl-C or SIGTERM ends them all.
+
     Raises:
         RuntimeError: a run ended with an error, which is printed, or was not ready in time.
     """
+    with terminated_like_interrupted():
+        return _in_turns(runs, seconds)
+
+
+def _in_turns(runs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], seconds: float) -> list[Timed]:
     players: list[_Player] = []
     try:
         players += (_Player.of(run, arguments) for run, arguments in runs)
@@ -86,8 +96,8 @@ def in_turns(runs: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], seconds
 
 
 def _end(players: Sequence[_Player]) -> None:
-    """Every run ends, whatever it is at, and a second Ctrl-C leaves none of them stopped for ever."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Every run ends with all that it started, whatever it is at; a second Ctrl-C leaves none stopped for ever."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for player in players:
             player.pipe.close()  # whoever waits there goes on to its end
@@ -96,25 +106,30 @@ def _end(players: Sequence[_Player]) -> None:
                 player.process.terminate()
         for player in players:
             player.process.join(END_SECONDS)
-            player.process.kill()
+        left = [process for player in players for process in player.started]
+        for process in left:
+            _send(process, signal.SIGKILL)
+        psutil.wait_procs(left, END_SECONDS)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _play(pipe: Connection, run: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    with contextlib.suppress(EOFError, BrokenPipeError):  # whoever asked is gone
+    with contextlib.suppress(EOFError, ConnectionError):  # whoever asked is gone
         pipe.send(run(Clock(pipe), *arguments))
 
 
 @dataclass
 class _Player:
-    """A run, as whoever gives it its turns sees it."""
+    """A run, as whoever gives it its turns sees it; `started` are its processes, those that are over too."""
 
     pipe: Connection
     process: BaseProcess
     seconds: float = 0.0
     processor: float = 0.0
     over: bool = False
+    started: set[psutil.Process] = field(default_factory=set)
 
     @classmethod
     def of(cls, run: Callable[..., Any], arguments: tuple[Any, ...]) -> _Player:
@@ -168,9 +183,12 @@ class _Player:
             _send(process, signal.SIGCONT)
 
     def _tree(self) -> list[psutil.Process]:
+        """Its process and all that it started, those that start others before those that they start."""
         with contextlib.suppress(psutil.NoSuchProcess):
             first = psutil.Process(self.process.pid)
-            return [first, *first.children(recursive=True)]
+            found = [first, *first.children(recursive=True)]
+            self.started.update(found)
+            return found
         return []
 
 

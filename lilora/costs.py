@@ -282,6 +282,7 @@ class AnswerMemory:
         rows: in the batch.
         weights: of the backbone.
         merged: those with the adapters in them; 0 where nothing is merged, or where the others make room for them.
+        host: bytes of the host's memory where those others wait meanwhile; no part of the total.
         adapters: values, of all tasks at most.
         cache: keys and values of every token in every layer.
         prompts: what one layer makes of all prompts at once; without merging, beside it a float32 copy of what an
@@ -298,6 +299,7 @@ class AnswerMemory:
     prompts: float
     features: float
     margin: float
+    host: float = 0.0
 
     @property
     def total(self) -> float:
@@ -320,17 +322,17 @@ def answer_memory(
     weights, adapters = float(shape.parameters * b), 4.0 * method.num_held(shape.sites, earlier) if sites else 0.0
     cache = 2.0 * shape.layers * shape.keys * rows * (prompt + answering.new_tokens) * b
     token = float(b * (3 * shape.hidden + 3 * shape.intermediate))
-    merged = 0.0
+    merged = host = 0.0
     if method.mergeable:
-        merged = float(b * sum(d * k for d, k in sites.values()))
-        if merged > MERGED_SHARE * (capacity - CONTEXT - weights - adapters):
-            merged = 0.0
+        copies = float(b * sum(d * k for d, k in sites.values()))
+        has_room = copies <= MERGED_SHARE * (capacity - CONTEXT - weights - adapters)
+        merged, host = (copies, 0.0) if has_room else (0.0, copies)
     else:
         token += 4.0 * max((d + k for d, k in sites.values()), default=0)
     prompts = rows * prompt * token
     features = feature_bytes(shape, work, b)
     counted = weights + merged + adapters + cache + prompts + features
-    return AnswerMemory(rows, weights, merged, adapters, cache, prompts, features, MARGIN * counted + CONTEXT)
+    return AnswerMemory(rows, weights, merged, adapters, cache, prompts, features, MARGIN * counted + CONTEXT, host)
 
 
 def answers_that_fit(

@@ -22,7 +22,7 @@ from orchestrator.lowering import Lowered
 from orchestrator.plan import Plan
 from orchestrator.resolve import Resolved, resolve
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study
 
 PACKAGE = "experiments"

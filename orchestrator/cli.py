@@ -101,7 +101,7 @@ def run(
 ) -> None:
     """Run what is missing of a study, and print its table."""
     from orchestrator.commands import run as running
-    from orchestrator.schedule import Scale
+    from orchestrator.execution.schedule import Scale
 
     scale = Scale.parse(scale_to) if scale_to else None
     raise typer.Exit(running.run(chosen(study, real), open_store(store), Output(json), slots, address, tracking, scale))

@@ -14,9 +14,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from orchestrator.errors import DamagedError, UserError
-from orchestrator.record import Record
 from orchestrator.retention import with_references
-from orchestrator.store import Store
+from orchestrator.storage.record import Record
+from orchestrator.storage.store import Store
 
 
 @dataclass

@@ -35,7 +35,7 @@ from orchestrator.errors import UserError
 from orchestrator.lowering import TrialPlan
 from orchestrator.resolve import Resolved
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import load_benchmark
 
 #: Tokens of text where no data are there, by kind of task: of a prompt, its template included, of an answer, and of the

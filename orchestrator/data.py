@@ -6,7 +6,7 @@ from lilora.benchmark import BuildConfig
 from lilora.datafolder import VARIABLE, find_benchmark, located
 from orchestrator.errors import UserError
 from orchestrator.plan import Plan
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Trial, load_benchmark, trial_tasks
 
 

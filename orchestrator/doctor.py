@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from rich.markup import escape
 
-from orchestrator.cluster import LONGEST_TEMP_DIR
 from orchestrator.console import Output, size
 from orchestrator.errors import MINIMUM_FREE_BYTES
-from orchestrator.store import Store
+from orchestrator.execution.cluster import LONGEST_TEMP_DIR
+from orchestrator.storage.store import Store
 
 # As in constraints.txt (a test compares them): what was tested together.
 TESTED = {

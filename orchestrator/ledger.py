@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lilora.values import digest_of
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.sweep import Point, Sweep, points, trial_at
 
 SUGGESTED, STOPPED, FAILED = "suggested", "stopped", "failed"

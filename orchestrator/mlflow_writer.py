@@ -19,13 +19,13 @@ from typing import Any
 from lilora.matrix import Matrix, average_performance, average_performances, backward_transfers
 from orchestrator.lowering import Lowered, TrialPlan
 from orchestrator.naming import method_name
-from orchestrator.record import Record
 from orchestrator.report.figures import heat_map_png, lines_png
 from orchestrator.report.panels import curves, stages
 from orchestrator.report.style import styles
 from orchestrator.results import TrialResult, read_record, read_results, read_trial, table, table_csv
 from orchestrator.search import choice_json
-from orchestrator.store import Store
+from orchestrator.storage.record import Record
+from orchestrator.storage.store import Store
 from orchestrator.study import parameters
 
 SEARCHABLE = ("method", "backbone", "benchmark", "order", "instructions", "split", "seed")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from orchestrator.store import Store
+    from orchestrator.storage.store import Store
 
 STORE = ".lilora"
 
@@ -51,6 +51,6 @@ def chosen(study: str, real: bool) -> str:
 
 def open_store(url: str) -> Store:
     """The store in this folder or at this URL; nothing is touched yet."""
-    from orchestrator.opening import open_store as open_url
+    from orchestrator.storage.opening import open_store as open_url
 
     return open_url(url)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from orchestrator.errors import DamagedError
-from orchestrator.shelf import Shelf
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.shelf import Shelf
+from orchestrator.storage.store import Store
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.console import duration
-from orchestrator.events import (
+from orchestrator.execution.events import (
     Event,
     MachinesAwaited,
     RunFinished,

@@ -17,7 +17,7 @@ from orchestrator.lowering import Lowered, lower
 from orchestrator.plan import Plan
 from orchestrator.results import TrialResult, read_results
 from orchestrator.search import Choice, Option, choose, chosen, provisional, search_study
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.sweep import first_point
 from orchestrator.sweeping import Swept, choose_point, final_study, lower_sweep, sweep_of

@@ -25,10 +25,10 @@ from lilora.matrix import (
 from orchestrator.errors import DamagedError
 from orchestrator.lowering import Cell, Lowered, TrialPlan
 from orchestrator.naming import method_name
-from orchestrator.record import Record
 from orchestrator.scores import beside_json, describe_scorers
-from orchestrator.store import Store
-from orchestrator.tensors import stored_parameters
+from orchestrator.storage.record import Record
+from orchestrator.storage.store import Store
+from orchestrator.storage.tensors import stored_parameters
 
 MAIN_KEYS = ("main", "strict", "lenient", "following")
 

@@ -14,13 +14,13 @@ from graphlib import TopologicalSorter
 
 from orchestrator.catalogue import Target
 from orchestrator.errors import DamagedError, UserError
-from orchestrator.inventory import Entry
-from orchestrator.leases import Leases, Watch
 from orchestrator.lowering import lower
-from orchestrator.makers import Maker, this_machine
 from orchestrator.resolve import Resolved
 from orchestrator.search import Choice, chosen
-from orchestrator.store import RETENTION, USES, Store
+from orchestrator.storage.inventory import Entry
+from orchestrator.storage.leases import Leases, Watch
+from orchestrator.storage.makers import Maker, this_machine
+from orchestrator.storage.store import RETENTION, USES, Store
 from orchestrator.study import Study
 from orchestrator.sweeping import final_study
 

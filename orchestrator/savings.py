@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from orchestrator.lowering import Lowered
 from orchestrator.results import read_record
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 
 @dataclass(frozen=True)

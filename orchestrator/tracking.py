@@ -12,10 +12,18 @@ from dataclasses import replace
 from queue import SimpleQueue
 from threading import Thread
 
-from orchestrator.events import Event, Outcome, RunFinished, RunStarted, StepFinished, TrialAdded, TrialsSettled
+from orchestrator.execution.events import (
+    Event,
+    Outcome,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    TrialAdded,
+    TrialsSettled,
+)
 from orchestrator.lowering import Lowered, TrialPlan, lower
 from orchestrator.mlflow_writer import StudyWriter
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study
 
 # How long the end of a run waits for what is still to be written.

@@ -15,7 +15,7 @@ from orchestrator.console import Output
 from orchestrator.costs import AnswerCost, Choice, StageCost, StudyCost, study_cost
 from orchestrator.errors import UserError
 from orchestrator.resolve import Resolved
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 
 def show_costs(name: str, store: Store, output: Output, choice: Choice, every: bool = False) -> None:
@@ -94,10 +94,11 @@ def _describe(answers: AnswerCost, gpu: str) -> str:
     memory = answers.memory
     parts = ("weights", "merged", "adapters", "cache", "prompts", "features")
     named = ", ".join(f"{name} {getattr(memory, name) / GIB:.2f}" for name in parts if getattr(memory, name))
+    waiting = f"; {memory.host / GIB:.2f} GiB of the host's while originals wait for merged ones" if memory.host else ""
     fewer = "" if memory.rows == answers.asked else f", where {answers.asked} do not fit on the {gpu}"
     return (
         f"answers on {answers.backbone}: {memory.total / GIB:.2f} GiB a GPU for the dearest ({answers.method}), in "
-        f"batches of {memory.rows}{fewer}: {named}"
+        f"batches of {memory.rows}{fewer}: {named}{waiting}"
     )
 
 

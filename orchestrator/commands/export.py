@@ -12,7 +12,7 @@ from orchestrator.errors import UserError
 from orchestrator.lowering import Lowered, TrialPlan
 from orchestrator.naming import method_name
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import parameters
 
 

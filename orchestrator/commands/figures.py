@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from orchestrator.console import Output
 from orchestrator.lowering import Lowered
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 
 def show_figures(lowered: Lowered, store: Store, output: Output) -> list[dict[str, Any]]:

@@ -10,14 +10,14 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.data import require_data
-from orchestrator.events import Event, Listener, Outcome, StepFinished
+from orchestrator.execution.events import Event, Listener, Outcome, StepFinished
+from orchestrator.execution.schedule import Scale
 from orchestrator.lowering import Lowered
 from orchestrator.plan import Plan
 from orchestrator.progress import Progress
 from orchestrator.resolve import resolve
-from orchestrator.schedule import Scale
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study
 
 
@@ -78,8 +78,8 @@ class Phases(contextlib.ExitStack):
     remedy: str
 
     def __post_init__(self) -> None:
-        from orchestrator.executor import terminated_like_interrupted
-        from orchestrator.pool import Standby
+        from orchestrator.execution.executor import terminated_like_interrupted
+        from orchestrator.execution.pool import Standby
 
         super().__init__()
         self.enter_context(terminated_like_interrupted())
@@ -89,7 +89,7 @@ class Phases(contextlib.ExitStack):
 
     def plan(self, plan: Plan, lowered: Lowered | None = None, label: str = "", last: bool = True) -> Phase:
         """Make what the plan lacks."""
-        from orchestrator.executor import execute
+        from orchestrator.execution.executor import execute
 
         with self._listening(plan, lowered, label, last) as heard:
             outcome = execute(plan, self.store, listeners=heard.listeners, **self._where)
@@ -97,7 +97,7 @@ class Phases(contextlib.ExitStack):
 
     def sweep(self, study: Study, label: str, last: bool) -> Phase:
         """Run the trials of the study's sweep."""
-        from orchestrator.sweep_run import execute_sweep
+        from orchestrator.sweeps.sweep_run import execute_sweep
 
         swept = resolve(study, self.store).swept
         assert swept is not None

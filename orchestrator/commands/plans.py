@@ -25,7 +25,7 @@ from orchestrator.resolve import Resolved
 from orchestrator.results import read_results
 from orchestrator.search import choice_json
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 STYLES = {"running": "cyan", "failed": "red", "stopped": "yellow"}
 LOG_TAIL_BYTES = 2**16

@@ -21,16 +21,16 @@ from orchestrator.commands.phases import Phase, Phases, together
 from orchestrator.commands.sweeps import show_sweep, sweep_json
 from orchestrator.commands.tables import show_results
 from orchestrator.console import Output, duration
-from orchestrator.events import Outcome
+from orchestrator.execution.events import Outcome
+from orchestrator.execution.schedule import Scale
 from orchestrator.lowering import Lowered
 from orchestrator.orders import orders_json
 from orchestrator.papers import claim_json, claims
 from orchestrator.resolve import resolve, settled_table
 from orchestrator.results import read_results, table, trial_json
 from orchestrator.savings import Savings, savings
-from orchestrator.schedule import Scale
 from orchestrator.search import Choice, choice_json
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.sweeping import sweep_of
 

@@ -16,10 +16,10 @@ from lilora.datafolder import build_config, find_benchmark
 from lilora.rows import open_picture, picture_folder, read_picture
 from orchestrator.console import Output, duration
 from orchestrator.errors import UserError
-from orchestrator.events import Event, StepFinished, StepStarted
+from orchestrator.execution.events import Event, StepFinished, StepStarted
 from orchestrator.plan import Plan
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def build_step(benchmark: Benchmark, task: Task, instructions: str) -> Step:
 
 
 def _build(steps: dict[str, Step], store: Store, output: Output) -> None:
-    from orchestrator.executor import execute_inline
+    from orchestrator.execution.executor import execute_inline
 
     def listen(event: Event) -> None:
         if isinstance(event, StepStarted):

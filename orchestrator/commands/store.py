@@ -15,10 +15,10 @@ from orchestrator.catalogue import find_target, studies
 from orchestrator.console import Output, size
 from orchestrator.copying import copy_artifacts
 from orchestrator.errors import DamagedError, UserError
-from orchestrator.opening import open_store
-from orchestrator.record import Record
 from orchestrator.retention import FOLDERS, Garbage, age, collect, digests_of, garbage
-from orchestrator.store import Store
+from orchestrator.storage.opening import open_store
+from orchestrator.storage.record import Record
+from orchestrator.storage.store import Store
 
 SHOWN = 20
 

@@ -15,7 +15,7 @@ from orchestrator.catalogue import find_target
 from orchestrator.console import Output
 from orchestrator.errors import UserError
 from orchestrator.mlflow_writer import default_uri
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 HOST = "127.0.0.1"
 

@@ -17,7 +17,7 @@ from orchestrator.errors import UserError
 from orchestrator.explain import Difference, explain
 from orchestrator.plan import Plan
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 
 @dataclass(frozen=True)

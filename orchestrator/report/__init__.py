@@ -17,7 +17,7 @@ from orchestrator.report.content import page
 from orchestrator.results import Row, Stat, TrialResult, read_results, table, table_csv
 from orchestrator.scores import format_gap
 from orchestrator.search import choice_json
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study
 
 

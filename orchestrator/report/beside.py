@@ -11,7 +11,7 @@ from orchestrator.lowering import Lowered
 from orchestrator.papers import METRICS, Claim, claims
 from orchestrator.report.figures import fusion_svg, grid_svg
 from orchestrator.results import Row
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Figure
 
 

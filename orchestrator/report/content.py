@@ -12,7 +12,6 @@ from typing import Any
 from lilora.matrix import Matrix, average_performance, backward_transfer
 from orchestrator.lowering import Lowered
 from orchestrator.naming import method_name
-from orchestrator.record import Record
 from orchestrator.report.beside import figure_blocks, paper_block
 from orchestrator.report.chosen import choices_block
 from orchestrator.report.orders import order_blocks
@@ -20,7 +19,8 @@ from orchestrator.report.panels import curve_panels, legend, pair_panels, stage_
 from orchestrator.report.style import heat, styles
 from orchestrator.results import METRICS, Row, Stat, TrialResult, mean_matrix, read_record
 from orchestrator.scores import following_after, format_gap, scorers_by_task
-from orchestrator.store import Store
+from orchestrator.storage.record import Record
+from orchestrator.storage.store import Store
 from orchestrator.study import load_benchmark, parameters, scores_of
 
 #: With more rows than these, what has a panel for each row is folded.

@@ -320,6 +320,7 @@ def test_a_gpu_that_is_short_takes_fewer_rows_and_no_second_copy_of_what_is_merg
     assert (ample.rows, short.rows) == (32, 8)
     # Three feed-forward layers in each of 32, and the projector's two.
     assert ample.merged == 2 * (3 * 4096 * 11008 * 32 + (1024 + 4096) * 4096) and short.merged == 0
+    assert (ample.host, short.host) == (0, ample.merged), "the originals wait in the host's memory"
     assert short.total <= 23 * GIB < answer_memory(shape, TEXTVQA, method, Answering(16, 16), 23 * GIB).total
     least = answers_that_fit(shape, TEXTVQA, method, Answering(32, 16), 8 * GIB)
     assert least.rows == 1 and least.total > 8 * GIB

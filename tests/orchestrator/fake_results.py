@@ -15,9 +15,9 @@ from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.lowering import Lowered
-from orchestrator.record import FileEntry, Record
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.record import FileEntry, Record
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial, load_benchmark
 
 BACKBONE = Backbone("fake", "0")

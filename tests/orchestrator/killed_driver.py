@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from orchestrator.executor import execute
+from orchestrator.execution.executor import execute
 from orchestrator.plan import Plan
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator import real_steps
 from tests.orchestrator.toy_steps import number
 

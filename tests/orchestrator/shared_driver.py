@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from orchestrator import events
-from orchestrator.executor import execute
+from orchestrator.execution import events
+from orchestrator.execution.executor import execute
 from orchestrator.plan import Plan
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import number
 
 CHAINS = 3

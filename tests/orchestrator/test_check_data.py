@@ -189,10 +189,10 @@ def test_a_study_that_asks_for_rows_that_do_not_exist_is_refused(stream: str, wo
 @pytest.mark.slow
 def test_a_study_of_published_layout_runs_to_its_table(study: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows with and without a picture, padded in training, cut or padded at test; a subset is marked in its name."""
-    from orchestrator import executor
     from orchestrator.catalogue import find_target
+    from orchestrator.execution import executor
     from orchestrator.results import read_results, table
-    from orchestrator.store import Store
+    from orchestrator.storage.store import Store
 
     def predict(config: Any, *rest: Any) -> Any:
         # ScienceQA's published limit, 1,024 tokens, takes a model that has not learned to stop a minute.

@@ -15,18 +15,19 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import lilora.stages
-from orchestrator import doctor, events, executor
+from orchestrator import doctor
 from orchestrator.catalogue import find_target
 from orchestrator.cli import app
 from orchestrator.commands import views
 from orchestrator.commands.tables import show_paper, show_results
 from orchestrator.console import Output
+from orchestrator.execution import events, executor
 from orchestrator.papers import Paper, PaperRow
 from orchestrator.progress import SHARE_OF_TRAINING, Progress, State
-from orchestrator.record import Record
 from orchestrator.results import Row
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.record import Record
+from orchestrator.storage.store import Store
 
 ROOT = Path(__file__).parents[2]
 MATRIX = ROOT / "experiments" / "reference" / "proglora_table6_matrix_moelora.csv"

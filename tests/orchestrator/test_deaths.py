@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import events
-from orchestrator.deaths import DEATH_SECONDS, MAXIMUM_DEATHS, MAXIMUM_MISSES, Deaths
-from orchestrator.driver import Driver
+from orchestrator.execution import events
+from orchestrator.execution.deaths import DEATH_SECONDS, MAXIMUM_DEATHS, MAXIMUM_MISSES, Deaths
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.pool import Slot
+from orchestrator.execution.schedule import Ready, Shape
+from orchestrator.execution.tally import Tally
+from orchestrator.execution.workers import Settings
 from orchestrator.plan import Plan
-from orchestrator.pool import Slot
-from orchestrator.schedule import Ready, Shape
 from orchestrator.step import Resources, Step
-from orchestrator.store import Store
-from orchestrator.tally import Tally
-from orchestrator.workers import Settings
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import number
 
 
@@ -80,7 +80,7 @@ def test_a_group_whose_workers_do_not_come_up_is_ended_and_its_steps_go_elsewher
     first, second = number(1, resources=two), number(2, resources=two)
     gone: list[Slot] = []
     pool = SimpleNamespace(discard=gone.append, measure=lambda: None, one_machine=False)
-    monkeypatch.setattr("orchestrator.driver.Pool", lambda *_: pool)
+    monkeypatch.setattr("orchestrator.execution.driver.Pool", lambda *_: pool)
     said: list[events.Event] = []
     plan = Plan.of([first, second])
     needs = plan.needs(store)

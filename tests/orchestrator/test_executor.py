@@ -18,14 +18,14 @@ import psutil
 import pytest
 from rich.console import Console
 
-from orchestrator import events
 from orchestrator.commands.phases import Phases
-from orchestrator.events import Outcome
-from orchestrator.executor import execute, execute_inline
+from orchestrator.execution import events
+from orchestrator.execution.events import Outcome
+from orchestrator.execution.executor import execute, execute_inline
+from orchestrator.execution.pool import Standby
 from orchestrator.plan import Plan
-from orchestrator.pool import Standby
 from orchestrator.step import Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import MODULE, Number, number
 
 ON_RAY = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -51,7 +51,7 @@ class Runner:
 
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    from orchestrator.cluster import session
+    from orchestrator.execution.cluster import session
 
     with session("local", cores=2):
         yield
@@ -173,9 +173,9 @@ def test_a_run_with_nothing_to_do_never_imports_ray(store: Store) -> None:
     execute_inline(plan, store)
     script = (
         "import sys\n"
-        "from orchestrator.executor import execute\n"
+        "from orchestrator.execution.executor import execute\n"
         "from orchestrator.plan import Plan\n"
-        "from orchestrator.store import Store\n"
+        "from orchestrator.storage.store import Store\n"
         "from tests.orchestrator.toy_steps import number\n"
         f"outcome = execute(Plan.of([number(1)]), Store({str(store.root)!r}))\n"
         "print(outcome.run, 'ray' in sys.modules, 'torch' in sys.modules)\n"
@@ -306,9 +306,9 @@ class TestOnRay:
         starts = tmp_path / "starts"
         plan = Plan.of([number(15, kind="count", seconds=0.1, flag=str(starts))])
         script = (
-            "from orchestrator.executor import execute_inline\n"
+            "from orchestrator.execution.executor import execute_inline\n"
             "from orchestrator.plan import Plan\n"
-            "from orchestrator.store import Store\n"
+            "from orchestrator.storage.store import Store\n"
             "from tests.orchestrator.toy_steps import number\n"
             f"step = number(15, kind='count', seconds=0.1, flag={str(starts)!r})\n"
             f"print(execute_inline(Plan.of([step]), Store({str(store.root)!r})).run)\n"

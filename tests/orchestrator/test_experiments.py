@@ -10,7 +10,7 @@ from orchestrator.catalogue import find_target, studies
 from orchestrator.lowering import Lowered
 from orchestrator.papers import claims
 from orchestrator.results import read_results, table
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 WITH_PAPER = [path.stem for path in sorted(EXPERIMENTS.glob("*.py")) if "\ndef paper()" in path.read_text()]

@@ -25,7 +25,7 @@ from orchestrator.catalogue import Target
 from orchestrator.cli import app
 from orchestrator.commands import export as command
 from orchestrator.lowering import Lowered, lower
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 from tests.lilora.lab import Lab
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from lilora.stages import PredictConfig
-from orchestrator.cluster import import_path, worker_environment
-from orchestrator.executor import execute
-from orchestrator.making import Job
+from orchestrator.execution.cluster import import_path, worker_environment
+from orchestrator.execution.executor import execute
+from orchestrator.execution.making import Job
+from orchestrator.execution.training import Trainer
+from orchestrator.execution.workers import Result, Settings, pack
 from orchestrator.plan import Plan
 from orchestrator.step import Resources, Step
-from orchestrator.store import Store
-from orchestrator.training import Trainer
-from orchestrator.workers import Result, Settings, pack
+from orchestrator.storage.store import Store
 from tests.lilora.tiny import make_backbone
 from tests.orchestrator.test_groups import stages
 
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray() -> Iterator[None]:
-    from orchestrator.cluster import session
+    from orchestrator.execution.cluster import session
 
     with session("local", cores=4):
         yield

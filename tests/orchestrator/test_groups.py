@@ -21,15 +21,15 @@ from lilora.backbone import Backbone
 from lilora.methods.lilora import LiLoRA
 from lilora.stages import TrainConfig
 from lilora.training import Training
-from orchestrator import events
-from orchestrator.executor import execute
-from orchestrator.group import lost_peer
+from orchestrator.execution import events
+from orchestrator.execution.executor import execute
+from orchestrator.execution.group import lost_peer
+from orchestrator.execution.pool import Standby
+from orchestrator.execution.training import CLEANER, FOLDER, Trainer, group_trainer, own_folder
+from orchestrator.execution.workers import Settings
 from orchestrator.plan import Plan
-from orchestrator.pool import Standby
 from orchestrator.step import Resources, Step
-from orchestrator.store import Store
-from orchestrator.training import CLEANER, FOLDER, Trainer, group_trainer, own_folder
-from orchestrator.workers import Settings
+from orchestrator.storage.store import Store
 from tests.lilora.tiny import make_backbone
 from tests.orchestrator.real_steps import TASKS, Squares
 from tests.orchestrator.toy_steps import number
@@ -39,7 +39,7 @@ TWO = Resources(workers=2)
 
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    from orchestrator.cluster import session
+    from orchestrator.execution.cluster import session
 
     with session("local", cores=3):
         yield

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import jobs, sharing, shipping
+from orchestrator import jobs, shipping
 from orchestrator.commands.jobs import checked_store, entrypoint, look
 from orchestrator.errors import ClusterError, StoreError, UserError
 from orchestrator.jobs import Head, Job, base_name
 from orchestrator.shipping import collect
+from orchestrator.storage import sharing
 
 ROOT = Path(__file__).parents[2]
 

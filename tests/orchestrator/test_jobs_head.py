@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.jobs import Head
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.local_head import LocalHead, end, local_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
@@ -203,8 +203,8 @@ def can_hide_folders() -> bool:
 # A driver of its own: what Ray knows of tokens it read when it was first imported.
 DRIVER = """
 import sys, time, ray
-from orchestrator import sharing
-from orchestrator.store import Store
+from orchestrator.storage import sharing
+from orchestrator.storage.store import Store
 sharing.APPEAR_SECONDS = 1.0
 ray.init(address=sys.argv[1], log_to_driver=False)
 deadline = time.monotonic() + 90

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator import journal
-from orchestrator.executor import execute_inline
-from orchestrator.making import Job, make, stage_run
+from orchestrator.execution import journal
+from orchestrator.execution.executor import execute_inline
+from orchestrator.execution.making import Job, make, stage_run
 from orchestrator.plan import Plan
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import number
 
 

@@ -35,10 +35,55 @@ def test_the_plumbing_never_imports_experiments_and_no_torch_before_a_worker_nee
         assert "experiments" not in set(imported(path)), path
         heavy = HEAVY - {"ray"} if path.stem in ON_TUNE else HEAVY
         assert not heavy & set(imported(path, True)), path
-        if path.stem in ON_TUNE:
+        if path.stem not in ON_TUNE:
+            names = {".".join(name.split(".")[:2]) for name in plumbing_imported(path, top_only=True)}
+            assert not {f"sweeps.{name}" for name in ON_TUNE} & names, path
+
+
+#: What a part of the plumbing may import of the rest, beside itself.
+MAY_IMPORT = {"storage": {"errors"}, "execution": {"errors", "plan", "step", "storage"}}
+#: Beside the commands, who knows of steps at work; the rest says what is wanted, and reads what is there.
+AT_WORK = {"cli", "doctor", "progress", "tracking"}
+
+
+def plumbing_imported(path: Path, top_only: bool = False) -> set[str]:
+    """The modules of the plumbing that a file imports when it runs, or `top_only` when it is imported itself; with the
+    names that it takes from them, which may be modules too.
+    """
+    tree = ast.parse(path.read_text())
+    ifs = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    for_types = {id(item) for node in ifs for item in ast.walk(node)}
+    found: set[str] = set()
+    for node in tree.body if top_only else ast.walk(tree):
+        if id(node) in for_types:
             continue
-        nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
-        assert not {f"orchestrator.{name}" for name in ON_TUNE} & {node.module for node in nodes}, path
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: name the module whole"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.partition(".")[2] for name in found if name.startswith("orchestrator.")}
+
+
+def parts_imported(path: Path) -> set[str]:
+    """The parts of the plumbing, folders or modules, that a file imports when it runs."""
+    return {name.partition(".")[0] for name in plumbing_imported(path)}
+
+
+def test_each_part_of_the_plumbing_knows_only_what_is_below_it() -> None:
+    plumbing = ROOT / "orchestrator"
+    commands = {path.stem for path in plumbing.glob("cli*.py")} | {"commands"}
+    for part, allowed in MAY_IMPORT.items():
+        paths = sorted((plumbing / part).glob("*.py"))
+        assert len(paths) > 10
+        for path in paths:
+            assert parts_imported(path) <= {part, *allowed}, path
+    for path in sorted((plumbing / "sweeps").glob("*.py")):
+        assert not parts_imported(path) & {*commands, "report", "tracking", "mlflow_writer", "progress"}, path
+    above = [path for path in plumbing.glob("*.py") if path.stem not in AT_WORK]
+    assert len(above) > 20
+    for path in sorted([*above, *(plumbing / "report").glob("*.py")]):
+        assert not parts_imported(path) & {"execution", "sweeps"}, path
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

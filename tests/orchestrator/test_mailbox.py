@@ -17,16 +17,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import cluster, mailbox
-from orchestrator.driver import Driver
 from orchestrator.errors import ClusterError
-from orchestrator.events import Listeners
-from orchestrator.mailbox import Answer, Asked, Mailbox
+from orchestrator.execution import cluster
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.events import Listeners
+from orchestrator.execution.schedule import Ready
+from orchestrator.execution.tally import Tally
+from orchestrator.execution.workers import Settings
 from orchestrator.plan import Plan
-from orchestrator.schedule import Ready
-from orchestrator.store import Store
-from orchestrator.tally import Tally
-from orchestrator.workers import Settings
+from orchestrator.storage.store import Store
+from orchestrator.sweeps import mailbox
+from orchestrator.sweeps.mailbox import Answer, Asked, Mailbox
 
 ASKED = Asked("trial", "key", (0.1, 1e-05), 1, (2, 3), "digest")
 
@@ -73,8 +74,8 @@ def test_a_trials_word_wakes_the_drivers_loop_while_nothing_runs(
     store = Store(tmp_path)
     store.prepare()
     pool = SimpleNamespace(busy=[], slots=[], measure=lambda: None, close=lambda: None)
-    monkeypatch.setattr("orchestrator.driver.Pool", lambda *_: pool)
-    monkeypatch.setattr("orchestrator.driver.LISTEN_SECONDS", 600)
+    monkeypatch.setattr("orchestrator.execution.driver.Pool", lambda *_: pool)
+    monkeypatch.setattr("orchestrator.execution.driver.LISTEN_SECONDS", 600)
     taken: list[Asked] = []
     asleep = threading.Event()
 
@@ -124,7 +125,7 @@ def test_once_closed_nobody_waits(box: Mailbox, trial: Callable[..., Future[str]
 
 
 def test_a_trial_that_died_harms_nobody(box: Mailbox, trial: Callable[..., Future[str]]) -> None:
-    script = f"from orchestrator.mailbox import wait; wait({box.address!r}, 'dead', 0)"
+    script = f"from orchestrator.sweeps.mailbox import wait; wait({box.address!r}, 'dead', 0)"
     process = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 60
     while not box._waiting and time.monotonic() < deadline:

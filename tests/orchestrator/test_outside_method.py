@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(460)]
 

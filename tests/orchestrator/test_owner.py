@@ -10,25 +10,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
-from orchestrator.asking import GATHER_SECONDS, Gathering
 from orchestrator.errors import PlacementError
-from orchestrator.events import Listeners
-from orchestrator.executor import checked_needs, execute_inline
-from orchestrator.following import PLACE, stops
+from orchestrator.execution.events import Listeners
+from orchestrator.execution.executor import checked_needs, execute_inline
+from orchestrator.execution.schedule import Demand, Ready, Scale, Shape, check_fits
+from orchestrator.execution.workers import Settings
 from orchestrator.lowering import TrialPlan
-from orchestrator.mailbox import Answer
-from orchestrator.owner import Owner, SweepTally
 from orchestrator.plan import Plan
-from orchestrator.schedule import Demand, Ready, Scale, Shape, check_fits
-from orchestrator.shelf import Shelf
 from orchestrator.step import Resources, Step
-from orchestrator.store import Store
+from orchestrator.storage.shelf import Shelf
+from orchestrator.storage.store import Store
 from orchestrator.study import Study
-from orchestrator.suggesting import Suggesting
 from orchestrator.sweep import Axis, Stopping, Sweep
-from orchestrator.sweeping import lower_sweep
-from orchestrator.tuning import _Halt, _Halted, _Watcher, num_live
+from orchestrator.sweeping import lower_point, lower_sweep
+from orchestrator.sweeps.asking import GATHER_SECONDS, Gathering
+from orchestrator.sweeps.following import PLACE, Orders, SweepTrial, stops
+from orchestrator.sweeps.mailbox import Answer
+from orchestrator.sweeps.owner import Owner, SweepTally
+from orchestrator.sweeps.suggesting import Suggesting
+from orchestrator.sweeps.tuning import _Halt, _Halted, _Watcher, num_live
 from tests.orchestrator.toy_steps import number
 from tests.orchestrator.toy_trials import TASKS, Toy, toy_trial
 
@@ -261,6 +263,38 @@ def test_a_trial_stops_at_each_task_up_to_the_next_rung_and_without_early_stoppi
     assert pruned.stopping is not None and pruned.stopping.rungs(4) == (1, 3, 4)
     assert [stops(pruned, plan, row) for row in (0, 1, 3)] == [(1,), (2, 3), (4,)]
     assert stops(plain, plan, 0) == (4,)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "reported"),
+    [
+        ({PLACE: 1}, {}, [None]),
+        ({PLACE: 1}, {"sampler": "random", "samples": 2}, [None]),
+        ({"point": [1]}, {"sampler": "optuna", "samples": 2}, [1.5]),
+        ({PLACE: 1}, {"stopping": Stopping(1)}, [2.0, 1.5]),
+    ],
+    ids=["grid", "random", "optuna", "asha"],
+)
+def test_a_trial_reports_the_metric_where_a_sampler_or_a_scheduler_goes_by_it(
+    config: dict[str, Any],
+    changes: dict[str, Any],
+    reported: list[float | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two tasks at the second level, 2: 2 on the first, then 1 there and 2 on the second.
+    study = Study("toy", sweep=Sweep(toy_trial(), (Axis("method.level", (1.0, 2.0)),), **changes))
+    assert execute_inline(Plan.of(lower_point(study, (1,)).steps), Store(tmp_path)).ok
+    monkeypatch.setattr(SweepTrial, "trial_id", "trial")
+    monkeypatch.setattr("orchestrator.sweeps.mailbox.wait", lambda *_: "")
+    trial = SweepTrial.__new__(SweepTrial)
+    settings = Settings(str(tmp_path), 30, (), ())
+    trial.setup(config, Orders(cloudpickle.dumps(study), ((0,), (1,)), {}, "nowhere", settings))
+    reports = [trial.step()]
+    while not reports[-1]["done"]:
+        reports.append(trial.step())
+    assert [report.get("AP") for report in reports] == reported
+    assert reports[-1]["tasks"] == 2
 
 
 def test_a_damaged_artifact_is_found_when_a_trial_asks_for_it(bench: Bench, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import PlacementError
+from orchestrator.execution.room import Tenant, has_room, needed
+from orchestrator.execution.schedule import Demand, Ready, Shape, check_fits
 from orchestrator.plan import Plan
-from orchestrator.room import Tenant, has_room, needed
-from orchestrator.schedule import Demand, Ready, Shape, check_fits
 from orchestrator.step import Resources, Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import MODULE, Number, number
 
 TWO_MACHINES = [Demand(4, 1), Demand(4, 1)]

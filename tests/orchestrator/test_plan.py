@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.executor import execute_inline
+from orchestrator.execution.executor import execute_inline
 from orchestrator.explain import ABSENT, explain
 from orchestrator.plan import Plan
 from orchestrator.step import Step
-from orchestrator.store import RECORD, Store
+from orchestrator.storage.store import RECORD, Store
 from tests.orchestrator.toy_steps import MODULE, Number, Outer, number
 
 

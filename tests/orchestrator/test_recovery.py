@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.executor import execute_inline
+from orchestrator.execution.executor import execute_inline
 from orchestrator.plan import Plan
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.killed_driver import plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]

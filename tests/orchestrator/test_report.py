@@ -14,7 +14,7 @@ from orchestrator.report import format_seconds, format_signed, write_report
 from orchestrator.report.figures import heat_map_png
 from orchestrator.report.style import PALETTE, heat, luminance, styles
 from orchestrator.results import read_results, table
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.fake_results import fake_store, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")

@@ -11,7 +11,7 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.lowering import lower
 from orchestrator.results import Stat, mean_matrix, read_matrices, read_results, table, table_csv, trial_json
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.fake_results import fake_store, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")

@@ -25,7 +25,7 @@ from orchestrator.report import write_report
 from orchestrator.resolve import resolve, settled_table
 from orchestrator.results import read_results, table
 from orchestrator.search import Candidates, Search, choose, chosen, provisional, search_study
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Figure, Study, Trial, parameters
 from tests.orchestrator.fake_results import BACKBONE, fill
 from tests.orchestrator.test_cli import ROOT, answer, complaint, folder, lilora_, quick  # noqa: F401

@@ -14,13 +14,13 @@ import pytest
 
 from lilora.stage_run import Placement
 from orchestrator.errors import DamagedError, StoreError
-from orchestrator.executor import execute_inline
-from orchestrator.making import Job, make, stage_run
+from orchestrator.execution.executor import execute_inline
+from orchestrator.execution.making import Job, make, stage_run
+from orchestrator.execution.workers import describe_error
 from orchestrator.plan import Plan
-from orchestrator.record import FileEntry, Record
 from orchestrator.step import Step
-from orchestrator.store import RECORD, Store
-from orchestrator.workers import describe_error
+from orchestrator.storage.record import FileEntry, Record
+from orchestrator.storage.store import RECORD, Store
 from tests.orchestrator.toy_steps import number
 
 

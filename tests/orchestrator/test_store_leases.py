@@ -15,20 +15,20 @@ from typing import Any
 import pytest
 
 from lilora.stage_run import Placement
-from orchestrator import events
-from orchestrator.driver import Driver
 from orchestrator.errors import LeaseLostError, MadeElsewhereError
-from orchestrator.executor import execute_inline
-from orchestrator.leases import FolderBoard, Lease, Leases, Watch
-from orchestrator.makers import Maker
-from orchestrator.making import Job, make, stage_run
+from orchestrator.execution import events
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.executor import execute_inline
+from orchestrator.execution.making import Job, make, stage_run
+from orchestrator.execution.schedule import Ready, Shape
+from orchestrator.execution.tally import Tally
+from orchestrator.execution.workers import Settings, attempt
 from orchestrator.plan import Plan
-from orchestrator.record import Record
-from orchestrator.schedule import Ready, Shape
 from orchestrator.step import Step
-from orchestrator.store import Store
-from orchestrator.tally import Tally
-from orchestrator.workers import Settings, attempt
+from orchestrator.storage.leases import FolderBoard, Lease, Leases, Watch
+from orchestrator.storage.makers import Maker
+from orchestrator.storage.record import Record
+from orchestrator.storage.store import Store
 from tests.orchestrator.shared_driver import plan as shared_plan
 from tests.orchestrator.toy_steps import number
 
@@ -304,9 +304,9 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, St
     pin(tmp_path / "running", far_away(10), f"{step.digest}.lease")
     now = [0.0]
     store.leases.watch = Watch(lambda: now[0])
-    monkeypatch.setattr("orchestrator.driver.Pool", lambda *_: None)
-    monkeypatch.setattr("orchestrator.workers.PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr("orchestrator.driver.ELSEWHERE_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.execution.driver.Pool", lambda *_: None)
+    monkeypatch.setattr("orchestrator.execution.workers.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.execution.driver.ELSEWHERE_SECONDS", 0.0)
     store.leases.poll_seconds = 0.0
     said: list[events.Event] = []
     plan = Plan.of([number(8, step)])
@@ -351,7 +351,7 @@ def test_a_driver_does_not_wait_for_ever_for_a_maker_that_hangs(
     waiting: tuple[Driver, Step, list[events.Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver, _, said = waiting
-    monkeypatch.setattr("orchestrator.driver.LONGEST_WAIT_SECONDS", -1.0)
+    monkeypatch.setattr("orchestrator.execution.driver.LONGEST_WAIT_SECONDS", -1.0)
     driver._look_elsewhere()
     assert driver.elsewhere == {}
     [failure] = [event for event in said if isinstance(event, events.StepFailed)]

@@ -12,12 +12,12 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from orchestrator.errors import DamagedError, MadeElsewhereError, StoreError
-from orchestrator.executor import execute, execute_inline
-from orchestrator.opening import open_store
+from orchestrator.execution.executor import execute, execute_inline
 from orchestrator.plan import Plan
-from orchestrator.record import FileEntry, Record
-from orchestrator.remote_store import RemoteStore, cache_folder
-from orchestrator.store import RECORD, Store
+from orchestrator.storage.opening import open_store
+from orchestrator.storage.record import FileEntry, Record
+from orchestrator.storage.remote_store import RemoteStore, cache_folder
+from orchestrator.storage.store import RECORD, Store
 from tests.orchestrator.toy_steps import number
 
 DIGEST = "d" * 64
@@ -184,7 +184,7 @@ def test_checkpoints_go_to_the_store_while_the_step_is_made(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = machine(url, tmp_path / "a"), machine(url, tmp_path / "b")
-    monkeypatch.setattr("orchestrator.scratch_sync.PUSH_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.storage.scratch_sync.PUSH_SECONDS", 0.0)
     with here.lock(DIGEST) as lease:
         assert lease is not None and lease.on_beat is not None
         (here.scratch(DIGEST) / "checkpoint").write_text("half way")

@@ -15,20 +15,21 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator import copying, hashing
-from orchestrator import store as store_module
+from orchestrator import copying
 from orchestrator.catalogue import Target
 from orchestrator.cli import app
 from orchestrator.copying import copy_artifacts
 from orchestrator.errors import UserError
-from orchestrator.executor import execute_inline
+from orchestrator.execution.executor import execute_inline
 from orchestrator.plan import Plan
-from orchestrator.remote_store import RemoteStore
 from orchestrator.resolve import resolve
 from orchestrator.retention import age, collect, digests_of, garbage
 from orchestrator.search import provisional
 from orchestrator.step import Step
-from orchestrator.store import RETENTION, Store
+from orchestrator.storage import hashing
+from orchestrator.storage import store as store_module
+from orchestrator.storage.remote_store import RemoteStore
+from orchestrator.storage.store import RETENTION, Store
 from tests.orchestrator.test_search import searching
 from tests.orchestrator.toy_steps import number
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.executor import execute_inline
-from orchestrator.store import Store
+from orchestrator.execution.executor import execute_inline
+from orchestrator.storage.store import Store
 from tests.orchestrator.shared_driver import CHAINS, LENGTH, plan
 from tests.orchestrator.test_recovery import assert_same_results
 

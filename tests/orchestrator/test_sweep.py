@@ -20,7 +20,7 @@ from orchestrator.report import write_report
 from orchestrator.resolve import resolve
 from orchestrator.results import read_results
 from orchestrator.search import describe_protocol
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 from orchestrator.sweep import Axis, Stopping, Sweep, name_at, points, trial_at
 from orchestrator.sweeping import choose_point, figures_so_far, lower_sweep, truncated, upper_bound

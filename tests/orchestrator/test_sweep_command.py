@@ -13,16 +13,16 @@ import pytest
 import lilora.stages
 from lilora.benchmark import Stream
 from lilora.methods.lilora import LiLoRA
-from orchestrator import sweep_run
-from orchestrator.executor import execute_inline
+from orchestrator.execution.executor import execute_inline
 from orchestrator.ledger import note_failed, read
 from orchestrator.lowering import Lowered
 from orchestrator.savings import savings
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 from orchestrator.sweep import Axis, Sweep
-from orchestrator.sweep_run import SweepOutcome
 from orchestrator.sweeping import lower_sweep
+from orchestrator.sweeps import sweep_run
+from orchestrator.sweeps.sweep_run import SweepOutcome
 from tests.orchestrator.fake_results import BACKBONE, fill
 from tests.orchestrator.test_cli import answer, complaint, folder, lilora_, quick  # noqa: F401
 

@@ -10,11 +10,11 @@ from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
-from orchestrator.events import Outcome, RunFinished, RunStarted, StepFinished
+from orchestrator.execution.events import Outcome, RunFinished, RunStarted, StepFinished
 from orchestrator.lowering import lower
 from orchestrator.mlflow_writer import metrics_of_row
 from orchestrator.results import read_results
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.tracking import Tracker, track
 from tests.orchestrator.fake_results import fake_store, fake_study, fill
 

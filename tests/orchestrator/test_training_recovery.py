@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator import events
-from orchestrator.executor import execute, execute_inline
+from orchestrator.execution import events
+from orchestrator.execution.executor import execute, execute_inline
+from orchestrator.execution.pool import Standby
 from orchestrator.plan import Plan
-from orchestrator.pool import Standby
 from orchestrator.step import Resources
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.lilora.tiny import make_backbone
 from tests.orchestrator.real_steps import STEPS, plan, traced
 from tests.orchestrator.test_recovery import assert_gone, assert_same_results, driver_of, family
@@ -46,7 +46,7 @@ def _undisturbed(backbone: str, tmp_path_factory: pytest.TempPathFactory) -> Sto
 
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    from orchestrator.cluster import session
+    from orchestrator.execution.cluster import session
 
     with session("local", cores=2):
         yield

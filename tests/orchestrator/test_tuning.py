@@ -14,16 +14,16 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator import events
 from orchestrator.errors import PlacementError
-from orchestrator.executor import execute_inline
+from orchestrator.execution import events
+from orchestrator.execution.executor import execute_inline
 from orchestrator.results import read_results
 from orchestrator.step import Resources
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.sweep import Axis, Stopping, Sweep
-from orchestrator.sweep_run import SweepOutcome, execute_sweep
 from orchestrator.sweeping import choose_point, lower_sweep
+from orchestrator.sweeps.sweep_run import SweepOutcome, execute_sweep
 from tests.orchestrator.toy_trials import TASKS, Other, Toy, toy_trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -32,7 +32,7 @@ TRIAL = "SweepTrial"
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[None]:
-    from orchestrator.cluster import session
+    from orchestrator.execution.cluster import session
 
     with session("local", cores=2):
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import itertools
 import os
@@ -46,16 +45,22 @@ def chatter(clock: Any, seconds: float) -> list[float]:
     return [float(line) for line in done.stdout.split()]
 
 
+def named(started: Path) -> None:
+    """Start a process that would go on for long, and name it and this one."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    started.write_text(f"{os.getpid()} {child.pid}")
+
+
 def fails(clock: Any, started: Path) -> None:
-    """A run that ends with an error, after it named its process."""
-    started.write_text(str(os.getpid()))
+    """A run that ends with an error."""
+    named(started)
     with clock:
         raise ValueError("no")
 
 
 def waits(clock: Any, started: Path) -> None:
     """A run that would go on for long."""
-    started.write_text(str(os.getpid()))
+    named(started)
     with clock:
         time.sleep(600)
 
@@ -67,7 +72,8 @@ def test_one_run_goes_on_at_a_time_with_what_it_started(turns: ModuleType) -> No
     blocks = [name for name, _ in itertools.groupby(words, key=lambda word: word[1])]
     assert len(blocks) >= 5, "they alternate"
     assert len(blocks) < len(words) / 4, "in stretches: at work together they would change with almost every word"
-    assert all(timed.seconds > 0 and timed.processor >= 0 for timed in (short, long))
+    assert short.seconds > 0 and long.seconds > 0
+    assert long.processor > 3 * TURN, "it works for twice as many seconds of a processor"
 
 
 @pytest.mark.timeout(120)
@@ -75,6 +81,33 @@ def test_a_run_that_fails_ends_the_others_and_leaves_no_process(turns: ModuleTyp
     names = tmp_path / "fails", tmp_path / "waits"
     with pytest.raises(RuntimeError, match="ended with an error"):
         turns.in_turns([(fails, (names[0],)), (waits, (names[1],))], TURN)
-    for name in names:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            assert psutil.Process(int(name.read_text())).status() == psutil.STATUS_ZOMBIE
+    assert not [number for name in names for number in name.read_text().split() if is_alive(int(number))]
+
+
+@pytest.mark.timeout(120)
+def test_a_benchmark_that_is_ended_twice_leaves_no_process(tmp_path: Path) -> None:
+    names = tmp_path / "first", tmp_path / "second"
+    main = tmp_path / "main.py"
+    main.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from turns import in_turns\nfrom tests.orchestrator.test_turns import waits\n"
+        "if __name__ == '__main__':\n    in_turns([(waits, (Path(name),)) for name in sys.argv[1:]])\n"
+    )
+    path = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
+    benchmark = subprocess.Popen([sys.executable, str(main), *map(str, names)], env=os.environ | {"PYTHONPATH": path})
+    deadline = time.monotonic() + 60
+    while not all(name.exists() and name.read_text() for name in names) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(TURN)
+    benchmark.terminate()
+    benchmark.terminate()
+    assert benchmark.wait(60) != 0
+    assert not [number for name in names for number in name.read_text().split() if is_alive(int(number))]
+
+
+def is_alive(number: int) -> bool:
+    """Whether there is such a process; one that nobody asked about after its end is none."""
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

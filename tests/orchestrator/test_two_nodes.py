@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from benchmarks.nodes import Cluster, Machine, cluster, marked
-from orchestrator import journal
-from orchestrator.store import Store
+from orchestrator.execution import journal
+from orchestrator.storage.store import Store
 from tests.orchestrator.two_nodes_driver import COUNTS, shared
 
 #: So that a node that is gone is missed within seconds: Ray's own setting takes about 15.

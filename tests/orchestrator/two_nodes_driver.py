@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from orchestrator.executor import execute
+from orchestrator.execution.executor import execute
 from orchestrator.plan import Plan
 from orchestrator.step import Resources, Step
-from orchestrator.store import Store
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import number
 
 COUNTS = 40

@@ -353,7 +353,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in chosen.parts:
         whole, quick = PARTS[name]
         before = os.getloadavg()[0]
-        quick() if chosen.quick else whole(chosen.trials, chosen.pairs)
+        try:
+            quick() if chosen.quick else whole(chosen.trials, chosen.pairs)
+        except KeyboardInterrupt:
+            raise SystemExit("stopped: nothing of it is kept") from None
         print(f"  load of this machine before and after: {before:.1f}, {os.getloadavg()[0]:.1f}", flush=True)
 
 

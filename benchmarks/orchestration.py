@@ -27,6 +27,7 @@ from orchestrator.execution import events
 from orchestrator.execution.executor import execute
 from orchestrator.lowering import lower
 from orchestrator.plan import Plan
+from orchestrator.step import function_of
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 
@@ -53,7 +54,7 @@ def bare(plan: Plan, root: Path) -> dict[str, float]:
         out.mkdir(parents=True)
         scratch.mkdir(parents=True)
         inputs = {name: root / parent.digest for name, parent in step.inputs}
-        step.function()(step.config, inputs, out, StageRun(scratch, find=root.joinpath))
+        function_of(step.call)(step.config, inputs, out, StageRun(scratch, find=root.joinpath))
     return {"seconds": time.perf_counter() - started}
 
 

@@ -49,7 +49,7 @@ from orchestrator.execution.events import Outcome
 from orchestrator.execution.executor import execute
 from orchestrator.lowering import SCHEDULES, Lowered, TrialPlan, lower
 from orchestrator.plan import Plan
-from orchestrator.step import Step
+from orchestrator.step import Step, function_of
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial, trial_tasks
 from orchestrator.sweep import Axis, Sweep
@@ -165,7 +165,7 @@ def bare(plan: Plan, root: Path) -> float:
         out, scratch = root / step.digest, root / "scratch" / step.digest
         out.mkdir(parents=True)
         scratch.mkdir(parents=True)
-        step.function()(step.config, {}, out, StageRun(scratch))
+        function_of(step.call)(step.config, {}, out, StageRun(scratch))
     return time.perf_counter() - started
 
 

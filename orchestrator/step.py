@@ -53,6 +53,17 @@ class Resources:
         return Placement(rank, world_size, self.strategy, self.micro_batch, device, offload, recompute)
 
 
+def function_of(call: str) -> Callable[..., Any]:
+    """Import what a step's "package.module:function" names.
+
+    Raises:
+        ImportError, AttributeError: there is no such module or function.
+    """
+    module, _, name = call.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
 @dataclass(frozen=True)
 class Step:
     """One pure call `function(config, inputs, out, run)`.
@@ -92,15 +103,6 @@ class Step:
     def kind(self) -> str:
         """The function's name: "train", "predict", "score", ..."""
         return self.call.partition(":")[2]
-
-    def function(self) -> Callable[..., Any]:
-        """Import what `call` names.
-
-        Raises:
-            ImportError, AttributeError: there is no such module or function.
-        """
-        module, _, name = self.call.partition(":")
-        return getattr(importlib.import_module(module), name)
 
     def ancestors(self) -> Iterator[Step]:
         """Every step that this one needs, inputs first, then itself; each digest once."""

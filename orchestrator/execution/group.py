@@ -18,6 +18,7 @@ from typing import Any
 from lilora.stage_run import StageRun
 from orchestrator.execution.making import Job, input_paths, make, stage_run
 from orchestrator.execution.workers import Settings, captured, describe_error
+from orchestrator.step import function_of
 from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
 
@@ -90,7 +91,7 @@ def follow(job: Job, store: Store, run: StageRun) -> None:
     store.fetch_scratch(job.digest)
     staged = store.stage(job.digest)
     try:
-        job.function()(job.config, input_paths(job, store), staged, run)
+        function_of(job.call)(job.config, input_paths(job, store), staged, run)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

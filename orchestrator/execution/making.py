@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from lilora.stage_run import Placement, StageRun
 from lilora.values import Json
 from orchestrator.errors import DamagedError
 from orchestrator.execution.journal import note
-from orchestrator.step import Resources, Step
+from orchestrator.step import Resources, Step, function_of
 from orchestrator.storage.record import FileEntry, Record, environment
 from orchestrator.storage.store import Store
 
@@ -55,16 +54,6 @@ class Job:
     def kind(self) -> str:
         """The function's name."""
         return self.call.partition(":")[2]
-
-    def function(self) -> Callable[..., Any]:
-        """Import what `call` names.
-
-        Raises:
-            ImportError, AttributeError: there is no such module or function.
-        """
-        module, _, name = self.call.partition(":")
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-        return function
 
 
 @dataclass
@@ -136,7 +125,7 @@ def make(
     staged = store.stage(job.digest)
     begun = _note_beginning(run)
     try:
-        function, inputs = job.function(), input_paths(job, store)
+        function, inputs = function_of(job.call), input_paths(job, store)
         started, clock = time.time(), time.perf_counter()
         summary = call(lambda: function(job.config, inputs, staged, run))
         seconds = time.perf_counter() - clock

@@ -72,8 +72,8 @@ def test_one_run_goes_on_at_a_time_with_what_it_started(turns: ModuleType) -> No
     blocks = [name for name, _ in itertools.groupby(words, key=lambda word: word[1])]
     assert len(blocks) >= 5, "they alternate"
     assert len(blocks) < len(words) / 4, "in stretches: at work together they would change with almost every word"
-    assert short.seconds > 0 and long.seconds > 0
-    assert long.processor > 3 * TURN, "it works for twice as many seconds of a processor"
+    # They work for three and six turns' worth of a processor.
+    assert short.seconds > TURN and min(long.seconds, long.processor) > 3 * TURN
 
 
 @pytest.mark.timeout(120)

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.step import Resources, Step
-from tests.orchestrator.golden import GOLDEN, golden
+from lilora import registry
+from orchestrator.plan import Plan
+from orchestrator.step import Resources, Step, function_of
+from orchestrator.storage.store import Store
+from tests.orchestrator.golden import GOLDEN, golden, shipped_plans
 from tests.orchestrator.toy_steps import MODULE, Number, Outer, number
 
 
@@ -59,16 +62,36 @@ def test_a_change_far_up_changes_every_digest_below_it() -> None:
     assert not set(chain(0)) & set(chain(1))
 
 
-def test_shipped_digests_and_defaults_stay_as_they_are() -> None:
+def test_shipped_digests_and_defaults_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LILORA_DATA", raising=False)
     shipped = json.loads(Path(GOLDEN).read_text(encoding="utf-8"))
     now = golden()
+    assert shipped.keys() == now.keys()
     changed = {
-        f"{group}: {name}": (value, now[group].get(name))
-        for group, entries in shipped.items()
-        for name, value in entries.items()
-        if value != now[group].get(name)
+        f"{group}: {name}": (shipped[group].get(name, "not there"), now[group].get(name, "not there"))
+        for group in shipped
+        for name in {**shipped[group], **now[group]}
+        if (name in shipped[group], shipped[group].get(name)) != (name in now[group], now[group].get(name))
     }
     assert not changed, (
-        "results in people's stores hang on these. Was it meant? Then raise the step's version, and write the file "
-        f"again with `python -m tests.orchestrator.golden`. Changed: {changed}"
+        "results in people's stores hang on these. Was it meant? Then raise the step's version (unless it is new), "
+        f"and write the file again with `python -m tests.orchestrator.golden`. Changed: {changed}"
     )
+
+
+def test_every_call_that_a_shipped_plan_holds_is_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LILORA_DATA", raising=False)
+    calls = {step.call for _, plan in shipped_plans() for step in plan.steps}
+    assert len(calls) == 7
+    for call in calls:
+        assert callable(function_of(call)), call
+    for name in registry.names("benchmarks"):
+        builder = registry.load("benchmarks", name).builder
+        assert not builder or callable(function_of(builder)), builder
+
+
+def test_a_store_made_before_has_what_the_same_steps_make_now() -> None:
+    """`old_store` was written by the code of November 2026: three toy steps. It is read and never written again."""
+    first = number(1, names=("a", "é"))
+    last = number(3, first, number(2, first))
+    assert Plan.of([last]).missing(Store(Path(__file__).with_name("old_store"))) == ()

@@ -18,13 +18,13 @@ check: setup  ## style and types
 adopt-tiny: setup  ## pre-train the tiny LLaVA (half an hour) and put it in the package
 	$(BIN)/lilora run pretrain_tiny --store .lilora
 	$(BIN)/python -c "from pathlib import Path; from experiments.pretrain_tiny import pretrain_tiny; \
-	from lilora.checkpoints import adopt; \
+	from lilora.backbones._checkpoints import adopt; \
 	print(adopt(Path('.lilora/artifacts', pretrain_tiny().digest), 'tiny_llava'))"
 
 adopt-tiny-qwen: setup  ## the same for the tiny Qwen2-VL
 	$(BIN)/lilora run pretrain_tiny_qwen --store .lilora
 	$(BIN)/python -c "from pathlib import Path; from experiments.pretrain_tiny_qwen import pretrain_tiny_qwen; \
-	from lilora.checkpoints import adopt; \
+	from lilora.backbones._checkpoints import adopt; \
 	print(adopt(Path('.lilora/artifacts', pretrain_tiny_qwen().digest), 'tiny_qwen2_vl'))"
 
 setup: .venv/installed

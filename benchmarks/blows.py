@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import psutil
 
 from benchmarks.nodes import Cluster
-from orchestrator.step import Step
+from orchestrator.steps.step import Step
 from orchestrator.storage.store import Store
 
 

@@ -30,16 +30,15 @@ from typing import Any
 from benchmarks.blows import BLOWS, Blow, Sight, title, wait_for
 from benchmarks.nodes import Cluster, cluster, marked
 from lilora.backbones.tiny_llava import BACKBONE
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
 from orchestrator.execution import journal
-from orchestrator.step import Resources, Step
+from orchestrator.resolving.swept import lower_sweep
+from orchestrator.steps.step import Resources, Step
 from orchestrator.storage.store import Store
-from orchestrator.study import Study, Trial
-from orchestrator.sweep import Axis, Sweep
-from orchestrator.sweeping import lower_sweep
+from orchestrator.study import Axis, Study, Sweep, Trial
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results") / "chaos.md"
@@ -78,9 +77,9 @@ def drive(address: str, root: Path) -> None:
     """Run the sweep on the cluster; the last line says how it ended."""
     from rich.console import Console
 
-    from orchestrator.progress import Progress
-    from orchestrator.results import read_results
-    from orchestrator.sweeps.sweep_run import execute_sweep
+    from orchestrator.cli.progress import Progress
+    from orchestrator.results.reading import read_results
+    from orchestrator.sweeps.runner import execute_sweep
 
     store = Store(root)
     with Progress(Console(width=200)) as progress:

@@ -31,15 +31,15 @@ from typing import Any
 import polars
 
 from lilora.backbones.tiny_llava import BACKBONE
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
 from lilora.benchmarks.mini import BENCHMARK
+from lilora.core.stage_run import StageRun
 from lilora.methods.seqlora import SeqLoRA
-from lilora.stage_run import StageRun
 from lilora.stages import predict
 from lilora.training import Training
 from orchestrator.execution.executor import execute_inline
-from orchestrator.lowering import TrialPlan, lower
-from orchestrator.plan import Plan
+from orchestrator.planning.lowering import TrialPlan, lower
+from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 

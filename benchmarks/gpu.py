@@ -34,27 +34,19 @@ import polars
 import torch
 from PIL import Image
 
-from lilora import registry, stages
-from lilora.backbone import Backbone
-from lilora.costs import (
-    CONTEXT,
-    MARGIN,
-    Answering,
-    Setting,
-    Workload,
-    answer_memory,
-    answering_flops,
-    forward_flops,
-    stage_memory,
-    training_flops,
-)
-from lilora.encode import load_task
-from lilora.gpus import GIB, nearest_that_fits
-from lilora.guards import workload_of
-from lilora.method import Method
-from lilora.shape import PICTURE, model_shape
-from lilora.stage_run import Placement, StageRun
-from lilora.training import Training
+from lilora import stages
+from lilora.backbones import Backbone
+from lilora.core import registry
+from lilora.core.stage_run import Placement, StageRun
+from lilora.costs.flops import Workload, answering_flops, forward_flops, training_flops
+from lilora.costs.gpus import GIB, nearest_that_fits
+from lilora.costs.memory import CONTEXT, MARGIN, Answering, Setting, answer_memory, stage_memory
+from lilora.costs.sizes import PICTURE, model_shape
+from lilora.methods import Method
+from lilora.model.tokens import load_task
+from lilora.stages.configs import PredictConfig
+from lilora.training import TrainConfig, Training
+from lilora.training.assertions import workload_of
 
 TASKS = ("First", "Second")
 #: A question about as long as VQA's, in words that the tiny tokenizers know, and the words of its answer: drawn, so
@@ -155,9 +147,7 @@ class Bench:
         """Train stage `number` (0, 1); where it lies, and a row of the table."""
         training = training or self.training
         earlier = TASKS[:number] if method.schedule == "sequential" else ()
-        config = stages.TrainConfig(
-            method.stage_method(first=not earlier), self.backbone, TASKS[number], earlier, training, 0
-        )
+        config = TrainConfig(method.stage_method(first=not earlier), self.backbone, TASKS[number], earlier, training, 0)
         inputs = {"data": self.data[TASKS[number]], **({"previous": previous} if previous and earlier else {})}
         inputs |= {f"data-{task}": self.data[task] for task in config.method.revisits(earlier)}
         self.made += 1
@@ -186,7 +176,7 @@ class Bench:
             "stored": sum(path.stat().st_size for path in out.glob("*.safetensors")) / 2**20,
         }  # fmt: skip
 
-    def setting(self, config: stages.TrainConfig, training: Training, earlier: int) -> tuple[Setting, Workload]:
+    def setting(self, config: TrainConfig, training: Training, earlier: int) -> tuple[Setting, Workload]:
         """The setting asked for, or the nearest that `lilora costs` lets into this GPU; and what it reckons with."""
         work = workload_of(load_task(self.backbone, self.data[config.task], "train"), self.shape.image_tokens)
         setting = Setting(
@@ -201,9 +191,7 @@ class Bench:
 
     def answers(self, method: Method, state: Path) -> dict[str, Any]:
         """Answer the second task's test rows."""
-        config = stages.PredictConfig(
-            method.stage_method(), self.backbone, TASKS[1], "test", 8, dtype=self.training.dtype
-        )
+        config = PredictConfig(method.stage_method(), self.backbone, TASKS[1], "test", 8, dtype=self.training.dtype)
         out = self.root / "answers"
         out.mkdir(exist_ok=True)
         run = StageRun(out, placement=self.placement, find=self.root.joinpath)

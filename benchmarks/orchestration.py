@@ -22,12 +22,12 @@ import time
 from pathlib import Path
 
 from experiments.quickstart import quickstart
-from lilora.stage_run import StageRun
+from lilora.core.stage_run import StageRun
 from orchestrator.execution import events
 from orchestrator.execution.executor import execute
-from orchestrator.lowering import lower
-from orchestrator.plan import Plan
-from orchestrator.step import function_of
+from orchestrator.planning.lowering import lower
+from orchestrator.steps.plan import Plan
+from orchestrator.steps.step import function_of
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 

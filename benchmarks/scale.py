@@ -39,21 +39,21 @@ import psutil
 from scale_tracking import tracking_part
 from turns import TURN_SECONDS, Clock, Timed, in_turns
 
-from lilora import registry
-from lilora.backbone import Backbone
-from lilora.benchmark import Stream
-from lilora.method import Method
-from lilora.stage_run import StageRun
-from orchestrator.execution.cluster import session
+from lilora.backbones import Backbone
+from lilora.benchmarks import Stream
+from lilora.core import registry
+from lilora.core.stage_run import StageRun
+from lilora.methods import Method
+from orchestrator.cluster.session import session
 from orchestrator.execution.events import Outcome
 from orchestrator.execution.executor import execute
-from orchestrator.lowering import SCHEDULES, Lowered, TrialPlan, lower
-from orchestrator.plan import Plan
-from orchestrator.step import Step, function_of
+from orchestrator.planning.lowering import SCHEDULES, Lowered, TrialPlan, lower
+from orchestrator.resolving.swept import lower_sweep
+from orchestrator.steps.plan import Plan
+from orchestrator.steps.step import Step, function_of
 from orchestrator.storage.store import Store
-from orchestrator.study import Study, Trial, trial_tasks
-from orchestrator.sweep import Axis, Sweep
-from orchestrator.sweeping import lower_sweep
+from orchestrator.study import Axis, Study, Sweep, Trial
+from orchestrator.study.trial import trial_tasks
 
 PLAN_SECONDS = 2.0
 STEPS_A_SECOND = 100.0
@@ -253,7 +253,7 @@ def run_trials(clock: Clock, tune: bool, num_trials: int, num_tasks: int, second
     MLflow is loaded before, as in every `lilora run`: Ray Tune imports it wherever it is installed.
     """
     importlib.import_module("mlflow")
-    from orchestrator.sweeps.sweep_run import execute_sweep
+    from orchestrator.sweeps.runner import execute_sweep
 
     study, memory = sweep_study(num_trials, num_tasks, seconds), Memory()
     plan = lower_sweep(study).lowered.plan

@@ -11,16 +11,17 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lilora import registry
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
+from lilora.core import registry
 from orchestrator.execution import events
 from orchestrator.execution.events import Outcome
-from orchestrator.lowering import Lowered, TrialPlan, lower
-from orchestrator.results import read_trial
-from orchestrator.step import Step
+from orchestrator.planning.lowering import Lowered, TrialPlan, lower
+from orchestrator.results.reading import read_trial
+from orchestrator.steps.step import Step
 from orchestrator.storage.record import Record, environment
 from orchestrator.storage.store import Store
-from orchestrator.study import Study, Trial, trial_tasks
+from orchestrator.study import Study, Trial
+from orchestrator.study.trial import trial_tasks
 
 
 def commit(store: Store, step: Step, files: Mapping[str, bytes], summary: Mapping[str, Any]) -> Record:
@@ -73,7 +74,7 @@ def lost_metrics(lowered: Lowered, store: Store, uri: str) -> tuple[int, int]:
     """How many values the store says there are, and how many of them MLflow has not, or has otherwise."""
     from mlflow import MlflowClient
 
-    from orchestrator.mlflow_writer import metrics_of_row
+    from orchestrator.tracking.writer import metrics_of_row
 
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(lowered.study.name)
@@ -96,7 +97,7 @@ def lost_metrics(lowered: Lowered, store: Store, uri: str) -> tuple[int, int]:
 
 def tracking_part(num_trials: int, num_tasks: int) -> tuple[int, int]:
     """Feed one tracker from as many threads as there are trials, and read back what arrived."""
-    from orchestrator.tracking import Tracker
+    from orchestrator.tracking.listener import Tracker
 
     lowered = lower(tracking_study(num_trials, num_tasks))
     with tempfile.TemporaryDirectory() as folder:

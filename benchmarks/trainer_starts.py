@@ -15,14 +15,14 @@ import time
 from pathlib import Path
 
 from lilora.backbones.tiny_llava import BACKBONE
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
 from lilora.methods.lilora import LiLoRA
 from lilora.training import Training
-from orchestrator.execution.cluster import session
+from orchestrator.cluster.session import session
 from orchestrator.execution.executor import execute
-from orchestrator.lowering import lower
-from orchestrator.plan import Plan
-from orchestrator.step import Resources, Step
+from orchestrator.planning.lowering import lower
+from orchestrator.steps.plan import Plan
+from orchestrator.steps.step import Resources, Step
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 

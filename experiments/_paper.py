@@ -9,10 +9,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from lilora.backbones.llava_1_5_7b import BACKBONE
-from lilora.method import Method
+from lilora.methods import Method
 from lilora.training import Training
-from orchestrator.papers import METRICS, Paper, read_rows
-from orchestrator.study import Study
+from orchestrator.study import Paper, Study
+from orchestrator.study.paper import METRICS, read_rows
 
 REFERENCE = Path(__file__).parent / "reference"
 CAVEATS = (

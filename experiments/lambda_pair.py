@@ -6,7 +6,7 @@ The test split and the later tasks are never looked at. Measured AP, in the orde
 """
 
 from lilora.backbones.tiny_llava import BACKBONE
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
 from lilora.methods.lilora import LiLoRA
 from orchestrator.study import Study, Trial
 

@@ -6,7 +6,7 @@ Orders that begin alike share their first stages: 96 stages are asked for, 64 ar
 from itertools import permutations
 
 from lilora.backbones.tiny_llava import BACKBONE
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
 from lilora.methods.lilora import LiLoRA
 from lilora.training import Training
 from orchestrator.study import Study, Trial

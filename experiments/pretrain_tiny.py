@@ -4,10 +4,10 @@ The result is the checkpoint that ships with the package (`make adopt-tiny` copi
 on two busy cores; a killed run goes on from its last checkpoint.
 """
 
-from lilora.benchmark import AlignmentConfig, BuildConfig
+from lilora.benchmarks import AlignmentConfig, BuildConfig
 from lilora.benchmarks.mini import BENCHMARK
 from lilora.pretraining.config import PretrainConfig, TinyArchitecture
-from orchestrator.step import Resources, Step
+from orchestrator.steps.step import Resources, Step
 
 CONFIG = PretrainConfig(TinyArchitecture(), tower_steps=800, steps=2400)
 IMAGES = 24_000

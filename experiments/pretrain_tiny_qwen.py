@@ -5,7 +5,7 @@ The result is the checkpoint that ships with the package (`make adopt-tiny-qwen`
 
 from experiments.pretrain_tiny import pretraining
 from lilora.pretraining.config import PretrainConfig, TinyArchitecture
-from orchestrator.step import Step
+from orchestrator.steps.step import Step
 
 #: 64 patches of 8 x 8 pixels, merged to 16 image tokens.
 CONFIG = PretrainConfig(TinyArchitecture(family="qwen2_vl", pixels=64), tower_steps=800, steps=2400)

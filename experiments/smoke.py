@@ -1,7 +1,7 @@
 """smoke: the quickstart in small - two tasks, few steps - to see that everything works. Its numbers mean nothing."""
 
 from lilora.backbones.tiny_llava import BACKBONE
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA

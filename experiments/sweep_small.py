@@ -5,11 +5,10 @@ choice, and the table of what was chosen on test data of the whole stream.
 """
 
 from lilora.backbones.tiny_llava import BACKBONE
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
 from lilora.methods.lilora import LiLoRA
 from lilora.training import Training
-from orchestrator.study import Study, Trial
-from orchestrator.sweep import Axis, Sweep
+from orchestrator.study import Axis, Study, Sweep, Trial
 
 
 def sweep_small() -> Study:

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from experiments._paper import at_paper_scale
 from experiments.table1_single import WEIGHTS, table1
-from orchestrator.search import Search
-from orchestrator.study import Study
+from orchestrator.study import Search, Study
 
 
 def table1_five() -> Study:

@@ -7,12 +7,11 @@ weight where it has one, else the learning rate, the default first. One epoch a 
 from dataclasses import replace
 
 from experiments._paper import at_paper_scale, beside
-from lilora import registry
 from lilora.backbones.tiny_llava import BACKBONE
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
+from lilora.core import registry
 from lilora.training import Training
-from orchestrator.search import Candidates, Search
-from orchestrator.study import Study, Trial
+from orchestrator.study import Candidates, Search, Study, Trial
 
 LABELS = {
     "zeroshot": "Zero-shot", "dirlora": "DirLoRA", "seqlora": "SeqLoRA", "dora": "DoRA", "moelora": "MoeLoRA",

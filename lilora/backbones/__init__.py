@@ -1,1 +1,227 @@
-"""Backbones: a file each, exporting `BACKBONE`."""
+"""A backbone: a pre-trained vision-language model, frozen, that adapters are put on and taken off in place.
+
+A `Backbone` is a value that identifies the weights. The loaded model stays in the process: loading it is paid once,
+and after each stage it is what it was, to the bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+#: Gate, up and down of every language-model layer and both projector linears: what LiLoRA and SMoLoRA adapt.
+LLAVA_SITES = (
+    r"model\.language_model\.layers\.\d+\.mlp\.(gate|up|down)_proj",
+    r"model\.multi_modal_projector\.linear_[12]",
+)
+#: The same for Qwen2-VL, whose projector is the merger behind the vision blocks.
+QWEN2_VL_SITES = (
+    r"model\.language_model\.layers\.\d+\.mlp\.(gate|up|down)_proj",
+    r"model\.visual\.merger\.mlp\.[02]",
+)
+#: Modules that stay frozen, so that their features can be computed once and kept.
+VISION_MODULES = ("vision_tower.", "visual.blocks.", "visual.patch_embed", "vision_model.", "vision_encoder.")
+#: Parts of a module's name by which the projector is known: LLaVA's, Qwen2-VL's, and what others call it.
+PROJECTOR_MODULES = (
+    "multi_modal_projector.",
+    "visual.merger.",
+    "connector.",
+    "mm_projector.",
+    "embed_vision.",
+    "aligner.",
+    "vision_projection.",
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Identity of a pre-trained model and how it is adapted and asked.
+
+    Attributes:
+        name: registry entry.
+        revision: which weights: a commit of the hub, or a digest of the shipped file.
+        sites: regular expressions; a linear layer is adapted where one matches its whole module name.
+        template: name of a conversation template of `lilora.model.conversation`; "chat": the processor's own.
+        family: which model class and input layout; the name that transformers has for the type of model. "auto": any
+            that `AutoModelForImageTextToText` loads, whose answers' tokens do not see what follows them.
+        location: a folder, or a name on the hub. Where the weights lie is no part of the identity.
+        architecture: what differs from transformers' defaults for the family in the model's published config.json, so
+            that the model can be counted without a network; None where `location` has the config.json.
+    """
+
+    name: str
+    revision: str
+    sites: tuple[str, ...] = LLAVA_SITES
+    template: str = "llava_v1_bare"
+    family: Literal["llava", "qwen2_vl", "qwen2_5_vl", "auto"] = "llava"
+    location: str = field(default="", metadata={"identity": False})
+    architecture: Mapping[str, Any] | None = field(
+        default=None, compare=False, repr=False, metadata={"identity": False}
+    )
+
+    def load_model(self, dtype: str = "float32", device: str = "cpu") -> Any:
+        """The frozen model in evaluation mode; the same object every time in one process.
+
+        Raises:
+            ValueError: the weights are neither a folder nor to be had from the hub.
+        """
+        return _load_model(self.location, self.revision, dtype, device)
+
+    def load_processor(self) -> Any:
+        """The model's processor (tokenizer and image processor); the same object every time in one process.
+
+        Raises:
+            ValueError: see `load_model`.
+        """
+        return _load_processor(self.location, self.revision, self.family)
+
+    def meta_model(self) -> Any:
+        """The model on the meta device: every module and shape, no weights, no memory; a new object every time.
+
+        Raises:
+            ValueError: there is no `architecture`, and no config.json at `location`.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        if self.architecture is None:
+            config = _from_pretrained(AutoConfig, self.location, self.revision)
+        else:
+            # A copy: a configuration fills in the mappings it is made of.
+            config = AutoConfig.for_model(self.family, **copy.deepcopy(dict(self.architecture)))
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(config).eval().requires_grad_(False)
+
+    def find_sites(self, model: Any) -> dict[str, tuple[int, int]]:
+        """Name and shape (d, k) of each linear layer to adapt, in the model's order.
+
+        Raises:
+            ValueError: a pattern of `sites` matches no linear layer, or one in the vision tower, which stays frozen.
+        """
+        from torch import nn
+
+        linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        if not self.sites:
+            raise ValueError(f"backbone '{self.name}' names no layers to adapt; put into `sites` {_proposal(model)}")
+        for pattern in self.sites:
+            if not any(re.fullmatch(pattern, name) for name in linears):
+                raise ValueError(
+                    f"backbone '{self.name}': no linear layer is named like '{pattern}'; this model's `sites` may be "
+                    f"{_proposal(model)}"
+                )
+            if any(re.fullmatch(pattern, name) and any(part in name for part in VISION_MODULES) for name in linears):
+                raise ValueError(
+                    f"backbone '{self.name}': '{pattern}' matches in the vision tower, whose features are computed "
+                    "once and kept; adapt the projector and the language model"
+                )
+        return {
+            name: (module.out_features, module.in_features)
+            for name, module in linears.items()
+            if any(re.fullmatch(pattern, name) for pattern in self.sites)
+        }
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Linear layers of a model that adapters may sit on, as patterns with the number of layers of each.
+
+    Attributes:
+        feed_forward: of the language model's blocks; attention: likewise.
+        projector: between tower and language model.
+        other: the vision tower's, and what could not be told; they stay frozen.
+    """
+
+    feed_forward: Mapping[str, int]
+    attention: Mapping[str, int]
+    projector: Mapping[str, int]
+    other: Mapping[str, int]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """What LiLoRA and SMoLoRA adapt: the language model's feed-forward layers and the projector."""
+        return (*self.feed_forward, *self.projector)
+
+
+def candidate_sites(model: Any) -> Candidates:
+    """The linear layers of any vision-language model of transformers, told apart by their names.
+
+    The language model is what `get_decoder` gives; in its blocks attention is what is called so, the rest is
+    feed-forward. What lies outside of it is the projector where its name says so (`PROJECTOR_MODULES`).
+    """
+    from torch import nn
+
+    decoder = model.get_decoder()
+    language = next((f"{name}." for name, module in model.named_modules() if module is decoder), "\0")
+    found: dict[str, dict[str, int]] = {field.name: {} for field in fields(Candidates)}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear) or name == "lm_head":
+            continue
+        if name.startswith(language):
+            kind = "attention" if re.search(r"attn|attention", name) else "feed_forward"
+        else:
+            kind = "projector" if is_projector(name) else "other"
+        pattern = re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name))
+        found[kind][pattern] = found[kind].get(pattern, 0) + 1
+    return Candidates(**found)
+
+
+def _proposal(model: Any) -> str:
+    sites = ", ".join(f"r'{pattern}'" for pattern in candidate_sites(model).sites)
+    return f"({sites}); `lilora sites` lists all that there are"
+
+
+def is_projector(site: str) -> bool:
+    """Whether a layer belongs to the projector, whose input is patches and not tokens."""
+    return any(part in site for part in PROJECTOR_MODULES)
+
+
+def forget_models() -> None:
+    """Let go of every loaded model: after DeepSpeed has cut one up, or to free memory."""
+    _load_model.cache_clear()
+
+
+@cache
+def _load_model(location: str, revision: str, dtype: str, device: str) -> Any:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    model = _from_pretrained(AutoModelForImageTextToText, location, revision, dtype=getattr(torch, dtype))
+    return model.to(device).eval().requires_grad_(False)
+
+
+@cache
+def _load_processor(location: str, revision: str, family: str) -> Any:
+    """The processor, with the image processor that works with PIL.
+
+    transformers takes torchvision's where that is installed, and it makes other pixels, for the same digest. Of a model
+    that has no other image processor, torchvision's stays (transformers warns of it).
+    """
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    if family in ("qwen2_vl", "qwen2_5_vl"):
+        from lilora.backbones._processor import Qwen2VLProcessor
+
+        processor = _from_pretrained(Qwen2VLProcessor, location, revision)
+    else:
+        processor = _from_pretrained(AutoProcessor, location, revision)
+    if getattr(processor, "image_processor", None) is not None:
+        # Not above: transformers would hand the choice to the tokenizer and to a video processor as well.
+        processor.image_processor = _from_pretrained(AutoImageProcessor, location, revision, backend="pil")
+    return processor
+
+
+def _from_pretrained(factory: Any, location: str, revision: str, **options: Any) -> Any:
+    if not Path(location).is_dir():
+        options["revision"] = revision
+    try:
+        return factory.from_pretrained(location, **options)
+    except OSError as error:
+        raise ValueError(
+            f"no backbone to be had at '{location}': give `location` a folder with config.json and model.safetensors, "
+            "or a name on the hub and a network"
+        ) from error

@@ -7,7 +7,7 @@ place.
 
 from __future__ import annotations
 
-from lilora.backbone import Backbone
+from lilora.backbones import Backbone
 
 BACKBONE = Backbone(
     name="llava-1.5-13b",

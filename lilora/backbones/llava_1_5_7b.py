@@ -8,7 +8,7 @@ the same.
 
 from __future__ import annotations
 
-from lilora.backbone import Backbone
+from lilora.backbones import Backbone
 
 BACKBONE = Backbone(
     name="llava-1.5-7b",

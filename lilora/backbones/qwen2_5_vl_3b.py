@@ -5,7 +5,7 @@ The hub's `main` moves: a study that is to be repeated pins a commit, `dataclass
 
 from __future__ import annotations
 
-from lilora.backbone import QWEN2_VL_SITES, Backbone
+from lilora.backbones import QWEN2_VL_SITES, Backbone
 
 BACKBONE = Backbone(
     name="qwen2.5-vl-3b",

@@ -6,7 +6,7 @@ The backbone of LiLoRA's Table 5. The hub's `main` moves: a study that is to be 
 
 from __future__ import annotations
 
-from lilora.backbone import QWEN2_VL_SITES, Backbone
+from lilora.backbones import QWEN2_VL_SITES, Backbone
 
 BACKBONE = Backbone(
     name="qwen2-vl-2b",

@@ -5,8 +5,8 @@ Its checkpoint and the record of what made it ship with the package (`lilora/che
 
 from __future__ import annotations
 
-from lilora.backbone import Backbone
-from lilora.checkpoints import folder, revision
+from lilora.backbones import Backbone
+from lilora.backbones._checkpoints import folder, revision
 
 BACKBONE = Backbone(
     name="tiny_llava",

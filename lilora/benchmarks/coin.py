@@ -7,8 +7,8 @@ TextVQA, VizWiz and VQAv2.
 
 from __future__ import annotations
 
-from lilora.benchmark import Benchmark, Files, Framing, Kind, Paths, Task
-from lilora.templates import COIN
+from lilora.benchmarks import Benchmark, Files, Framing, Kind, Paths, Task
+from lilora.benchmarks._instructions import COIN
 
 IMAGES = ("cl_dataset", "")
 

@@ -7,8 +7,8 @@ scripts: any of the names below will do.
 
 from __future__ import annotations
 
-from lilora.benchmark import Benchmark, Files, Framing, Kind, Paths, Task
-from lilora.templates import FIVE, PLACES_FIVE, PLACES_SINGLE, SINGLE
+from lilora.benchmarks import Benchmark, Files, Framing, Kind, Paths, Task
+from lilora.benchmarks._instructions import FIVE, PLACES_FIVE, PLACES_SINGLE, SINGLE
 
 IMAGES = ("dataset", "datasets")
 

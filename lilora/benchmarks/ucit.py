@@ -7,7 +7,7 @@ two; here they are scored by CIDEr alone, so their numbers do not compare with i
 
 from __future__ import annotations
 
-from lilora.benchmark import Benchmark, Files, Kind, Task
+from lilora.benchmarks import Benchmark, Files, Kind, Task
 
 
 def _task(

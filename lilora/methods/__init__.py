@@ -1,1 +1,164 @@
-"""Methods: a file each, exporting `METHOD`."""
+"""What a continual-learning method is: hyper-parameters as fields, behaviour as methods, state as an argument.
+
+A method says which adapters a stage trains, which it holds still, and what it adds to the loss. It never sees the
+training loop. Sequential, independent and zero-shot are schedules - ways to lower a study to stages - not methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.preparation import Preparation
+    from lilora.adapters.state import State
+    from lilora.model.families import Images
+    from lilora.model.tokens import Batch
+
+Schedule = Literal["sequential", "independent", "none"]
+
+#: Shape (d, k) = (outputs, inputs) of every adapted linear layer, by module name.
+Sites = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of parameters of a method on given sites.
+
+    Attributes:
+        trainable: in the stage asked about.
+        shared: stored once for all tasks.
+        per_task: stored for each task.
+        memory_per_task: kept for each task but the last to learn further ones, never to answer (EWC's Fisher).
+    """
+
+    trainable: int
+    shared: int
+    per_task: int
+    memory_per_task: int = 0
+
+    def stored(self, num_tasks: int) -> int:
+        """Parameters kept after `num_tasks` tasks."""
+        return self.shared + num_tasks * self.per_task
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Earlier tasks' samples among the new ones (Chaudhry et al. 2019).
+
+    Attributes:
+        size: training rows kept of each earlier task.
+        share: rows from memory in each step, as a share of the effective batch, which they join and do not replace.
+    """
+
+    size: int
+    share: float
+
+    def num_rows(self, batch_size: int) -> int:
+        """Rows from memory that join a batch: at least one, unless the share is 0."""
+        return max(1, round(self.share * batch_size)) if self.share else 0
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods. A subclass is a frozen dataclass; its fields are part of a stage's identity.
+
+    Attributes:
+        schedule: how a study lowers to stages: "sequential" (each from the last one's state), "independent" (each from
+            the backbone), "none" (nothing is trained).
+        needs_task_id: whether inference must be told the task; reports mark such rows.
+        mergeable: whether the adapters fold into the backbone's weights for inference.
+    """
+
+    schedule: ClassVar[Schedule] = "sequential"
+    needs_task_id: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = True
+
+    def stage_method(self, first: bool = False) -> Method:
+        """The method that identifies this one's training and prediction steps, so that equal stages are shared.
+
+        Args:
+            first: in the first stage, where fields that only act from the second task on make no difference.
+        """
+        return self
+
+    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
+        """Put adapters on `model` in place.
+
+        Args:
+            sites: names of the linear layers to adapt.
+            state: what the stages so far left; None before the first.
+            task: the task to learn, or to answer.
+            seed: initial values of new tensors are drawn per tensor from (seed, task, tensor name). None: nothing is
+                to be learned; the adapters are those that answer `task`, and nothing is trainable.
+
+        Returns:
+            the handle that names the trainable tensors and takes the adapters off again.
+        """
+        raise NotImplementedError
+
+    def rehearsal(self) -> Rehearsal | None:
+        """Which samples of earlier tasks join each batch; None for none."""
+        return None
+
+    def revisits(self, earlier: Sequence[str]) -> Collection[str]:
+        """Tasks of `earlier` whose training data a stage reads again: by default those that it rehearses."""
+        return earlier if self.rehearsal() is not None else ()
+
+    def prepare(self, preparation: Preparation) -> State | None:
+        """The state that a stage starts from: the last one, with what is to be learned about it before training.
+
+        What a paper does at the end of a task (EWC's Fisher information) is done here, at the start of the next, on the
+        data that `revisits` asks for: the same numbers, but a first stage stays the one of SeqLoRA, trained once for
+        all methods, and nothing is computed after the last task.
+        """
+        return preparation.state
+
+    def parts_to_answer(self, task: str) -> Collection[str] | None:
+        """Tasks whose parts of the state answer `task`: by default its own; None for all."""
+        return (task,)
+
+    def route(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
+        """Tell the adapters what they must know of the rows that come next; called before each forward and generation.
+
+        `images` as `lilora.model.features.Features.of` gives them. By default nothing depends on the rows.
+        """
+
+    def penalty(self, adapters: Adapters) -> Tensor | None:
+        """What is added to the mean token loss in this step, weight included; None for nothing."""
+        return None
+
+    def notes(self, adapters: Adapters) -> dict[str, Any]:
+        """Plain figures of a finished stage for its record's summary."""
+        return {}
+
+    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
+        """Closed form of the parameter numbers; `first`: in the first stage, or in a later one."""
+        raise NotImplementedError
+
+    def num_written(self, sites: Sites, earlier: int) -> int:
+        """Parameters in the files of a stage after `earlier` others, at most.
+
+        By default what all tasks share, the new task's part and, after the first stage, what is kept of the last task
+        to learn further ones; what an earlier stage wrote of an earlier task is referenced.
+        """
+        count = self.count(sites, first=not earlier)
+        return count.shared + count.per_task + (count.memory_per_task if earlier else 0)
+
+    def keeps(self, d: int, k: int, element: int) -> tuple[float, float]:
+        """Bytes that a layer (d, k) keeps for the backward pass beside its input's copy: for a token, and once.
+
+        `element`: bytes of one of the backbone's numbers. By default nothing.
+        """
+        return 0.0, 0.0
+
+    def num_held(self, sites: Sites, earlier: int) -> int:
+        """Parameters on each worker in a stage after `earlier` others, at most: of layers, and what a penalty keeps.
+
+        By default as many as are written: a penalty's sums over tasks are as large as what is kept of one.
+        """
+        return self.num_written(sites, earlier)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lilora.method import Method, ParameterCount, Schedule, Sites
+from lilora.methods import Method, ParameterCount, Schedule, Sites
 from lilora.methods.seqlora import SeqLoRA
 
 

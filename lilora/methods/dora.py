@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from lilora.method import ParameterCount, Sites
+from lilora.methods import ParameterCount, Sites
 from lilora.methods.seqlora import SeqLoRA
 
 

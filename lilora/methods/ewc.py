@@ -10,16 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lilora.method import Method, ParameterCount, Sites
+from lilora.methods import Method, ParameterCount, Sites
 from lilora.methods.seqlora import SeqLoRA
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lilora.attach import Adapters
-    from lilora.fisher import Answers
-    from lilora.preparation import Preparation
-    from lilora.state import State
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.fisher import Answers
+    from lilora.adapters.preparation import Preparation
+    from lilora.adapters.state import State
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class EWC(SeqLoRA):
     """SeqLoRA's update; loss: token loss + weight/2 * sum_i sum_p F_i,p (theta_p - theta*_i,p)^2 over earlier tasks i.
 
     theta are A and B, the adapter's parameters; theta*_i their values at the end of task i; F_i the diagonal Fisher
-    information there, the mean over rows of the squared gradient of a row's log-likelihood (`lilora.fisher`). It is
-    computed at the start of the next stage (see `Method.prepare`), so the first stage is SeqLoRA's.
+    information there, the mean over rows of the squared gradient of a row's log-likelihood (`lilora.adapters.fisher`).
+    It is computed at the start of the next stage (see `Method.prepare`), so the first stage is SeqLoRA's.
 
     Parameters: sum over sites of r (d + k), trainable in each stage and stored once; twice as many are remembered of
     each task but the last, to learn others.
@@ -71,8 +71,8 @@ class EWC(SeqLoRA):
         state = preparation.state
         if state is None:
             return None
-        from lilora.fisher import diagonal_fisher, remembered
-        from lilora.rows import chosen_rows
+        from lilora.adapters.fisher import diagonal_fisher, remembered
+        from lilora.data.sampling import chosen_rows
 
         last = state.tasks[-1]
         source = preparation.revisited[last]
@@ -93,7 +93,7 @@ class EWC(SeqLoRA):
         """SeqLoRA's adapters, with the penalty of a stage that goes on from `state`; see `Method.attach`."""
         adapters = super().attach(model, sites, state, task, seed)
         if state is not None and seed is not None:
-            from lilora.fisher import QuadraticPenalty
+            from lilora.adapters.fisher import QuadraticPenalty
 
             adapters.regulariser = QuadraticPenalty(adapters, state.memory, self.task_weights(state), state.tasks)
         return adapters

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from lilora.methods.ewc import EWC
 
 if TYPE_CHECKING:
-    from lilora.attach import Adapters
-    from lilora.preparation import Preparation
-    from lilora.similarity import TaskEmbedding, TextEncoder
-    from lilora.state import State
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.preparation import Preparation
+    from lilora.adapters.similarity import TaskEmbedding, TextEncoder
+    from lilora.adapters.state import State
 
 EMBEDDINGS, WEIGHTS = "task_embeddings", "task_weights"
 
@@ -35,9 +35,10 @@ class EWCTIR(EWC):
             parameters is thought to serve the earlier one as well - or "similar" (w = sim, which the release has and
             does not use).
         scale: "standardised" (the release): cosines set apart over all pairs of tasks, multiplied over the parts; or
-            "cosine": their mean over the parts, at least 0. See `lilora.similarity`.
+            "cosine": their mean over the parts, at least 0. See `lilora.adapters.similarity`.
         parts: what is compared: images, instructions, answers.
-        text: "input" or "hidden", the frozen encoder of instructions and answers; see `lilora.similarity.TextEncoder`.
+        text: "input" or "hidden", the frozen encoder of instructions and answers; see
+            `lilora.adapters.similarity.TextEncoder`.
     """
 
     toward: Literal["dissimilar", "similar"] = "dissimilar"
@@ -63,7 +64,7 @@ class EWCTIR(EWC):
         state = super().prepare(preparation)
         if state is None:
             return None
-        from lilora.similarity import TaskEmbedding, embed_task
+        from lilora.adapters.similarity import TaskEmbedding, embed_task
 
         last = state.tasks[-1]
         embedding = embed_task(preparation.model, preparation.revisited[last], self.text)
@@ -75,7 +76,7 @@ class EWCTIR(EWC):
 
     def weigh(self, new: TaskEmbedding, earlier: Sequence[TaskEmbedding]) -> list[float]:
         """w_i of each earlier task, in [0, 1]."""
-        from lilora.similarity import similarity, standardised_similarities
+        from lilora.adapters.similarity import similarity, standardised_similarities
 
         if self.scale == "standardised":
             values = standardised_similarities(new, earlier, self.parts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lilora.method import Method, Rehearsal
+from lilora.methods import Method, Rehearsal
 from lilora.methods.seqlora import SeqLoRA
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lilora.method import Method, ParameterCount, Sites
+from lilora.methods import Method, ParameterCount, Sites
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lilora.attach import Adapters, InitA
-    from lilora.state import State
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.initial import InitA
+    from lilora.adapters.state import State
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SeqLoRA(Method):
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """PEFT's LoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
-        from lilora.attach import attach_lora
+        from lilora.adapters.peft_lora import attach_lora
 
         if state is not None:
             values = dict(state.shared)
@@ -66,7 +67,7 @@ class SeqLoRA(Method):
         """Initial values of a new module: `SITE.A` (r, k) as `init_a` says, `SITE.B` (d, r) zero."""
         import torch
 
-        from lilora.attach import initial_a
+        from lilora.adapters.initial import initial_a
 
         values: dict[str, Tensor] = {}
         of_task = task if self.init_by_task else ""

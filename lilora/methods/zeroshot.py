@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lilora.method import Method, ParameterCount, Schedule, Sites
+from lilora.methods import Method, ParameterCount, Schedule, Sites
 
 if TYPE_CHECKING:
-    from lilora.attach import Adapters
-    from lilora.state import State
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.state import State
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ZeroShot(Method):
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """An empty handle."""
-        from lilora.attach import Adapters
+        from lilora.adapters.adapters import Adapters
 
         return Adapters(model)
 

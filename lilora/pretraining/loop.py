@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lilora.stage_run import StageRun
+from lilora.core.stage_run import StageRun
 
 
 def _average_gradients(parameters: list[nn.Parameter], world_size: int) -> None:

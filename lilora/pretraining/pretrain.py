@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from lilora.benchmarks._instructions import all_templates
+from lilora.core.stage_run import StageRun
 from lilora.pretraining.config import PretrainConfig, TinyArchitecture
 from lilora.pretraining.loop import optimise
-from lilora.pretraining.tiny import LlavaParts
-from lilora.pretraining.tiny_qwen import Qwen2VLParts
-from lilora.stage_run import StageRun
-from lilora.templates import all_templates
+from lilora.pretraining.tiny_llava import LlavaParts
+from lilora.pretraining.tiny_qwen2_vl import Qwen2VLParts
 
 IGNORED = -100
 Parts = LlavaParts | Qwen2VLParts

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lilora.scorer import ItemScore, Scorer
-from lilora.text import cider_d, normalise_answer, rouge_l
+from lilora.measures.words import cider_d, normalise_answer, rouge_l
+from lilora.scorers import ItemScore, Scorer
 
 
 def score_item(prediction: str, references: Sequence[str]) -> ItemScore:
@@ -23,7 +23,7 @@ def score_item(prediction: str, references: Sequence[str]) -> ItemScore:
 
 
 def extra(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """`CIDEr`: CIDEr-D times 100 (`lilora.text.cider_d`); `exact`: share equal to a reference, 0-100."""
+    """`CIDEr`: CIDEr-D times 100 (`lilora.measures.words.cider_d`); `exact`: share equal to a reference, 0-100."""
     exact = sum(
         any(normalise_answer(prediction) == normalise_answer(reference) for reference in texts)
         for prediction, texts in zip(predictions, references, strict=True)

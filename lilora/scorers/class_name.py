@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lilora.scorer import ItemScore, Scorer
-from lilora.text import contains_words, normalise_answer
+from lilora.measures.words import contains_words, normalise_answer
+from lilora.scorers import ItemScore, Scorer
 
 
 def _spaced(text: str) -> str:

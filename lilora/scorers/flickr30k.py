@@ -1,18 +1,18 @@
 """Captions of Flickr30k.
 
 paper: what the CVIT release calls CIDEr, and LiLoRA's Table 1 averages: of each image's references the nearest one is
-scored alone, with the roles of prediction and reference swapped (`lilora.cider.swapped_best`), on words split at white
-space, in the case that is written; 100-170 is usual. standard: CIDEr-D over all references on the words of COCO's
-evaluation.
+scored alone, with the roles of prediction and reference swapped (`lilora.measures.cider.swapped_best`), on words split
+at white space, in the case that is written; 100-170 is usual. standard: CIDEr-D over all references on the words of
+COCO's evaluation.
 
 strict: the score of what has the asked form, 0 for the rest; lenient (and main): the score whatever the form.
 """
 
 from __future__ import annotations
 
-from lilora.cider import cider_each, swapped_best
-from lilora.ptb import ptb_words
-from lilora.scorer import two
+from lilora.measures.cider import cider_each, swapped_best
+from lilora.measures.penn_treebank import ptb_words
+from lilora.scorers import two
 from lilora.scorers.textcaps import captions
 
 SCORER = two(

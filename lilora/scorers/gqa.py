@@ -2,14 +2,14 @@
 
 paper: as LLaVA's conversion and GQA's evaluator do, which CoIN and the CVIT release run: every trailing period goes,
 small letters, then equal to the answer as it is written. (They skip a question without a prediction; here each has
-one.) standard: the same by the answer rule (`lilora.text.normalise_answer`) on both sides; nothing is never right.
+one.) standard: the same by the answer rule (`lilora.measures.words.normalise_answer`) on both sides; nothing is never
+right.
 """
 
 from __future__ import annotations
 
-from lilora.scorer import ItemScore, Truth, each, two
-from lilora.scorers import short_answer
-from lilora.text import contains_words
+from lilora.measures.words import contains_words
+from lilora.scorers import ItemScore, Truth, each, short_answer, two
 
 
 def published(prediction: str, truth: Truth) -> ItemScore:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lilora.boxes import find_box, iou, parse_box
-from lilora.scorer import ItemScore, Truth, each, two
+from lilora.measures.boxes import find_box, iou, parse_box
+from lilora.scorers import ItemScore, Truth, each, two
 
 
 def right_boxes(truth: Truth) -> list[Sequence[float]]:

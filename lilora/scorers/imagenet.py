@@ -7,8 +7,7 @@ right. standard: top-1, the prediction is the name ("_" and "-" are spaces; `cla
 
 from __future__ import annotations
 
-from lilora.scorer import ItemScore, Truth, each, two
-from lilora.scorers import class_name
+from lilora.scorers import ItemScore, Truth, class_name, each, two
 
 
 def contained(prediction: str, truth: Truth) -> ItemScore:

@@ -1,14 +1,14 @@
 """OCR-VQA: exact match.
 
 paper: CoIN's and the CVIT release's rule: equal in small letters, and wrong if "Unanswerable" is in it. standard: equal
-by the answer rule (`lilora.text.normalise_answer`).
+by the answer rule (`lilora.measures.words.normalise_answer`).
 """
 
 from __future__ import annotations
 
-from lilora.scorer import ItemScore, Truth, each, two
+from lilora.measures.words import contains_words
+from lilora.scorers import ItemScore, Truth, each, two
 from lilora.scorers.gqa import exact
-from lilora.text import contains_words
 
 
 def published(prediction: str, truth: Truth) -> ItemScore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lilora.scorer import ItemScore, Scorer
+from lilora.scorers import ItemScore, Scorer
 
 
 def find_letter(prediction: str) -> str | None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from lilora.scorer import ItemScore, Truth, each, two
+from lilora.measures.words import contains_words
+from lilora.scorers import ItemScore, Truth, each, two
 from lilora.scorers.option_letter import find_letter
-from lilora.text import contains_words
 
 #: A capital letter that stands alone and is neither the article of "A cat" nor the pronoun of "I see".
 _LETTER = re.compile(r"(?<![\w'-])(?!(?:A|I)\s+(?!(?:and|is|or)\b)[a-z])([A-Z])(?![\w'-])")

@@ -1,7 +1,7 @@
 """Captions scored by CIDEr over all references (TextCaps and others): 0-1000, usually 50-150.
 
 paper: the CVIT release's score of TextCaps: CIDEr-D with words split at white space, in the case that is written.
-standard: CIDEr-D on the words of COCO's evaluation (`lilora.ptb`).
+standard: CIDEr-D on the words of COCO's evaluation (`lilora.measures.penn_treebank`).
 
 strict: the score of what has the asked form, 0 for the rest; lenient (and main): the score whatever the form.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lilora.cider import cider_each
-from lilora.following import follows
-from lilora.ptb import ptb_words
-from lilora.scorer import ItemScore, Judge, Truth, two
+from lilora.measures.cider import cider_each
+from lilora.measures.form import follows
+from lilora.measures.penn_treebank import ptb_words
+from lilora.scorers import ItemScore, Judge, Truth, two
 
 Measure = Callable[[Sequence[Sequence[str]], Sequence[Sequence[Sequence[str]]]], list[float]]
 

@@ -6,13 +6,13 @@ the VQA evaluation, and an empty answer is never right.
 
 from __future__ import annotations
 
-from lilora.scorer import ItemScore, Truth, each, two
-from lilora.scorers.vqav2 import soft
-from lilora.vqa import normalise_textvqa, soft_item
+from lilora.measures.vqa import normalise_textvqa
+from lilora.scorers import ItemScore, Truth, each, two
+from lilora.scorers.vqav2 import soft, soft_item
 
 
 def published(prediction: str, truth: Truth) -> ItemScore:
-    """See `lilora.vqa.soft_item`; answers normalised by `normalise_textvqa`."""
+    """See `lilora.scorers.vqav2.soft_item`; answers normalised by `normalise_textvqa`."""
     return soft_item(prediction, truth, normalise_textvqa)
 
 

@@ -1,8 +1,9 @@
 """UCIT's tasks with a short answer (ImageNet-R, ArxivQA, IconQA, CLEVR-Math): exact match.
 
 paper: equal in capitals to the published answer, as in the copy of UCIT's evaluator that Prism ships; other copies
-accept a part of the answer. standard: equal by the answer rule (`lilora.text.normalise_answer`). UCIT's captions are
-scored by `textcaps`: their evaluator averages BLEU, METEOR, ROUGE-L and CIDEr, and METEOR is a Java program.
+accept a part of the answer. standard: equal by the answer rule (`lilora.measures.words.normalise_answer`). UCIT's
+captions are scored by `textcaps`: their evaluator averages BLEU, METEOR, ROUGE-L and CIDEr, and METEOR is a Java
+program.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from lilora.scorer import ItemScore, Truth, each, two
-from lilora.scorers import gqa, vqav2
+from lilora.scorers import ItemScore, Truth, each, gqa, two, vqav2
 from lilora.scorers.scienceqa import means
 
 

@@ -12,7 +12,7 @@ import json
 import time
 from dataclasses import dataclass, field
 
-from orchestrator.step import Step
+from orchestrator.steps.step import Step
 from orchestrator.storage.store import Store
 
 #: Deaths in a row without getting further, and processes in a row that never came up, after which a step has failed.

@@ -11,16 +11,17 @@ import json
 import time
 from typing import Any, Protocol
 
+from orchestrator.cluster.demand import Demand, Scale, Shape
 from orchestrator.errors import ClusterError
 from orchestrator.execution import events
 from orchestrator.execution.deaths import Deaths
-from orchestrator.execution.making import Job
-from orchestrator.execution.pool import Pool, Slot, Standby
-from orchestrator.execution.schedule import Demand, Ready, Scale, Shape
+from orchestrator.execution.schedule import Ready
 from orchestrator.execution.tally import Tally
-from orchestrator.execution.workers import Result, Settings, pack
-from orchestrator.step import Step
-from orchestrator.storage.leases import LONGEST_WAIT_SECONDS
+from orchestrator.execution.workers.actor import Result, Settings, pack
+from orchestrator.execution.workers.making import Job
+from orchestrator.execution.workers.pool import Pool, Slot, Standby
+from orchestrator.steps.step import Step
+from orchestrator.storage.leases.leases import LONGEST_WAIT_SECONDS
 from orchestrator.storage.store import Store
 
 START_SECONDS = 180.0

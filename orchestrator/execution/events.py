@@ -8,17 +8,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from orchestrator.step import Step
+from orchestrator.steps.step import Step
 from orchestrator.storage.record import Record
 
-if TYPE_CHECKING:
-    from orchestrator.lowering import Lowered, TrialPlan
+
+class Event:
+    """Anything that a run says. Its kinds are below; a sweep's trials have more (`orchestrator.sweeps.events`)."""
 
 
 @dataclass(frozen=True)
-class RunStarted:
+class RunStarted(Event):
     """The plan is checked. `steps` will run, in dependency order; `reused` of `distinct` need not."""
 
     requested: int
@@ -28,35 +28,21 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
-class StepsAdded:
+class StepsAdded(Event):
     """More steps are to run than was known at the start: Optuna suggested a trial."""
 
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
-class TrialAdded:
-    """A trial that was not known at the start."""
-
-    plan: TrialPlan
-
-
-@dataclass(frozen=True)
-class TrialRetried:
+class TrialRetried(Event):
     """A trial's process died; another one asks for its rows again, and its steps went on meanwhile."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class TrialsSettled:
-    """A sweep is over, and these are its trials: each as far as it went."""
-
-    lowered: Lowered
-
-
-@dataclass(frozen=True)
-class TrialEnded:
+class TrialEnded(Event):
     """A trial of a sweep is over: "done", "stopped" (early, by ASHA) or "failed", as `reason` says.
 
     `ended` of `total` trials are over, this one included; what was finished before the run counts as over.
@@ -70,14 +56,14 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
-class StepStarted:
+class StepStarted(Event):
     """A worker has this step in hand."""
 
     step: Step
 
 
 @dataclass(frozen=True)
-class StepProgress:
+class StepProgress(Event):
     """A step reports `done` of `total` (batches, items) and its latest metrics."""
 
     step: Step
@@ -87,7 +73,7 @@ class StepProgress:
 
 
 @dataclass(frozen=True)
-class StepFinished:
+class StepFinished(Event):
     """A step's artifact is in the store; `elsewhere`: another run made it."""
 
     step: Step
@@ -96,7 +82,7 @@ class StepFinished:
 
 
 @dataclass(frozen=True)
-class StepAwaited:
+class StepAwaited(Event):
     """Another run has this step in hand, as `maker` says; this one waits for its result, or takes over if it dies."""
 
     step: Step
@@ -104,7 +90,7 @@ class StepAwaited:
 
 
 @dataclass(frozen=True)
-class MachinesAwaited:
+class MachinesAwaited(Event):
     """The cluster shrank below what the next step needs; the run waits at most `seconds` for machines to come."""
 
     needs: str
@@ -113,7 +99,7 @@ class MachinesAwaited:
 
 
 @dataclass(frozen=True)
-class StepRetried:
+class StepRetried(Event):
     """A step's worker process died; the step goes on from its last checkpoint in another one."""
 
     step: Step
@@ -122,7 +108,7 @@ class StepRetried:
 
 
 @dataclass(frozen=True)
-class StepFailed:
+class StepFailed(Event):
     """A step raised an error, or its worker died too often. `log` is the file with its output and traceback."""
 
     step: Step
@@ -131,7 +117,7 @@ class StepFailed:
 
 
 @dataclass(frozen=True)
-class StepBlocked:
+class StepBlocked(Event):
     """A step cannot run since a step that it needs, `because`, failed."""
 
     step: Step
@@ -139,7 +125,7 @@ class StepBlocked:
 
 
 @dataclass(frozen=True)
-class StepDamaged:
+class StepDamaged(Event):
     """An artifact is not what its record says; it was moved aside to `kept` and will be made again if needed."""
 
     step: Step
@@ -171,30 +157,12 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class RunFinished:
+class RunFinished(Event):
     """The run is over."""
 
     outcome: Outcome
 
 
-Event = (
-    RunStarted
-    | StepsAdded
-    | TrialAdded
-    | TrialRetried
-    | TrialEnded
-    | TrialsSettled
-    | StepStarted
-    | StepProgress
-    | StepFinished
-    | StepAwaited
-    | MachinesAwaited
-    | StepRetried
-    | StepFailed
-    | StepBlocked
-    | StepDamaged
-    | RunFinished
-)
 Listener = Callable[[Event], None]
 
 

@@ -14,19 +14,20 @@ import traceback
 from collections.abc import Iterable, Iterator
 from types import FrameType
 
+from orchestrator.cluster.demand import Scale, check_fits
+from orchestrator.cluster.sharing import check_shared
 from orchestrator.errors import LeaseLostError
 from orchestrator.execution import events
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.events import Listener, Listeners, Outcome
 from orchestrator.execution.journal import Journal
-from orchestrator.execution.making import PROGRESS_SECONDS, Job, device_for, make, stage_run
-from orchestrator.execution.pool import Standby
-from orchestrator.execution.schedule import Ready, Scale, check_fits
+from orchestrator.execution.schedule import Ready
 from orchestrator.execution.tally import Tally
-from orchestrator.execution.workers import Settings, describe_error
-from orchestrator.plan import Needs, Plan
-from orchestrator.step import Step
-from orchestrator.storage.sharing import check_shared
+from orchestrator.execution.workers.actor import Settings, describe_error
+from orchestrator.execution.workers.making import PROGRESS_SECONDS, Job, device_for, make, stage_run
+from orchestrator.execution.workers.pool import Standby
+from orchestrator.steps.plan import Needs, Plan
+from orchestrator.steps.step import Step
 from orchestrator.storage.shelf import Shelf
 from orchestrator.storage.store import Store
 
@@ -72,7 +73,7 @@ def execute(
             if not needs.missing:
                 tally.start()
                 return tally.finish()
-            from orchestrator.execution.cluster import import_path, session, worker_environment
+            from orchestrator.cluster.session import import_path, session, worker_environment
 
             with contextlib.ExitStack() as own, terminated_like_interrupted():
                 machines = (keep or own).enter_context(session(address))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from orchestrator.execution import events
 from orchestrator.execution.events import Listeners, Outcome
 from orchestrator.execution.schedule import Ready
-from orchestrator.plan import Needs, Plan
-from orchestrator.step import Step
+from orchestrator.steps.plan import Needs, Plan
+from orchestrator.steps.step import Step
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
 

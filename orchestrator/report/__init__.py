@@ -11,14 +11,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from orchestrator.lowering import Lowered, lower
-from orchestrator.papers import claim_json, claims
+from orchestrator.formats import format_count, format_seconds, format_signed
+from orchestrator.planning.lowering import Lowered, lower
 from orchestrator.report.content import page
-from orchestrator.results import Row, Stat, TrialResult, read_results, table, table_csv
-from orchestrator.scores import format_gap
-from orchestrator.search import choice_json
+from orchestrator.results.claims import claim_json, claims
+from orchestrator.results.judging import format_gap
+from orchestrator.results.reading import TrialResult, read_results
+from orchestrator.results.table import Row, table, table_csv
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
+from orchestrator.study.metrics import Stat
+from orchestrator.study.search import choice_json
 
 
 def write_report(study: Study | Lowered, store: Store, out_dir: Path | None = None) -> Path:
@@ -72,7 +75,7 @@ def _render(variables: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -86,26 +89,3 @@ def _render(variables: dict[str, Any]) -> str:
 def _is_best(row: Row, stat: Stat, best: float | None) -> bool:
     """Whether a cell is set in bold: equal, as printed, to the best among the methods that learn in sequence."""
     return best is not None and row.schedule == "sequential" and f"{stat.mean:.1f}" == f"{best:.1f}"
-
-
-def format_seconds(seconds: float) -> str:
-    """ "42 s", "12 min 05 s", "3 h 20 min"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def format_signed(points: float) -> str:
-    """ "−14.9", "+2.0", "0.0"; with a minus sign, which a hyphen is not."""
-    text = f"{points:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "\N{MINUS SIGN}")
-
-
-def format_count(count: int | None) -> str:
-    """ "146,432"; a dash where it is not known."""
-    return "–" if count is None else f"{count:,}"

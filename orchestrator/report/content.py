@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from lilora.matrix import Matrix, average_performance, backward_transfer
-from orchestrator.lowering import Lowered
-from orchestrator.naming import method_name
-from orchestrator.report.beside import figure_blocks, paper_block
-from orchestrator.report.chosen import choices_block
+from orchestrator.planning.lowering import Lowered
+from orchestrator.report.choices import choices_block
 from orchestrator.report.orders import order_blocks
 from orchestrator.report.panels import curve_panels, legend, pair_panels, stage_panels
+from orchestrator.report.papers import figure_blocks, paper_block
 from orchestrator.report.style import heat, styles
-from orchestrator.results import METRICS, Row, Stat, TrialResult, mean_matrix, read_record
-from orchestrator.scores import following_after, format_gap, scorers_by_task
+from orchestrator.results.judging import following_after, format_gap, scorers_by_task
+from orchestrator.results.reading import TrialResult, read_record
+from orchestrator.results.table import Row, mean_matrix
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
-from orchestrator.study import load_benchmark, parameters, scores_of
+from orchestrator.study.metrics import METRICS, Stat
+from orchestrator.study.naming import method_name
+from orchestrator.study.trial import load_benchmark, parameters, scores_of
 
 #: With more rows than these, what has a panel for each row is folded.
 MOST_OPEN = 16

@@ -15,7 +15,7 @@ from typing import Any
 
 from lilora.matrix import Matrix
 from orchestrator.report.style import Style, heat
-from orchestrator.results import Stat
+from orchestrator.study.metrics import Stat
 
 _LOCK = Lock()
 # Stand-ins that are replaced by the page's own colours once the SVG is written.

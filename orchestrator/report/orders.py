@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.orders import Ordered, arrow, order_of, ordered
 from orchestrator.report.figures import ranks_svg
 from orchestrator.report.style import heat
-from orchestrator.results import METRICS, Row
+from orchestrator.results.orders import Ordered, arrow, order_of, ordered
+from orchestrator.results.table import Row
+from orchestrator.study.metrics import METRICS
 
 WHEN = {"learned": "Right after it was learned", "last": "After the last stage"}
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from lilora.matrix import Matrix, average_performances, backward_transfers
 from orchestrator.report.figures import Line, Pair, Panel, line_svg, pairs_svg
 from orchestrator.report.style import Style
-from orchestrator.results import Row, Stat, mean_matrix
+from orchestrator.results.table import Row, mean_matrix
+from orchestrator.study.metrics import Stat
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.results import Row
+from orchestrator.results.table import Row
 
 # Mid-tones with a contrast of 3:1 or more against both white and #14181f, told apart by the colour-blind together
 # with the markers.

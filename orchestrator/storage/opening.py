@@ -24,6 +24,6 @@ def open_store(url: str | Path) -> Store:
         return Store(url)
     if scheme in FOLDER_SCHEMES:
         return Store("/" + rest.lstrip("/"))
-    from orchestrator.storage.remote_store import RemoteStore
+    from orchestrator.storage.remote.remote_store import RemoteStore
 
     return RemoteStore(text)

@@ -19,13 +19,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lilora.values import sha256_of
+from lilora.core.identity import sha256_of
 from orchestrator.errors import MINIMUM_FREE_BYTES, DamagedError, StoreError, explain_os_error
-from orchestrator.storage.hashing import flush_tree, references_in
-from orchestrator.storage.integrity import Compare, compare_bytes, compare_size, names, problems
+from orchestrator.storage.integrity import (
+    Compare,
+    compare_bytes,
+    compare_size,
+    flush_tree,
+    names,
+    problems,
+    references_in,
+)
 from orchestrator.storage.inventory import FolderInventory, Inventory
-from orchestrator.storage.leases import LONGEST_WAIT_SECONDS, Board, FolderBoard, Lease, Leases
-from orchestrator.storage.makers import Maker
+from orchestrator.storage.leases.leases import LONGEST_WAIT_SECONDS, Board, FolderBoard, Lease, Leases
+from orchestrator.storage.leases.maker import Maker
 from orchestrator.storage.record import FileEntry, Record
 
 RECORD = "record.json"

@@ -75,7 +75,7 @@ class Mailbox:
         self._closed = ""
 
     def __enter__(self) -> Mailbox:
-        from orchestrator.execution.cluster import own_folder
+        from orchestrator.cluster.session import own_folder
 
         try:
             self.address = str(own_folder("sweep") / secrets.token_hex(4))

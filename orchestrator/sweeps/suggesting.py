@@ -12,10 +12,11 @@ import optuna
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from orchestrator.ledger import note_suggested
+from orchestrator.resolving.notes import note_suggested
 from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
-from orchestrator.sweep import Axis, Point, Sweep
+from orchestrator.study import Axis, Sweep
+from orchestrator.study.sweep import Point
 
 
 class Suggesting(OptunaSearch):

@@ -26,12 +26,14 @@ from ray.tune import Callback, Stopper
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.stopper import NoopStopper
 
-from orchestrator.ledger import Ledger
+from orchestrator.resolving.notes import Ledger
 from orchestrator.storage.store import Store
-from orchestrator.study import trial_tasks
-from orchestrator.sweep import Point, Sweep, shapes
-from orchestrator.sweeps.following import PLACE, TASKS, Orders, SweepTrial, point_of
+from orchestrator.study import Sweep
+from orchestrator.study.points import shapes
+from orchestrator.study.sweep import Point
+from orchestrator.study.trial import trial_tasks
 from orchestrator.sweeps.mailbox import Mailbox
+from orchestrator.sweeps.trial import PLACE, TASKS, Orders, SweepTrial, point_of
 
 #: Attempts at a trial whose process dies, beside the first.
 TRIAL_RETRIES = 3

@@ -11,18 +11,21 @@ from typing import Any
 import polars
 import torch
 
-from lilora import registry, stages
-from lilora.attach import Adapters
-from lilora.encode import load_task
-from lilora.features import AnswerModel, load_features
-from lilora.method import Method
+from lilora import stages
+from lilora.adapters.adapters import Adapters
+from lilora.adapters.state import State
+from lilora.core import registry
+from lilora.core.identity import digest_of
+from lilora.core.stage_run import Placement, StageRun
+from lilora.methods import Method
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.smolora import SMoLoRA
+from lilora.model.features import load_features
+from lilora.model.logits import AnswerModel
+from lilora.model.tokens import load_task
 from lilora.pretraining.config import TinyArchitecture
-from lilora.stage_run import Placement, StageRun
-from lilora.state import State
-from lilora.training import Training
-from lilora.values import digest_of
+from lilora.stages.configs import PredictConfig
+from lilora.training import TrainConfig, Training
 from tests.lilora.tiny import SIZES, make_backbone, make_task
 
 SMALL = {"rank": 4, "lora_alpha": 8.0, "experts": 2, "threshold": 1.0}
@@ -76,10 +79,10 @@ class Lab:
         folder.mkdir()
         return folder
 
-    def config(self, method: Method, stage: int, training: Training = TRAINING, seed: int = 0) -> stages.TrainConfig:
+    def config(self, method: Method, stage: int, training: Training = TRAINING, seed: int = 0) -> TrainConfig:
         """Stage 0 or 1 of `TASKS`."""
         earlier = TASKS[:stage] if method.schedule == "sequential" else ()
-        return stages.TrainConfig(method.stage_method(), self.backbone, TASKS[stage], earlier, training, seed)
+        return TrainConfig(method.stage_method(), self.backbone, TASKS[stage], earlier, training, seed)
 
     def stage(self, method: Method, stage: int = 0, training: Training = TRAINING, seed: int = 0) -> Path:
         """State folder of a stage, trained once; the stages before it too."""
@@ -90,7 +93,7 @@ class Lab:
             self.train(config, previous, out)
         return out
 
-    def train(self, config: stages.TrainConfig, previous: Path | None, out: Path, **run: Any) -> dict[str, Any]:
+    def train(self, config: TrainConfig, previous: Path | None, out: Path, **run: Any) -> dict[str, Any]:
         """One training stage into `out`."""
         out.mkdir(parents=True, exist_ok=True)
         inputs = {"data": self.data[config.task], **({"previous": previous} if previous else {})}
@@ -111,7 +114,7 @@ class Lab:
 
     def predict(self, method: Method, state: Path | None, task: str, data: Path | None = None, **fields: Any) -> Path:
         """Predictions of a task's test split."""
-        config = stages.PredictConfig(method.stage_method(), self.backbone, task, "test", 8, **fields)
+        config = PredictConfig(method.stage_method(), self.backbone, task, "test", 8, **fields)
         inputs = {"data": data or self.data[task], **({"state": state} if state else {})}
         out = self.folder()
         stages.predict(config, inputs, out, self.run())

@@ -16,12 +16,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lilora import attach, trainer
-from lilora.method import Method
+from lilora.adapters import adapters as adapters_module
+from lilora.adapters.state import load_state
+from lilora.core.stage_run import Placement
+from lilora.methods import Method
 from lilora.methods.lilora import LiLoRA
-from lilora.stage_run import Placement
-from lilora.state import load_state
 from lilora.training import Training
+from lilora.training import loop as loop_module
+from lilora.training.loop import Loop
 from tests.lilora.lab import TASKS, Lab, cases
 
 if not torch.cuda.is_available():
@@ -88,7 +90,7 @@ def test_where_memory_is_short_what_is_merged_takes_the_place_of_what_it_is_made
     merged = gpu.logits()
     adapters.unmerge()
     allocated = torch.cuda.memory_allocated()
-    monkeypatch.setattr(attach, "_is_short", lambda originals: True)
+    monkeypatch.setattr(adapters_module, "_is_short", lambda originals: True)
     adapters.merge()
     assert all(original.weight.device.type == "cpu" for original in adapters.originals.values())
     assert torch.cuda.memory_allocated() == allocated
@@ -150,22 +152,22 @@ def test_deepspeed_under_nccl_has_the_losses_of_a_worker_alone(
     """A group of one, which the loop itself would not make: what runs is DeepSpeed on CUDA, in micro-batches."""
     if offload and strategy == "zero1":
         pytest.skip("nothing to offload")
-    from lilora.zero import DeepSpeedWorker
+    from lilora.training.zero import DeepSpeedWorker
 
     def make(adapters: Any, training: Training, placement: Placement, num_micro: int) -> DeepSpeedWorker:
         return DeepSpeedWorker(adapters, training, replace(placement, strategy=strategy, offload=offload), num_micro)
 
-    def prepared(self: trainer.Loop, *arguments: Any) -> None:
+    def prepared(self: Loop, *arguments: Any) -> None:
         initial(self, *arguments)
         self.divided = strategy == "zero3"
 
-    initial: Callable[..., None] = trainer.Loop.__init__
+    initial: Callable[..., None] = Loop.__init__
     method = LiLoRA(rank=4, lora_alpha=8)
     config, previous = gpu.config(method, 1), gpu.stage(method, 0)
     wanted = gpu.stage(method, 1)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setattr(trainer, "make_worker", make)
-    monkeypatch.setattr(trainer.Loop, "__init__", prepared)
+    monkeypatch.setattr(loop_module, "make_worker", make)
+    monkeypatch.setattr(Loop, "__init__", prepared)
     out = gpu.folder()
     gpu.train(config, previous, out, micro_batch=4)
     for row, expected in zip(_history(out), _history(wanted), strict=True):

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
 
-from lilora.backbone import QWEN2_VL_SITES, Backbone
+from lilora.backbones import QWEN2_VL_SITES, Backbone
 from lilora.pretraining.config import TinyArchitecture
 from lilora.pretraining.pretrain import parts_of
 

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lilora.backbone import Backbone
-from lilora.benchmark import Stream
+from lilora.backbones import Backbone
+from lilora.benchmarks import Stream
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
-from orchestrator.lowering import Lowered
-from orchestrator.step import Step
+from orchestrator.planning.lowering import Lowered
+from orchestrator.steps.step import Step
 from orchestrator.storage.record import FileEntry, Record
 from orchestrator.storage.store import Store
-from orchestrator.study import Study, Trial, load_benchmark
+from orchestrator.study import Study, Trial
+from orchestrator.study.trial import load_benchmark
 
 BACKBONE = Backbone("fake", "0")
 METHODS = (ZeroShot(), DirLoRA(), SeqLoRA(), LiLoRA(lam=1.0))

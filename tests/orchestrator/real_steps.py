@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lilora.backbone import Backbone
+from lilora.backbones import Backbone
+from lilora.core.stage_run import StageRun
 from lilora.methods.lilora import LiLoRA
-from lilora.stage_run import StageRun
-from lilora.stages import PredictConfig, TrainConfig
-from lilora.training import Training
-from orchestrator.plan import Plan
-from orchestrator.step import Resources, Step
+from lilora.stages.configs import PredictConfig
+from lilora.training import TrainConfig, Training
+from orchestrator.steps.plan import Plan
+from orchestrator.steps.step import Resources, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lilora.attach import Adapters
+    from lilora.adapters.adapters import Adapters
 
 TASKS = ("Colour", "Place")
 SECONDS = 0.15

@@ -61,7 +61,7 @@ BENCHMARK = '''
 """Squares of one colour: 24 rows a task."""
 import io
 
-from lilora.benchmark import Benchmark, Task
+from lilora.benchmarks import Benchmark, Task
 
 COLOURS = {"red": (220, 30, 30), "blue": (40, 40, 220)}
 BENCHMARK = Benchmark(
@@ -91,7 +91,7 @@ def rows(task, instructions, split):
 
 STUDY = """
 from lilora import registry
-from lilora.benchmark import Stream
+from lilora.benchmarks import Stream
 from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
 from orchestrator.study import Study, Trial

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lilora.stage_run import StageRun
-from orchestrator.step import Resources, Step
+from lilora.core.stage_run import StageRun
+from orchestrator.steps.step import Resources, Step
 
 MODULE = "tests.orchestrator.toy_steps"
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lilora.backbone import Backbone
-from lilora.benchmark import Stream
-from lilora.method import Method
-from lilora.stage_run import StageRun
-from orchestrator.lowering import SCHEDULES, Cell, TrialPlan
-from orchestrator.step import Step
+from lilora.backbones import Backbone
+from lilora.benchmarks import Stream
+from lilora.core.stage_run import StageRun
+from lilora.methods import Method
+from orchestrator.planning.lowering import SCHEDULES, Cell, TrialPlan
+from orchestrator.steps.step import Step
 from orchestrator.study import Trial
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k", "ImageNet")

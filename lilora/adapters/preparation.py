@@ -1,0 +1,45 @@
+"""What a method may look at before a stage begins: the bare model, the last state, this and earlier tasks' rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lilora.adapters.state import State
+from lilora.core.stage_run import Placement
+from lilora.model.features import Features
+from lilora.model.tokens import TaskData
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training rows of a task and their pictures."""
+
+    data: TaskData
+    features: Features
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Handed to `Method.prepare`.
+
+    Attributes:
+        model: the backbone, without adapters.
+        sites: names of the linear layers to adapt.
+        state: what the stages so far left, memories included; None before the first.
+        task: the task to learn.
+        seed: of the stage.
+        current: its training rows.
+        revisited: training rows of the tasks that `Method.revisits` names.
+        placement: this worker among the stage's workers; all of them must come to the same state.
+    """
+
+    model: Any
+    sites: Sequence[str]
+    state: State | None
+    task: str
+    seed: int
+    current: Source
+    revisited: Mapping[str, Source]
+    placement: Placement

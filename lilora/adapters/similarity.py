@@ -1,0 +1,231 @@
+"""How alike two tasks are: mean embeddings of their pictures, instructions and answers under the frozen backbone.
+
+What EWC+TIR, Eproj and ProgLoRA share. He et al. 2023 (arXiv 2311.16206) compare tasks by such means: in their release
+those of the tower's class token and of BERT's. The encoders here are the backbone's own, so that nothing has to be
+installed or fetched, and the tower gives what it gives the projector: its patches. Embeddings are functions of the rows
+alone: not of their order in the file, of padding, or of who computes them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lilora.adapters.preparation import Source
+from lilora.core.limits import CHUNK
+from lilora.data.sampling import chosen_rows
+from lilora.model.families import Images, family_of
+from lilora.model.features import picture_means
+from lilora.model.tokens import IGNORED, Batch
+
+#: "input": the mean of the tokens' input embeddings, a bag of words. No adapter sits there, so a row has the same
+#: embedding in training and at test, with adapters on or off, for the price of a look-up. "hidden": the mean of the
+#: language model's last hidden states over the text alone: it knows word order, and all of them point much the same
+#: way, as in every causal model; it asks for a forward through the bare model, without adapters.
+TextEncoder = Literal["input", "hidden"]
+PARTS = ("images", "instructions", "answers")
+#: Rows of a task that are embedded, at most; the release takes about as many.
+MAX_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class TaskEmbedding:
+    """Mean embeddings of a task's training rows, float32 on the CPU.
+
+    Attributes:
+        images: (D_v,) mean of the vision tower's features over patches and pictures; zeros without pictures.
+        instructions, answers: (D,) mean over rows of the mean over a row's tokens.
+    """
+
+    images: Tensor
+    instructions: Tensor
+    answers: Tensor
+
+    def to_values(self) -> dict[str, list[float]]:
+        """As plain lists, for `State.values`: key figures of a task, not parameters."""
+        return {name: tensor.tolist() for name, tensor in vars(self).items()}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Sequence[float]]) -> TaskEmbedding:
+        """Undo `to_values`, to the bit."""
+        return cls(**{field.name: torch.tensor(values[field.name]) for field in fields(cls)})
+
+
+def similarity(one: TaskEmbedding, other: TaskEmbedding, parts: Sequence[str] = PARTS) -> float:
+    """Mean over `parts` of the cosine of the two tasks' embeddings, in [-1, 1].
+
+    A part that neither task has (no pictures in both) is left out; one that a single task has counts as 0.
+
+    Raises:
+        ValueError: `parts` is empty or names something else.
+    """
+    check_parts(parts)
+    cosines = [_cosine(one, other, name) for name in parts if _has(name, one, other)]
+    return sum(cosines) / len(cosines) if cosines else 1.0
+
+
+def standardised_similarities(
+    new: TaskEmbedding, earlier: Sequence[TaskEmbedding], parts: Sequence[str] = PARTS
+) -> list[float]:
+    """How alike `new` is to each of `earlier`, by the release of He et al. 2023: a product over parts.
+
+    A part's value is sigmoid((c - mean) / std), c the cosine, mean and (sample) standard deviation over all pairs of
+    the new and the earlier tasks: cosines of means are all near 1, and this spreads them over (0, 1). With a single
+    earlier task there is one pair, and the value is the cosine, not below 0; where all pairs are
+    equal but for rounding, it is 1/2. Parts that no task has are left out.
+
+    Raises:
+        ValueError: `parts` is empty or names something else.
+    """
+    check_parts(parts)
+    tasks = [new, *earlier]
+    result = [1.0] * len(earlier)
+    for name in (name for name in parts if _has(name, *tasks)):
+        # The pairs with the new task come first.
+        cosines = [_cosine(one, other, name) for one, other in itertools.combinations(tasks, 2)]
+        if len(cosines) > 1:
+            mean, deviation = statistics.fmean(cosines), statistics.stdev(cosines)
+            cosines = [1 / (1 + math.exp((mean - value) / deviation)) if deviation > 1e-9 else 0.5 for value in cosines]
+        result = [product * max(value, 0.0) for product, value in zip(result, cosines, strict=False)]
+    return result
+
+
+def check_parts(parts: Sequence[str]) -> None:
+    """Refuse parts that no task has.
+
+    Raises:
+        ValueError: `parts` is empty or names something else.
+    """
+    if not parts or set(parts) - set(PARTS):
+        raise ValueError(f"similarity is asked of the parts {tuple(parts)}; choose from: {', '.join(PARTS)}")
+
+
+@torch.no_grad()
+def embed_task(model: Any, source: Source, text: TextEncoder = "input") -> TaskEmbedding:
+    """Mean embeddings of a task; `model` is the backbone without adapters.
+
+    The words of the conversation template, the same in all tasks, are left out (`prompt_frame`), and so are padding
+    and the image and end tokens.
+    """
+    data = source.data
+    rows = chosen_rows(data.ids, "embedding", MAX_ROWS)
+    frame = prompt_frame(source)
+    instructions, answers = [], []
+    for start in range(0, len(rows), CHUNK):
+        batch = data.training_batch(rows[start : start + CHUNK]).to(str(model.device))
+        instructions.append(_mean_text(model, batch.input_ids, instruction_mask(model, batch, frame), text).double())
+        answers.append(_mean_text(model, batch.input_ids, answer_mask(batch), text).double())
+    return TaskEmbedding(
+        _mean_picture(model, source, rows),
+        torch.cat(instructions).mean(0).float().cpu(),
+        torch.cat(answers).mean(0).float().cpu(),
+    )
+
+
+@torch.no_grad()
+def embed_rows(
+    model: Any,
+    batch: Batch,
+    images: Images | None,
+    frame: tuple[int, int] = (0, 0),
+    text: TextEncoder = "input",
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of single rows, to find a task by: pictures (N, D_v) and instructions (N, D), float32.
+
+    Works for prompts and for rows with answers, which are not looked at. With text="input" it does not matter whether
+    adapters are on. A row without a picture has zeros.
+
+    Args:
+        images: as `lilora.model.features.Features.of` gives them, one for each of `batch.images`.
+        frame: as `prompt_frame` gives it; by default the template's words count as the instruction's.
+    """
+    instructions = _mean_text(model, batch.input_ids, instruction_mask(model, batch, frame), text)
+    rows = torch.zeros(len(batch.input_ids), _tower_width(model), device=instructions.device)
+    if images is not None:
+        rows[batch.image_rows] = picture_means(model, images, torch.float32).to(rows.device)
+    return rows, instructions
+
+
+def prompt_frame(source: Source) -> tuple[int, int]:
+    """How many text tokens of a prompt stand before and after the instruction: the conversation template's.
+
+    Read off one row, by decoding ever longer pieces of its prompt; the template is the same for all. (0, 0) where the
+    tokenizer does not give the instruction back as it was: the template then counts as part of it.
+    """
+    data, processor = source.data, source.features.processor
+    tokenizer = processor.tokenizer
+    row = min(range(len(data)), key=data.ids.__getitem__)
+    image_token = tokenizer.convert_tokens_to_ids(processor.image_token)
+    tokens = [token for token in data.prompts[row].tolist() if token != image_token]
+    ends = [len(tokenizer.decode(tokens[: count + 1])) for count in range(len(tokens))]
+    start = tokenizer.decode(tokens).rfind(data.instructions[row])
+    if start < 0 or not data.instructions[row]:
+        return 0, 0
+    stop = start + len(data.instructions[row])
+    return sum(end <= start for end in ends), sum(end > stop for end in ends[:-1]) + (ends[-1] > stop)
+
+
+def instruction_mask(model: Any, batch: Batch, frame: tuple[int, int] = (0, 0)) -> Tensor:
+    """(N, T), True at the text tokens of the prompts but the first and last `frame` of them."""
+    mask = batch.prompt_mask & (batch.input_ids != model.config.image_token_id)
+    place = mask.cumsum(1)
+    return mask & (place > frame[0]) & (place <= mask.sum(1, keepdim=True) - frame[1])
+
+
+def answer_mask(batch: Batch) -> Tensor:
+    """(N, T), True at the answers' tokens but the end token."""
+    mask = batch.labels != IGNORED
+    place = mask.cumsum(1)
+    return mask & (place < mask.sum(1, keepdim=True))
+
+
+def _has(name: str, *tasks: TaskEmbedding) -> bool:
+    return any(bool(getattr(task, name).any()) for task in tasks)
+
+
+def _cosine(one: TaskEmbedding, other: TaskEmbedding, name: str) -> float:
+    a, b = (getattr(task, name).double() for task in (one, other))
+    return F.cosine_similarity(a, b, dim=0).item()
+
+
+def _mean_text(model: Any, input_ids: Tensor, mask: Tensor, text: TextEncoder) -> Tensor:
+    """(N, D) mean over the tokens where `mask` (N, T); zeros for a row without any."""
+    if text not in ("input", "hidden"):
+        raise ValueError(f"no text encoder '{text}'; there are: input, hidden")
+    embedding = model.get_input_embeddings()
+    if text == "input":
+        tokens = embedding(input_ids).float()
+    else:
+        # The chosen tokens alone, moved to the left: what they are embedded as depends on no picture or padding.
+        order = (~mask).int().argsort(dim=1, stable=True)
+        mask = mask.gather(1, order)
+        inputs = embedding(input_ids.gather(1, order))
+        tokens = model.model.language_model(inputs_embeds=inputs, use_cache=False).last_hidden_state.float()
+    weights = mask.unsqueeze(-1)
+    return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _mean_picture(model: Any, source: Source, rows: Sequence[int]) -> Tensor:
+    """(D_v,) mean over the pictures of `rows`, each once, and their patches."""
+    places = sorted({source.data.image_of[row] for row in rows} - {-1})
+    if not places:
+        return torch.zeros(_tower_width(model))
+    total = torch.zeros(_tower_width(model), dtype=torch.float64)
+    for start in range(0, len(places), CHUNK):
+        images = source.features.of(places[start : start + CHUNK])
+        assert images is not None
+        total += picture_means(model, images, torch.float64).sum(0).cpu()
+    return (total / len(places)).float()
+
+
+def _tower_width(model: Any) -> int:
+    """D_v: width of what the tower hands to the projector."""
+    return family_of(model).width(model.config)

@@ -1,0 +1,32 @@
+"""Rows of the mini benchmark's tasks, one split at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from lilora.benchmarks import Task
+from lilora.benchmarks._instructions import instruction
+from lilora.benchmarks.mini.alignment import rows as alignment_rows
+from lilora.benchmarks.mini.items import MAKERS
+
+__all__ = ["alignment_rows", "rows"]
+
+
+def rows(task: Task, instructions: str, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of `task`'s `split` as `lilora.data.build` writes them.
+
+    The picture and the question of an item are the same under every instruction setting; only the template differs.
+    """
+    count = {"train": task.train, "validation": task.validation, "test": task.test}[split]
+    for index in range(count):
+        item = MAKERS[task.name](random.Random(f"lilora mini {task.name} {split} {index}"), split, index)
+        yield {
+            "id": f"{task.name}-{split}-{index}",
+            "image": {"bytes": item.picture.png(), "path": None},
+            "instruction": instruction(item.question, task.kind, instructions, index),
+            "answer": item.answer,
+            "references": list(item.references),
+            "type": item.type,
+        }

@@ -1,0 +1,291 @@
+"""What a stage, and answering, take before they are run: FLOPs, and bytes of GPU memory by what they are for.
+
+FLOPs: a linear layer takes 2 x weights x tokens forward, attention 4 x layers x width x tokens^2 (Chowdhery et al.
+2022, PaLM, appendix B, which does not halve it for causal attention either). The backbone is frozen, so its backward
+pass is the gradient with respect to activations alone, as much again; attention has two operands and takes twice its
+forward; an adapter takes twice its forward too. Recomputing adds a forward of all layers but the last.
+
+Memory: weights and optimiser as in ZeRO (Rajbhandari et al. 2020, section 3), with float32 adapters and AdamW's two
+moments. Activations are counted tensor by tensor, in the manner of Korthikanti et al. 2022 (section 4) but for what
+this loop keeps: a frozen linear layer keeps no input, a float32 adapter keeps a float32 copy of its own.
+`tests/lilora/costs/test_costs.py` holds both against what torch counts. Not in them: what a method does beside linear
+layers (DoRA's norms, and with dropout its second W x; C-LoRA's sums, LiLoRA's product of B~ and A~), and the padding of
+a batch's shorter rows. Qwen2.5-VL's tower, which attends within windows in most layers, is counted as if it attended to
+whole pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from lilora.backbones import is_projector
+from lilora.core.limits import CHUNK, MEMO_BYTES, MERGED_SHARE
+from lilora.core.stage_run import Strategy
+from lilora.costs.flops import Workload
+from lilora.costs.sizes import ModelShape
+from lilora.methods import Method
+
+#: On top of what is counted: allocator and kernels, and what the CUDA context takes.
+MARGIN, CONTEXT = 0.10, 2**30
+#: Parameters that ZeRO-3 keeps gathered at once, at most (DeepSpeed's `stage3_max_live_parameters`).
+LIVE_PARAMETERS = 10**9
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a stage is placed; see `lilora.core.stage_run.Placement`. `micro_batch` is a number here."""
+
+    workers: int = 1
+    strategy: Strategy = "ddp"
+    micro_batch: int = 1
+    offload: bool = False
+    gradient_checkpointing: bool = False
+    dtype: str = "bfloat16"
+
+    @property
+    def zero(self) -> int:
+        """ZeRO's stage; 0 where nothing is divided."""
+        return 0 if self.strategy == "ddp" or self.workers == 1 else int(self.strategy.removeprefix("zero"))
+
+    def __str__(self) -> str:
+        parts = [self.strategy if self.workers > 1 else "alone", f"micro-batch {self.micro_batch}"]
+        parts += ["gradient checkpointing"] if self.gradient_checkpointing else []
+        parts += ["offload"] if self.offload else []
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one worker's GPU at the worst moment.
+
+    Attributes:
+        weights: of the frozen backbone; under ZeRO-3 this worker's share and what is gathered.
+        adapters: values, earlier tasks' where they act too, and what a penalty holds them to.
+        gradients, optimiser: of the trainable tensors.
+        activations: kept for the backward pass with the setting's checkpointing; tower and features among them.
+        activations_kept, activations_recomputed: without and with checkpointing.
+        logits: and their gradient.
+        margin: `MARGIN` of all that, and `CONTEXT`.
+        loading: a whole copy of the weights, which each worker has before ZeRO-3 divides it.
+        host: bytes in the host's memory, where something is offloaded; what is summed of gradients among them.
+    """
+
+    weights: float
+    adapters: float
+    gradients: float
+    optimiser: float
+    activations: float
+    activations_kept: float
+    activations_recomputed: float
+    logits: float
+    margin: float
+    loading: float
+    host: float
+
+    @property
+    def total(self) -> float:
+        """What the GPU must have."""
+        parts = self.weights, self.adapters, self.gradients, self.optimiser, self.activations, self.logits
+        return max(sum(parts) + self.margin, self.loading + CONTEXT)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that one micro-batch keeps for the backward pass.
+
+    Attributes:
+        layer: of a decoder layer; last: of the last one, whose feed-forward runs at the answers alone.
+        input: of a layer, which is all that checkpointing keeps of it.
+        outside: of projector and embeddings.
+        layers: how many there are.
+    """
+
+    layer: float
+    last: float
+    input: float
+    outside: float
+    layers: int
+
+    @property
+    def kept(self) -> float:
+        """Without checkpointing."""
+        return (self.layers - 1) * self.layer + self.last + self.outside
+
+    @property
+    def recomputed(self) -> float:
+        """With checkpointing, when the backward pass has come to a layer and computed it again."""
+        return min((self.layers - 1) * self.input + max(self.layer, self.last) + self.outside, self.kept)
+
+
+def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting: Setting) -> Activations:
+    """What a micro-batch of the longest rows keeps.
+
+    A layer keeps, for each token, with b bytes an element: two norms' float32 inputs; q, k, v, the attention's output
+    (b each) and its log-sum-exp; silu's input and output and the other factor (3 b intermediate); and for each adapter
+    a float32 copy of its input, with dropout its mask, the r values between its factors, and what a method keeps of its
+    outputs (DoRA). In float32 nothing is copied, so gate and up share their input. With checkpointing a layer keeps its
+    input.
+    """
+    b = BYTES[setting.dtype]
+    pictures = setting.micro_batch * math.ceil(work.pictures) * shape.image_tokens
+    tokens = setting.micro_batch * work.longest + pictures
+    answers = setting.micro_batch * work.answer_tokens
+    rank, mask = int(getattr(method, "rank", 0)), 1.0 if getattr(method, "dropout", 0.0) else 0.0
+    by_layer: dict[str, float] = {}
+    once_by_layer: dict[str, float] = {}
+    projector = projector_once = 0.0
+    for site, (d, k) in shape.sites.items():
+        if not method.count({site: (d, k)}).trainable:
+            continue
+        shared = b == 4 and not mask and ".up_proj" in site
+        kept = (0 if shared else 4 * k) + mask * k + 4.0 * rank
+        of_outputs, once = method.keeps(d, k, b)
+        kept += of_outputs
+        if is_projector(site):
+            projector += kept
+            projector_once += once
+        else:
+            layer = site.partition(".layers.")[2].partition(".")[0]
+            by_layer[layer] = by_layer.get(layer, 0.0) + kept
+            once_by_layer[layer] = once_by_layer.get(layer, 0.0) + once
+    attention = 4 * shape.hidden + b * (2 * shape.hidden + 2 * shape.keys) + 4 * shape.heads
+    feed_forward = 4 * shape.hidden + 3 * b * shape.intermediate + max(by_layer.values(), default=0.0)
+    weights = max(once_by_layer.values(), default=0.0)
+    return Activations(
+        layer=tokens * (attention + feed_forward) + weights,
+        last=tokens * attention + answers * feed_forward + weights,
+        input=tokens * b * shape.hidden,
+        outside=pictures * (projector + 2 * b * shape.hidden) + projector_once + tokens * b * shape.hidden,
+        layers=shape.layers,
+    )
+
+
+def feature_bytes(shape: ModelShape, work: Workload, b: int) -> float:
+    """Of the pictures' features, with b bytes an element, where they are few enough to be kept; else 0."""
+    features = work.rows * work.pictures * shape.image_tokens * shape.feature_width * b
+    return features if features <= MEMO_BYTES else 0.0
+
+
+def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Setting, earlier: int = 0) -> Memory:
+    """Bytes on each worker's GPU in a stage after `earlier` others."""
+    b, n, zero = BYTES[setting.dtype], setting.workers, setting.zero
+    trainable = 4.0 * method.count(shape.sites, first=not earlier).trainable
+    whole = float(shape.parameters * b)
+    divided = whole / n if zero == 3 else whole
+    gathered = min(LIVE_PARAMETERS * b, whole) if zero == 3 else 0.0
+    weights = gathered + (0 if zero == 3 and setting.offload else divided)
+    # AdamW's two moments; ZeRO adds a copy of the values, and divides all three.
+    optimiser = 2 * trainable if zero == 0 else 3 * trainable / n
+    gradients = trainable / n if zero >= 2 else trainable
+    host = 0.0
+    if setting.offload and zero >= 2:
+        host += optimiser + gradients + (divided if zero == 3 else 0)
+        optimiser = gradients = 0.0
+    gradients += trainable if n > 1 else 0  # the bucket in which they are summed
+    adapters = 4.0 * method.num_held(shape.sites, earlier)
+    found = activation_bytes(shape, work, method, setting)
+    kept, recomputed = found.kept, found.recomputed
+    tower = CHUNK * shape.tower_tokens * 12 * shape.tower_hidden * b * (work.pictures > 0)
+    others = tower + feature_bytes(shape, work, b)
+    logits = setting.micro_batch * work.answer_tokens * shape.vocabulary * (2 * b + 8)
+    activations = (recomputed if setting.gradient_checkpointing else kept) + others
+    counted = weights + adapters + gradients + optimiser + activations + logits
+    return Memory(
+        weights, adapters, gradients, optimiser, activations, kept + others, recomputed + others, logits,
+        MARGIN * counted + CONTEXT, whole if zero == 3 else 0.0, host,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How rows are answered: so many at once, with so many tokens each at most, by a backbone of this dtype."""
+
+    rows: int
+    new_tokens: int
+    dtype: str = "bfloat16"
+
+
+@dataclass(frozen=True)
+class AnswerMemory:
+    """Bytes on a GPU while one batch is answered.
+
+    Attributes:
+        rows: in the batch.
+        weights: of the backbone.
+        merged: those with the adapters in them; 0 where nothing is merged, or where the others make room for them.
+        host: bytes of the host's memory where those others wait meanwhile; no part of the total.
+        adapters: values, of all tasks at most.
+        cache: keys and values of every token in every layer.
+        prompts: what one layer makes of all prompts at once; without merging, beside it a float32 copy of what an
+            adapter is given and gives.
+        features: of pictures, where they are kept.
+        margin: `MARGIN` of all that, and `CONTEXT`.
+    """
+
+    rows: int
+    weights: float
+    merged: float
+    adapters: float
+    cache: float
+    prompts: float
+    features: float
+    margin: float
+    host: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """What the GPU must have."""
+        counted = self.weights + self.merged + self.adapters + self.cache + self.prompts + self.features
+        return counted + self.margin
+
+
+def answer_memory(
+    shape: ModelShape, work: Workload, method: Method, answering: Answering, capacity: float, earlier: int = 0
+) -> AnswerMemory:
+    """Bytes while a batch of the longest rows is answered on a GPU of `capacity` bytes.
+
+    Keys and values take 2 x layers x width x tokens; a layer makes q, k, v, the attention's output, and three times
+    its feed-forward's width of each token, with b bytes an element. Features are those of as many rows as are learned.
+    """
+    b, rows = BYTES[answering.dtype], answering.rows
+    prompt = work.longest + math.ceil(work.pictures) * shape.image_tokens
+    sites = {site: size for site, size in shape.sites.items() if method.count({site: size}).trainable}
+    weights, adapters = float(shape.parameters * b), 4.0 * method.num_held(shape.sites, earlier) if sites else 0.0
+    cache = 2.0 * shape.layers * shape.keys * rows * (prompt + answering.new_tokens) * b
+    token = float(b * (3 * shape.hidden + 3 * shape.intermediate))
+    merged = host = 0.0
+    if method.mergeable:
+        copies = float(b * sum(d * k for d, k in sites.values()))
+        has_room = copies <= MERGED_SHARE * (capacity - CONTEXT - weights - adapters)
+        merged, host = (copies, 0.0) if has_room else (0.0, copies)
+    else:
+        token += 4.0 * max((d + k for d, k in sites.values()), default=0)
+    prompts = rows * prompt * token
+    features = feature_bytes(shape, work, b)
+    counted = weights + merged + adapters + cache + prompts + features
+    return AnswerMemory(rows, weights, merged, adapters, cache, prompts, features, MARGIN * counted + CONTEXT, host)
+
+
+def answers_that_fit(
+    shape: ModelShape, work: Workload, method: Method, answering: Answering, capacity: float, earlier: int = 0
+) -> AnswerMemory:
+    """The same for as many rows as the GPU takes of those asked for, halved until they do; one row at least."""
+    while True:
+        found = answer_memory(shape, work, method, answering, capacity, earlier)
+        if found.total <= capacity or answering.rows == 1:
+            return found
+        answering = replace(answering, rows=answering.rows // 2)
+
+
+def store_bytes(shape: ModelShape, method: Method, num_tasks: int) -> int:
+    """Bytes of adapters that a stream of tasks leaves in the store, in float32.
+
+    The sum over stages of what each writes (`Method.num_written`): what all tasks share is written by each of them, an
+    earlier task's part is referenced.
+    """
+    if method.schedule == "none":
+        return 0
+    after = range(num_tasks) if method.schedule == "sequential" else (0,) * num_tasks
+    return 4 * sum(method.num_written(shape.sites, earlier) for earlier in after)

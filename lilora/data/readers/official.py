@@ -1,0 +1,143 @@
+"""The data sets' own files beside the instruction files: what the published test rows leave out.
+
+ScienceQA: options and the right one (`problems.json`) and which questions are the test split (`pid_splits.json`).
+TextVQA: ten raters' answers. GQA: the kind of each question. UCIT's captions: every caption of a picture, in COCO's
+form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lilora.data.readers.row import Row, RowError, outside_options
+
+ROLES = ("scienceqa", "splits", "textvqa", "gqa", "captions")
+
+
+class Official:
+    """What one task's official files say, by question."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        """Read the files.
+
+        Args:
+            paths: role -> file.
+
+        Raises:
+            ValueError: a file is not JSON, or not of its data set's form; the message names it.
+        """
+        self.problems: dict[str, Any] = {}
+        self.test_questions: frozenset[str] = frozenset()
+        self.raters: dict[str, list[str]] = {}
+        self.raters_by_text: dict[tuple[str, str], list[str]] = {}
+        self.questions: dict[str, Any] = {}
+        self.captions: dict[str, list[str]] = {}
+        self.roles = tuple(paths)
+        for role, path in paths.items():
+            if role not in ROLES:
+                raise ValueError(f"no official file '{role}'; there are: {', '.join(ROLES)}")
+            try:
+                getattr(self, f"_read_{role}")(json.loads(path.read_bytes()))
+            except (KeyError, TypeError, AttributeError, IndexError, RecursionError, ValueError) as error:
+                raise ValueError(f"{path} is not {_FORMS[role]} ({type(error).__name__}: {error})") from error
+
+    def complete(self, row: Row) -> None:
+        """Put into a test row what the official files say of it.
+
+        Raises:
+            RowError: they do not know it, or they say something else.
+        """
+        if self.problems:
+            self._complete_scienceqa(row)
+        if self.raters or self.raters_by_text:
+            self._complete_textvqa(row)
+        if self.questions:
+            self._complete_gqa(row)
+        if self.captions:
+            row.references = self._known(self.captions, row, "captions")
+            row.answer = row.references[0]
+        if not row.references:
+            raise RowError("answer", "no answer")
+        if outside_options(row.answer, row.options):
+            raise RowError("answer", f"answer {row.answer!r} is none of its {len(row.options)} options")
+
+    def missing(self, question_ids: set[str]) -> list[str]:
+        """Questions of the official test split that are not among `question_ids`; evaluators count them as wrong."""
+        return sorted(self.test_questions - question_ids)
+
+    def _complete_scienceqa(self, row: Row) -> None:
+        problem = self._known(self.problems, row, "problems.json")
+        choices, right = problem["choices"], int(problem["answer"])
+        letter = chr(ord("A") + right)
+        row.options = [str(choice) for choice in choices]
+        row.type = str(problem.get("subject") or row.type)
+        if not 0 <= right < len(choices):
+            raise RowError("answer", f"problems.json has answer {right} of {len(choices)} choices")
+        if row.references and row.answer.strip().rstrip(".") != letter and not outside_options(row.answer, row.options):
+            raise RowError("answer", f"answer {row.answer!r}, but problems.json has {letter}")
+        if not row.references:
+            row.references, row.answer = [letter], letter
+
+    def _complete_textvqa(self, row: Row) -> None:
+        found = self.raters.get(row.question_id)
+        lines = [row.instruction, *row.instruction.split("\n")]
+        pairs = ((row.question_id, line.strip().lower()) for line in lines)
+        found = found or next((self.raters_by_text[pair] for pair in pairs if pair in self.raters_by_text), None)
+        if found is None:
+            raise RowError("official", f"question {row.question_id!r} is not in TextVQA_0.5.1_val.json")
+        row.raters = found
+        if not row.references:
+            row.references = [text for text, _ in Counter(found).most_common()]
+            row.answer = row.references[0]
+
+    def _complete_gqa(self, row: Row) -> None:
+        question = self._known(self.questions, row, "testdev_balanced_questions.json")
+        row.type = str(question.get("types", {}).get("structural") or row.type)
+        answer = str(question["answer"])
+        if not row.references:
+            row.references, row.answer = [answer], answer
+        elif row.answer.strip().lower() != answer.strip().lower():
+            raise RowError("answer", f"answer {row.answer!r}, but testdev_balanced_questions.json has {answer!r}")
+
+    def _known(self, table: Mapping[str, Any], row: Row, file: str) -> Any:
+        if row.question_id not in table:
+            raise RowError("official", f"question {row.question_id!r} is not in {file}")
+        return table[row.question_id]
+
+    def _read_scienceqa(self, data: Any) -> None:
+        for problem in data.values():
+            problem["choices"], problem["answer"]
+        self.problems = data
+
+    def _read_splits(self, data: Any) -> None:
+        self.test_questions = frozenset(str(name) for name in data["test"])
+
+    def _read_textvqa(self, data: Any) -> None:
+        for entry in data["data"]:
+            answers = [str(answer) for answer in entry["answers"]]
+            self.raters[str(entry["question_id"])] = answers
+            self.raters_by_text[str(entry["image_id"]), str(entry["question"]).strip().lower()] = answers
+
+    def _read_gqa(self, data: Any) -> None:
+        for question in data.values():
+            question["answer"]
+        self.questions = data
+
+    def _read_captions(self, data: Any) -> None:
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for entry in data["annotations"]:
+            found[str(entry["image_id"])].append(str(entry["caption"]))
+        self.captions = dict(found)
+
+
+_FORMS = {
+    "scienceqa": "ScienceQA's problems.json: {id: {'choices': [...], 'answer': number}}",
+    "splits": "ScienceQA's pid_splits.json: {'test': [ids]}",
+    "textvqa": "TextVQA's annotation file: {'data': [{'question_id', 'image_id', 'question', 'answers'}]}",
+    "gqa": "GQA's question file: {id: {'answer', 'types'}}",
+    "captions": "a caption file in COCO's form: {'annotations': [{'image_id', 'caption'}]}",
+}

@@ -1,1 +1,0 @@
-"""Layers that methods put in place of a linear layer; PEFT has the others."""

@@ -1,0 +1,1 @@
+"""Measures of an answer against right ones: words, boxes, forms, captions."""

@@ -1,0 +1,69 @@
+"""Text as the scorers compare it: the answer rule, words, ROUGE-L and CIDEr-D.
+
+Words are lower-cased runs of letters and digits of any script (a number with its point or comma is one word);
+punctuation is dropped, as the caption metrics' usual tokenizer does, without its Java program.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from lilora.measures.cider import cider_mean
+
+_WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+")
+
+
+def normalise_answer(text: str) -> str:
+    """The answer rule: outer white space, case and one trailing period are dropped (CoIN's rule for GQA).
+
+    Unicode is composed (NFC) first, so two spellings of one accented letter are equal.
+    """
+    return unicodedata.normalize("NFC", text).strip().lower().removesuffix(".").strip()
+
+
+def words(text: str) -> list[str]:
+    """The words of `text`, lower-cased, without punctuation."""
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+
+
+def contains_words(text: str, answer: str) -> bool:
+    """Whether the words of `answer` occur in `text` next to each other and in order; False if it has no word."""
+    wanted, found = words(answer), words(text)
+    if not wanted:
+        return False
+    return any(found[start : start + len(wanted)] == wanted for start in range(len(found) - len(wanted) + 1))
+
+
+def _longest_common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
+    lengths = [0] * (len(right) + 1)
+    for word in left:
+        diagonal = 0
+        for position, other in enumerate(right, 1):
+            above = lengths[position]
+            lengths[position] = diagonal + 1 if word == other else max(above, lengths[position - 1])
+            diagonal = above
+    return lengths[-1]
+
+
+def rouge_l(prediction: str, reference: str) -> tuple[float, float]:
+    """(F, recall) of ROUGE-L, each in 0..1.
+
+    With L the length of the longest common subsequence of words, P = L / words of the prediction and R = L / words of
+    the reference, F = 2PR / (P + R) (Lin 2004 with beta = 1). 0 if either text has no word.
+    """
+    left, right = words(prediction), words(reference)
+    if not left or not right:
+        return 0.0, 0.0
+    common = _longest_common_subsequence(left, right)
+    return 2 * common / (len(left) + len(right)), common / len(right)
+
+
+def cider_d(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """CIDEr-D of a corpus (`lilora.measures.cider`) on the words of this module, times 100 as the field prints it:
+    0..1000.
+
+    It depends on the corpus (one image alone scores 0) and is not bounded by 100.
+    """
+    return cider_mean([words(text) for text in predictions], [[words(text) for text in texts] for texts in references])

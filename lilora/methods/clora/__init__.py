@@ -1,0 +1,151 @@
+"""C-LoRA: a LoRA module for each task on top of the frozen sum of those before, held off the entries that they changed.
+
+All modules together answer every task, so no task id is needed. Source: Smith et al. 2023, "Continual Diffusion:
+Continual Customization of Text-to-Image Diffusion with C-LoRA" (arXiv 2304.06027), Eq. 1-3. What belongs to diffusion
+there (new word tokens, prompts without the class word) has no counterpart here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lilora.methods import Method, ParameterCount, Sites
+from lilora.methods.seqlora import SeqLoRA
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.preparation import Preparation
+    from lilora.adapters.state import State, Tensors
+
+
+@dataclass(frozen=True)
+class CLoRA(SeqLoRA):
+    """W_t = W + s * sum over t' < t of B_t' A_t' + s B_t A_t, s = lora_alpha / r (Eq. 2).
+
+    Loss from the second task on: token loss + lam * sum over modules of || |s sum B_t' A_t'| * (s B_t A_t) ||_F^2,
+    entry by entry (Eq. 1, 3). The paper's updates have no scale and its norm is of one matrix; here the updates are
+    taken as they enter the weight, s included, and the modules are summed, as LiLoRA's loss is. A new A_t is drawn as
+    LoRA's and B_t is 0, so a stage begins with the logits that the last one ended with.
+
+    Parameters: sum over sites of r (d + k), trainable in each stage and stored for each task. The first stage is
+    SeqLoRA's, bytes included, which stores them as shared; they become the first task's part when the second begins.
+    With `lam` = 0 the modules are just summed: SeqLoRA for one task and not beyond, since each task starts a new pair.
+
+    Attributes:
+        rank, lora_alpha, dropout, init_a, init_by_task: as in SeqLoRA; the dropout is on the new task's input alone.
+        lam: weight of the penalty. The paper's belongs to other weights and updates; with this default, an update as
+            large as the mini benchmark's that ignores the penalty pays about as much as its token loss (1 to 10).
+    """
+
+    lam: float = 1000.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lam < 0:
+            raise ValueError(f"lam is {self.lam}; the weight of the penalty cannot be negative")
+
+    def stage_method(self, first: bool = False) -> Method:
+        """In the first stage, the SeqLoRA with the same fields."""
+        return self.as_seqlora() if first else self
+
+    def prepare(self, preparation: Preparation) -> State | None:
+        """The last state; what the first stage left as shared is the first task's part now."""
+        state = preparation.state
+        return replace(state, shared={}, parts=parts_of(state)) if state is not None and state.shared else state
+
+    def parts_to_answer(self, task: str) -> Collection[str] | None:
+        """All: the sum of every task's update answers each of them."""
+        return None
+
+    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
+        """C-LoRA layers: the state's tasks and a new one on top, or the state's alone; see `Method.attach`.
+
+        Raises:
+            ValueError: there is no state to answer from, or a task's part was not loaded with it.
+        """
+        if state is None:
+            if seed is None:
+                raise ValueError("C-LoRA answers from a trained state, and there is none; train a stage first")
+            return super().attach(model, sites, None, task, seed)
+        parts = parts_of(state)
+        past = [parts[name] for name in state.tasks]
+        own = past.pop() if seed is None else self.initial(model, sites, task, seed)
+        adapters = self._put(model, sites, past, own)
+        if seed is not None:
+            adapters.declare(list(adapters.tensors))
+            adapters.regulariser = _regulariser(adapters)
+        return adapters
+
+    def penalty(self, adapters: Adapters) -> Tensor | None:
+        """lam * L_forget from the second task on (Eq. 1); None where nothing is held."""
+        return None if adapters.regulariser is None or not self.lam else self.lam * adapters.regulariser()
+
+    def notes(self, adapters: Adapters) -> dict[str, Any]:
+        """L_forget, without its weight, at the end of a stage from the second on."""
+        return {} if adapters.regulariser is None else {"overlap": float(adapters.regulariser().detach())}
+
+    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
+        """Sum of r (d + k), trainable; shared after the first stage, per task after a later one."""
+        total = sum(self.rank * (d + k) for d, k in sites.values())
+        return ParameterCount(trainable=total, shared=total if first else 0, per_task=0 if first else total)
+
+    def num_written(self, sites: Sites, earlier: int) -> int:
+        """A task's part; the second stage writes the first task's too, which was stored as shared until then."""
+        return self.count(sites).trainable * (2 if earlier == 1 else 1)
+
+    def num_held(self, sites: Sites, earlier: int) -> int:
+        """The parts of all tasks so far."""
+        return self.count(sites).trainable * (earlier + 1)
+
+    def _put(self, model: Any, sites: Sequence[str], past: Sequence[Tensors], own: Tensors) -> Adapters:
+        """Layers on `sites` with the `past` tasks' tensors held still below `own`; nothing is trainable."""
+        from lilora.adapters.adapters import Adapters, LoraPair
+        from lilora.adapters.initial import as_parameter
+        from lilora.methods.clora.layer import CLoRALinear
+
+        def pair(layer: CLoRALinear) -> LoraPair:
+            a, b = layer.stacked()
+            return LoraPair(a, b, self.lora_alpha * len(a) / self.rank)
+
+        originals = {site: model.get_submodule(site) for site in sites}
+        adapters = Adapters(model, originals, own=frozenset(own), delta=lambda layer: layer.delta(), fold=pair)
+        for site, original in originals.items():
+            *below, (a, b) = (
+                tuple(as_parameter(part[f"{site}.{name}"], original.weight) for name in ("A", "B"))
+                for part in (*past, own)
+            )
+            adapters.tensors.update({f"{site}.A": a, f"{site}.B": b})
+            layer = CLoRALinear(original, below, a, b, self.lora_alpha / self.rank, self.dropout).eval()
+            adapters.layers[site] = layer
+            model.set_submodule(site, layer)
+        adapters.declare(())
+        return adapters
+
+
+def parts_of(state: State) -> dict[str, Tensors]:
+    """Each task's tensors; those that a first stage left as shared are the first task's.
+
+    Raises:
+        ValueError: a task's part was not loaded.
+    """
+    first = {state.tasks[0]: state.shared} if state.shared else {}
+    parts = {**state.parts, **first}
+    if missing := [name for name in state.tasks if name not in parts]:
+        raise ValueError(
+            f"C-LoRA answers with the parts of all its tasks, and these were not loaded: {', '.join(missing)}; "
+            "call load_state without `only`"
+        )
+    return parts
+
+
+def _regulariser(adapters: Adapters) -> Any:
+    from lilora.methods.clora.layer import SelfRegularisation
+
+    return SelfRegularisation(list(adapters.layers.values()))
+
+
+METHOD = CLoRA

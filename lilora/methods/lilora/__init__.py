@@ -1,0 +1,245 @@
+"""LiLoRA (LoRA in LoRA): A and a basis B0 shared by all tasks, a low-rank residual B~ A~ and a fusion alpha for each.
+
+Earlier tasks are answered with the present A and B0 and their own frozen parts, so what forgets is the drift of A and
+B0; the basis stability loss holds B0 back where the new task's residual points elsewhere than the last one's.
+Source: Che et al., "LoRA in LoRA", Eq. 3-8 and Algorithm 1; where it is silent, an option says what was chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lilora.methods import Method, ParameterCount, Sites
+from lilora.methods.seqlora import check_lora_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.initial import InitA
+    from lilora.adapters.state import State
+
+
+@dataclass(frozen=True)
+class LiLoRA(Method):
+    """W' = W + (lora_alpha / r) (alpha B0 + (1 - alpha) B~_i A~_i) A for task i, alpha = sigmoid(theta_i).
+
+    Loss from the second task on: token loss + lam * sum over modules of (1 - sim) ||B0 - B0'||_F^2.
+
+    Parameters, summed over sites (d, k): A has r k, B0 has d r, a task's part r~ (d + r) + 1. The first stage trains
+    all of them; A and B0 are stored once, a part for each task. `count` spells out what the switches below change.
+
+    Attributes:
+        rank, task_rank: r, and r~ < r (None: r // 2).
+        lora_alpha: the update is scaled by lora_alpha / rank (the paper names no scale).
+        dropout: on the adapter's input.
+        lam: lambda, weight of the basis stability loss. The paper names none; the default is what
+            `experiments/lambda_pair.py` chose on validation data of the mini benchmark's first two tasks.
+        alpha: None for a learned one per module and task, theta ~ N(0, 1); or fixed, 0 to 1 (Table 4). At 1 the task's
+            part has no effect and is not trained, at 0 B0 is not.
+        basis: "regularised" (the paper), "frozen" (B0 trains on the first task only, as the authors' release does), or
+            "free" (no loss, whatever `lam`).
+        shared_a: "trained" (Algorithm 1), "frozen" after the first task, or a number: the factor on A's learning rate
+            after the first task.
+        similarity: "module" (a cosine for each module) or "global" (one of all modules' products together).
+        similarity_gradient: let the gradient pass through the cosine; by default it only weighs the drift.
+        share_a, decompose_b: the components of Table 2. Without `share_a` each task has its own A (r k more a task);
+            without `decompose_b` each has its own full B (d r a task), no B0, no alpha, no loss (Eq. 3).
+        init_a: "kaiming" or "gaussian", for A and A~; see `attach.initial_a`. B0 and B~ start at 0.
+    """
+
+    needs_task_id: ClassVar[bool] = True
+
+    rank: int = 16
+    task_rank: int | None = None
+    lora_alpha: float = 32
+    dropout: float = 0.0
+    lam: float = 0.1
+    alpha: float | None = None
+    basis: Literal["regularised", "frozen", "free"] = "regularised"
+    shared_a: Literal["trained", "frozen"] | float = "trained"
+    similarity: Literal["module", "global"] = "module"
+    similarity_gradient: bool = False
+    share_a: bool = True
+    decompose_b: bool = True
+    init_a: InitA = "kaiming"
+
+    def __post_init__(self) -> None:
+        check_lora_fields(self.rank, self.dropout, self.init_a)
+        if self.decompose_b and not 1 <= self.inner_rank < self.rank:
+            raise ValueError(
+                f"task_rank is {self.inner_rank} and rank is {self.rank}: LiLoRA's inner rank must be at least 1 and "
+                "below the rank; lower task_rank or leave it out for rank // 2"
+            )
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha is {self.alpha}; fix it from 0 to 1, or leave it out to learn it")
+        if self.lam < 0:
+            raise ValueError(f"lam is {self.lam}; the weight of the basis stability loss cannot be negative")
+        if self.basis not in ("regularised", "frozen", "free"):
+            raise ValueError(f"no basis '{self.basis}'; there are: regularised, frozen, free")
+        if self.similarity not in ("module", "global"):
+            raise ValueError(f"no similarity '{self.similarity}'; there are: module, global")
+        if isinstance(self.shared_a, str) and self.shared_a not in ("trained", "frozen"):
+            raise ValueError(f"no shared_a '{self.shared_a}'; there are: trained, frozen, or a learning-rate factor")
+        if not isinstance(self.shared_a, str) and not 0 < self.shared_a <= 1:
+            raise ValueError(f"shared_a is {self.shared_a}; a factor is above 0 and at most 1 ('frozen' holds A still)")
+        # One spelling for one meaning, since fields are identity.
+        if self.shared_a == 1:
+            object.__setattr__(self, "shared_a", "trained")
+        if self.task_rank == self.rank // 2:
+            object.__setattr__(self, "task_rank", None)
+
+    @property
+    def inner_rank(self) -> int:
+        """r~."""
+        return self.rank // 2 if self.task_rank is None else self.task_rank
+
+    def stage_method(self, first: bool = False) -> Method:
+        """In the first stage, the same whatever holds A and B0 back later: there is nothing to hold them to yet."""
+        if not first:
+            return self
+        later = ("lam", "basis", "shared_a", "similarity", "similarity_gradient")
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in later}
+        return replace(self, **defaults)
+
+    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
+        """LiLoRA layers with the state's shared tensors and `task`'s part, or a new part; see `Method.attach`.
+
+        Raises:
+            ValueError: `task` was not learned and there is no seed to begin it with.
+        """
+        from lilora.adapters.adapters import Adapters, LoraPair
+        from lilora.adapters.initial import as_parameter
+        from lilora.methods.lilora.layer import BasisStability, LiLoRALinear
+
+        originals = {site: model.get_submodule(site) for site in sites}
+        shared, part = self._values(originals, state, task, seed)
+        adapters = Adapters(
+            model,
+            originals,
+            own=frozenset(part),
+            delta=lambda layer: layer.delta(),
+            fold=lambda layer: LoraPair(layer.tensors["A"], layer.fused(), self.lora_alpha),
+        )
+        for site, original in originals.items():
+            tensors = {
+                name.removeprefix(f"{site}."): as_parameter(value, original.weight)
+                for name, value in {**shared, **part}.items()
+                if name.rpartition(".")[0] == site
+            }
+            adapters.tensors.update({f"{site}.{name}": tensor for name, tensor in tensors.items()})
+            adapters.layers[site] = LiLoRALinear(
+                original, tensors, self.alpha, self.lora_alpha / self.rank, self.dropout
+            ).eval()
+            model.set_submodule(site, adapters.layers[site])
+        adapters.declare([])
+        if seed is None:
+            return adapters
+        first = state is None
+        adapters.declare([name for name in adapters.tensors if self._trains(name.rpartition(".")[2], first)])
+        if not first and self.share_a and not isinstance(self.shared_a, str):
+            adapters.factors = {f"{site}.A": float(self.shared_a) for site in sites}
+        if state is not None and self._regularises:
+            last = state.parts[state.tasks[-1]]
+            device = next(iter(adapters.tensors.values())).device
+            adapters.regulariser = BasisStability(
+                [adapters.layers[site] for site in sites],
+                [state.shared[f"{site}.B0"].to(device) for site in sites],
+                [(last[f"{site}.B_task"].to(device), last[f"{site}.A_task"].to(device)) for site in sites],
+                self.similarity == "global",
+                self.similarity_gradient,
+            )
+        return adapters
+
+    def penalty(self, adapters: Adapters) -> Tensor | None:
+        """lam * L_reg from the second task on (Eq. 8); None where nothing holds B0."""
+        return None if adapters.regulariser is None else self.lam * adapters.regulariser()
+
+    def notes(self, adapters: Adapters) -> dict[str, Any]:
+        """Mean, least and greatest fusion coefficient; mean cosine and B0's total squared drift from the last task."""
+        figures: dict[str, float] = {}
+        layers = list(adapters.layers.values())
+        if self.decompose_b and self.alpha is None:
+            alphas = [layer.fusion().item() for layer in layers]
+            figures = {"alpha": sum(alphas) / len(alphas), "alpha_least": min(alphas), "alpha_greatest": max(alphas)}
+        if adapters.regulariser is not None:
+            figures["similarity"] = float(adapters.regulariser.similarities().detach().mean())
+            figures["basis_drift"] = float(adapters.regulariser.drifts().detach().sum())
+        return figures
+
+    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
+        """Sums over sites of the sizes in the class's docstring, by what is shared and what this stage trains."""
+        r, inner = self.rank, self.inner_rank
+        trainable = shared = per_task = 0
+        for d, k in sites.values():
+            sizes = {"A": r * k, "B_task": d * r}
+            if self.decompose_b:
+                sizes = {"A": r * k, "B0": d * r, "B_task": d * inner, "A_task": inner * r}
+                if self.alpha is None:
+                    sizes["theta"] = 1
+            trainable += sum(size for name, size in sizes.items() if self._trains(name, first))
+            shared += sum(size for name, size in sizes.items() if self._is_shared(name))
+            per_task += sum(size for name, size in sizes.items() if not self._is_shared(name))
+        return ParameterCount(trainable, shared, per_task)
+
+    def num_held(self, sites: Sites, earlier: int) -> int:
+        """With what the basis stability loss compares: B0 and the last task's B~ and A~ as the stage found them."""
+        held, r, inner = super().num_held(sites, earlier), self.rank, self.inner_rank
+        if not earlier or not self._regularises:
+            return held
+        return held + sum(d * r + inner * (d + r) for d, _ in sites.values())
+
+    @property
+    def _regularises(self) -> bool:
+        return self.decompose_b and self.basis == "regularised" and self.lam > 0 and self.alpha != 0
+
+    def _is_shared(self, name: str) -> bool:
+        return name == "B0" or (name == "A" and self.share_a)
+
+    def _trains(self, name: str, first: bool) -> bool:
+        """Whether a stage trains the tensors called `name`."""
+        if name == "A":
+            return first or not self.share_a or self.shared_a != "frozen"
+        if name == "B0":
+            return self.alpha != 0 and (first or self.basis != "frozen")
+        return not (self.decompose_b and self.alpha == 1)
+
+    def _values(
+        self, originals: dict[str, Any], state: State | None, task: str, seed: int | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Shared tensors and `task`'s part: from the state, or drawn from the seed."""
+        if seed is None:
+            if state is None or task not in state.parts:
+                known = ", ".join(state.tasks) if state is not None else "none"
+                raise ValueError(f"LiLoRA has no part for task '{task}'; this state has learned: {known}")
+            return dict(state.shared), dict(state.parts[task])
+        drawn = self._initial(originals, task, seed)
+        shared = {name: value for name, value in drawn.items() if self._is_shared(name.rpartition(".")[2])}
+        part = {name: value for name, value in drawn.items() if name not in shared}
+        return (shared if state is None else dict(state.shared)), part
+
+    def _initial(self, originals: dict[str, Any], task: str, seed: int) -> dict[str, Tensor]:
+        """Initial values of every tensor. B0 and B~ are 0, so that the first forward is the backbone's."""
+        import torch
+
+        from lilora.adapters.initial import initial_a, initial_normal
+
+        values: dict[str, Tensor] = {}
+        for site, original in originals.items():
+            d, k = original.weight.shape
+            values[f"{site}.A"] = initial_a(seed, task, f"{site}.A", (self.rank, k), self.init_a)
+            if not self.decompose_b:
+                values[f"{site}.B_task"] = torch.zeros(d, self.rank)
+                continue
+            shape = (self.inner_rank, self.rank)
+            values[f"{site}.B0"] = torch.zeros(d, self.rank)
+            values[f"{site}.B_task"] = torch.zeros(d, self.inner_rank)
+            values[f"{site}.A_task"] = initial_a(seed, task, f"{site}.A_task", shape, self.init_a)
+            if self.alpha is None:
+                values[f"{site}.theta"] = initial_normal(seed, task, f"{site}.theta", (1,))
+        return values
+
+
+METHOD = LiLoRA

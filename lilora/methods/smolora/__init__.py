@@ -1,0 +1,218 @@
+"""SMoLoRA: experts for visual understanding and for instruction following, chosen apart, their outputs fused.
+
+All experts are shared by all tasks; what keeps tasks apart is which two of them a row is sent to. Source: Wang et al.
+2024, "SMoLoRA" (arXiv 2411.13949). Where the paper is silent this follows the authors' release, and an option or a
+sentence below says where it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lilora.backbones import is_projector
+from lilora.methods import Method, ParameterCount, Sites
+from lilora.methods.seqlora import check_lora_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.initial import InitA
+    from lilora.adapters.preparation import Preparation
+    from lilora.adapters.state import State
+    from lilora.model.families import Images
+    from lilora.model.tokens import Batch
+
+ROUTERS = ("router_visual", "router_instruction")
+
+
+@dataclass(frozen=True)
+class SMoLoRA(Method):
+    """y = W x + b + a_v v + a_i u, v and u the outputs of one visual and one instruction expert, LoRAs of rank r / E.
+
+    The visual expert of a module is the one with the greatest score under router_visual of the mean of the module's
+    input tokens; the instruction expert under router_instruction of an embedding of the instruction. A chosen expert's
+    output is (lora_alpha / r) B A x, with the whole r, as in the release. (a_v, a_i) = softmax(f_v . v, f_i . u) for
+    each token, as in the release: the token speaks through the two outputs.
+
+    The mean is over a row's prompt: the release takes every token, answers in training and padding too, and while
+    generating the newest token alone, so that an expert depended on the batch and changed within an answer. At the
+    projector it is over the picture's patches. The instruction is the row's whole instruction; the release looks its
+    template up by data set, a task id in disguise, and here there is none.
+
+    Parameters, summed over sites (d, k): r (d + k) + 2 d, and (E / 2) (k + m) of the routers, where m is the width of
+    the instruction's embedding (the language model's own for "backbone"). All stored once. Two experts leave nothing to
+    route: no routers, only the fusion.
+
+    Attributes:
+        rank: r, of all experts together.
+        lora_alpha: see above.
+        dropout: on the experts' input, one mask for all of them; the routers' is whole.
+        experts: E, an even divisor of the rank; half of them are visual.
+        router: "straight-through": a chosen expert has weight 1, and its router the gradient of log p. "hard": weight 1
+            and no gradient, as in the release, so the routers stay as drawn and are not trained.
+        instruction_encoder: "backbone": the mean of the frozen input embeddings of the instruction's tokens. Otherwise
+            the name or folder of a sentence-transformers model (the paper's is
+            "sentence-transformers/all-MiniLM-L6-v2"). Never chosen by what is installed, since results depend on it.
+        init_a: "kaiming" or "gaussian", for A; see `attach.initial_a`. The release draws A from N(0, 0.01^2); here it
+            starts where the other methods' does. Routers and fusion are uniform in +-1/sqrt(inputs), as there; B is 0.
+    """
+
+    mergeable: ClassVar[bool] = False
+
+    rank: int = 16
+    lora_alpha: float = 32
+    dropout: float = 0.0
+    experts: int = 8
+    router: Literal["straight-through", "hard"] = "straight-through"
+    instruction_encoder: str = "backbone"
+    init_a: InitA = "kaiming"
+
+    def __post_init__(self) -> None:
+        check_lora_fields(self.rank, self.dropout, self.init_a)
+        if self.experts < 2 or self.experts % 2 or self.rank % self.experts:
+            raise ValueError(
+                f"rank is {self.rank} and experts is {self.experts}: half of the experts are visual and all share the "
+                "rank equally; choose an even number of experts that divides the rank"
+            )
+        if self.router not in ("straight-through", "hard"):
+            raise ValueError(f"no router '{self.router}'; there are: straight-through, hard")
+        if not self.instruction_encoder:
+            raise ValueError("instruction_encoder is empty; name a sentence-transformers model, or 'backbone'")
+
+    def stage_method(self, first: bool = False) -> Method:
+        """With two experts, the same whatever the routers would be."""
+        return self if self._routes else replace(self, router="straight-through", instruction_encoder="backbone")
+
+    def prepare(self, preparation: Preparation) -> State | None:
+        """Note the conversation template's length: an instruction's embedding leaves its words out."""
+        from lilora.adapters.similarity import prompt_frame
+        from lilora.adapters.state import State
+
+        if preparation.state is not None or not self._routes or self.instruction_encoder != "backbone":
+            return preparation.state
+        return State((), {}, values={"frame": list(prompt_frame(preparation.current))})
+
+    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
+        """SMoLoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
+        from lilora.adapters.adapters import Adapters
+        from lilora.adapters.initial import as_parameter
+        from lilora.methods.smolora.layer import Routing, SMoLoRALinear
+
+        adapters = Adapters(model, {site: model.get_submodule(site) for site in sites}, whole_rows=self._routes)
+        if state is not None and state.tasks:
+            values = dict(state.shared)
+        elif seed is None:
+            raise ValueError("SMoLoRA answers from a trained state, and there is none; train a stage first")
+        else:
+            values = self._initial(adapters.originals, task, seed)
+        start, stop = state.values.get("frame", (0, 0)) if state is not None else (0, 0)
+        routing = Routing((start, stop)) if self._routes else None
+        for site, original in adapters.originals.items():
+            tensors = {name: as_parameter(values[f"{site}.{name}"], original.weight) for name in self._names}
+            adapters.tensors.update({f"{site}.{name}": tensor for name, tensor in tensors.items()})
+            layer = SMoLoRALinear(
+                original,
+                tensors,
+                site,
+                self.experts,
+                self.lora_alpha / self.rank,
+                self.dropout,
+                routing,
+                per_picture=is_projector(site),
+                straight_through=self.router == "straight-through",
+            ).eval()
+            adapters.layers[site] = layer
+            model.set_submodule(site, layer)
+        trained = [name for name in adapters.tensors if self._trains(name.rpartition(".")[2])]
+        adapters.declare(trained if seed is not None else ())
+        return adapters
+
+    def route(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
+        """Tell the layers where the prompts are, and what each row's instruction is."""
+        import torch
+
+        from lilora.adapters.similarity import embed_rows
+        from lilora.methods.smolora.layer import sentence_embeddings
+
+        routing = next(iter(adapters.layers.values())).routing
+        if routing is None:
+            return
+        if self.instruction_encoder == "backbone":
+            with torch.no_grad():
+                _, instructions = embed_rows(adapters.model, batch, None, routing.frame)
+        else:
+            instructions = sentence_embeddings(self.instruction_encoder, batch.instructions)
+        tokens = () if images is None else images.tokens
+        routing.begin(batch.prompt_mask, batch.image_rows, instructions, tokens)
+
+    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
+        """Sum of r (d + k) + 2 d + (E / 2) (k + m), shared; without the last term for two experts."""
+        width = self._width(hidden_size(sites)) if self._routes else 0
+        trainable = total = 0
+        for d, k in sites.values():
+            sizes = self._sizes(d, k, width)
+            trainable += sum(size for name, size in sizes.items() if self._trains(name))
+            total += sum(sizes.values())
+        return ParameterCount(trainable=trainable, shared=total, per_task=0)
+
+    @property
+    def _routes(self) -> bool:
+        return self.experts > 2
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("A", "B", "fusion", *(ROUTERS if self._routes else ()))
+
+    def _trains(self, name: str) -> bool:
+        return self.router == "straight-through" or name not in ROUTERS
+
+    def _sizes(self, d: int, k: int, width: int) -> dict[str, int]:
+        """Elements of each tensor of a site (d, k); `width`: of the instruction's embedding."""
+        half = self.experts // 2
+        sizes = {"A": self.rank * k, "B": d * self.rank, "fusion": 2 * d}
+        sizes |= {"router_visual": half * k, "router_instruction": half * width}
+        return {name: sizes[name] for name in self._names}
+
+    def _width(self, hidden: int) -> int:
+        """m: `hidden`, the language model's, or the sentence encoder's."""
+        if self.instruction_encoder == "backbone":
+            return hidden
+        from lilora.methods.smolora.layer import sentence_embeddings
+
+        return sentence_embeddings(self.instruction_encoder, ["width"]).shape[1]
+
+    def _initial(self, originals: dict[str, Any], task: str, seed: int) -> dict[str, Tensor]:
+        """Initial values of every tensor."""
+        import torch
+
+        from lilora.adapters.initial import initial_a
+
+        values: dict[str, Tensor] = {}
+        half = self.experts // 2
+        sites = {site: tuple(original.weight.shape) for site, original in originals.items()}
+        width = self._width(hidden_size(sites)) if self._routes else 0
+        for site, (d, k) in sites.items():
+            values[f"{site}.A"] = initial_a(seed, task, f"{site}.A", (self.rank, k), self.init_a)
+            values[f"{site}.B"] = torch.zeros(d, self.rank)
+            shapes = {"fusion": (2, d), "router_visual": (half, k), "router_instruction": (half, width)}
+            for name in self._names[2:]:
+                values[f"{site}.{name}"] = initial_a(seed, task, f"{site}.{name}", shapes[name], "kaiming")
+        return values
+
+
+def hidden_size(sites: Sites) -> int:
+    """The language model's width, read off the adapted layers.
+
+    It is what the layers of a block that read the residual stream take in, and what those that write to it, and the
+    projector's last one, give out.
+    """
+    language = [site for site in sites if not is_projector(site)]
+    site = language[0] if language else list(sites)[-1]
+    d, k = sites[site]
+    return d if not language or site.endswith(("down_proj", "o_proj")) else k
+
+
+METHOD = SMoLoRA

@@ -1,0 +1,1 @@
+"""A backbone at work: rows in; tokens, features, logits and answers out."""

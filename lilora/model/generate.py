@@ -1,0 +1,116 @@
+"""Predictions of a task's split: greedy, batched, sorted by length, merged where the method can.
+
+Rows are sorted by (prompt length, id) before they are cut into batches, so an answer does not depend on the order of
+the file. transformers' own `generate` does the decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lilora.core.stage_run import StageRun
+from lilora.model.families import Images
+from lilora.model.features import Features
+from lilora.model.logits import prompt_inputs
+from lilora.model.tokens import Batch, TaskData
+
+if TYPE_CHECKING:
+    pass
+
+
+@contextmanager
+def last_position_only(language: Any) -> Iterator[None]:
+    """Let what follows the last layer's attention run at each row's last position alone.
+
+    Greedy decoding reads no other, and no layer comes after that attends to them: a fifth of a prompt's cost where
+    there are four layers. The residual sum spreads the one result over the row, where nobody looks. Not for adapters
+    that read a whole row, as routers do.
+    """
+
+    def take(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (arguments[0][:, -1:],)
+
+    last = language.layers[-1]
+    hooks = [module.register_forward_pre_hook(take) for module in (last.self_attn.o_proj, last.mlp)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    tokenizer: Any,
+    data: TaskData,
+    features: Features,
+    max_new_tokens: int,
+    batch_size: int,
+    run: StageRun,
+    route: Callable[[Batch, Images | None], None] = lambda *_: None,
+) -> list[tuple[str, int]]:
+    """Greedy answer and number of generated tokens (without the end token) of each row, in the rows' order.
+
+    `route` is told of each batch, and its images, before it is embedded. Where a GPU's memory does not take
+    `batch_size` rows at once, the rest is answered in batches of half of it, and so on. In half precision another batch
+    rounds otherwise, so where two words are nearly as likely an answer may change.
+
+    Raises:
+        torch.OutOfMemoryError: it does not take one row.
+    """
+    order = sorted(range(len(data)), key=lambda row: (len(data.prompts[row]), data.ids[row]))
+    answers: list[tuple[str, int]] = [("", 0)] * len(data)
+    start = 0
+    while start < len(order):
+        rows = order[start : start + batch_size]
+        lines = None
+        try:
+            lines = _answer(model, data, features, rows, max_new_tokens, run.placement.device, route)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        if lines is None:
+            # What the failed attempt held is free only here, behind the handler.
+            torch.cuda.empty_cache()
+            batch_size = len(rows) // 2
+            continue
+        for row, line in zip(rows, lines, strict=True):
+            kept = line[: line.index(data.end)] if data.end in line else line
+            answers[row] = (tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept))
+        start += len(rows)
+        run.report(start, len(order), {})
+    return answers
+
+
+def _answer(
+    model: Any,
+    data: TaskData,
+    features: Features,
+    rows: Sequence[int],
+    max_new_tokens: int,
+    device: str,
+    route: Callable[[Batch, Images | None], None],
+) -> list[list[int]]:
+    """The tokens that follow each row's prompt, the end token and padding behind it among them."""
+    batch = data.prompt_batch(rows).to(device)
+    images = features.of(batch.images)
+    route(batch, images)
+    given = prompt_inputs(model, batch, images)
+    tokens = model.generate(
+        **given,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=data.end,
+        pad_token_id=data.pad,
+    )
+    answered = tokens[:, given["input_ids"].shape[1] :] if "input_ids" in given else tokens
+    found: list[list[int]] = answered.tolist()
+    return found

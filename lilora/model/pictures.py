@@ -1,0 +1,138 @@
+"""Pictures of a task's rows: bytes in the rows, or files that the rows name; padded to a square where a task asks.
+
+LLaVA's training pads each picture to a square with the mean colour of its image processor; at test some published
+evaluators pad, and others leave the picture to the processor, whose CLIP crop cuts out the middle square.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lilora.data.image_files import clean_path, open_picture, read_picture
+from lilora.data.location import picture_folder
+
+
+@dataclass(frozen=True)
+class Held:
+    """A picture whose encoded bytes are in memory."""
+
+    name: str
+    data: bytes
+
+    def read(self) -> bytes:
+        """The encoded bytes (PNG, JPEG)."""
+        return self.data
+
+    def size(self) -> tuple[int, int]:
+        """Width and height, from its header."""
+        return _size(io.BytesIO(self.data), self.name)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A picture in a large Parquet file, memory-mapped: its bytes are read when they are asked for."""
+
+    name: str
+    table: Any
+    row: int
+
+    def read(self) -> bytes:
+        """The encoded bytes."""
+        found: bytes = self.table[self.row]["image"]["bytes"]
+        return found
+
+    def size(self) -> tuple[int, int]:
+        """Width and height, from its header."""
+        return _size(io.BytesIO(self.read()), self.name)
+
+
+@dataclass(frozen=True)
+class Filed:
+    """A picture in a file below the benchmark's folder."""
+
+    name: str
+    folder: Path
+
+    def read(self) -> bytes:
+        """The encoded bytes; see `lilora.data.image_files.read_picture`."""
+        return read_picture(self.folder, self.name)
+
+    def size(self) -> tuple[int, int]:
+        """Width and height, from its header alone; see `lilora.data.image_files.read_picture`."""
+        path = self.folder / self.name
+        return _size(path, self.name) if path.is_file() else _size(io.BytesIO(self.read()), self.name)
+
+
+Picture = Held | Mapped | Filed
+
+
+def _size(source: Any, name: str) -> tuple[int, int]:
+    try:
+        with Image.open(source) as picture:
+            return picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"picture {name} cannot be read: {error}") from error
+
+
+def load_pictures(path: str, in_memory: bool) -> tuple[list[str | None], dict[str, Picture]]:
+    """Name of each row's picture, and each picture once. A name is the SHA-256 of the bytes, or the path of the file.
+
+    Args:
+        path: a split's Parquet file. in_memory: whether bytes that it holds are kept.
+
+    Raises:
+        ValueError: rows name files, and the benchmark's folder is not known on this machine; or a path leaves it.
+    """
+    import polars
+
+    folder = picture_folder(Path(path).parent)
+    if folder is not None:
+        images = polars.read_parquet(path, columns=["image"])["image"].to_list()
+        if all(image is None or image["bytes"] is None for image in images):
+            paths = [None if image is None else clean_path(image["path"]) for image in images]
+            return list(paths), {name: Filed(name, folder) for name in paths if name is not None}
+    rows: Any
+    if in_memory:
+        rows = polars.read_parquet(path, columns=["image"])["image"].to_list()
+    else:
+        from datasets import Dataset
+        from datasets import Image as ImageFeature
+
+        mapped = Dataset.from_parquet(path, columns=["image"]).cast_column("image", ImageFeature(decode=False))
+        rows = (mapped[row]["image"] for row in range(len(mapped)))
+    names: list[str | None] = []
+    pictures: dict[str, Picture] = {}
+    for row, image in enumerate(rows):
+        name = None if image is None else hashlib.sha256(image["bytes"]).hexdigest()
+        names.append(name)
+        if name is not None and name not in pictures:
+            pictures[name] = Held(name, image["bytes"]) if in_memory else Mapped(name, mapped, row)
+    return names, pictures
+
+
+def fill_colour(processor: Any) -> tuple[int, int, int]:
+    """The colour that is black to the model: the image processor's mean, as LLaVA rounds it."""
+    red, green, blue = (int(255 * part) for part in processor.image_processor.image_mean)
+    return red, green, blue
+
+
+def padded(picture: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
+    """`picture` in the middle of a square of colour `fill`, as LLaVA's `expand2square`."""
+    side = max(picture.size)
+    if picture.size == (side, side):
+        return picture
+    square = Image.new("RGB", (side, side), fill)
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
+
+
+def decoded(picture: Picture, fill: tuple[int, int, int] | None) -> Image.Image:
+    """The picture in RGB, padded to a square where a colour is given."""
+    image = open_picture(picture.read(), picture.name)
+    return image if fill is None else padded(image, fill)

@@ -1,0 +1,305 @@
+"""From a task's rows to token ids, labels and images.
+
+A conversation template (`lilora.model.conversation`) puts a row in words. Prompt and answers are tokenised apart, so
+that the boundary between what is asked and what is learned is exact; labels cover the answers and their end tokens
+alone. Token ids are made once for a file and kept; pictures are decoded when their features are computed
+(`lilora.model.features`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars
+import torch
+from torch import Tensor
+
+from lilora.backbones import Backbone
+from lilora.benchmarks import Framing
+from lilora.core.limits import MEMO_BYTES
+from lilora.model.conversation import template_of
+from lilora.model.families import FAMILIES, Size
+from lilora.model.pictures import Picture, decoded, fill_colour, load_pictures
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IGNORED = -100
+#: Token ids of what is asked further on in a row, and of the answer to it.
+LaterTurn = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows ready for a model.
+
+    Attributes:
+        input_ids: (N, T), padded on the right for training, on the left for generating.
+        attention_mask: (N, T), 0 at padding.
+        labels: (N, T), `IGNORED` outside the answers.
+        images: places of the rows' pictures in `TaskData.pictures`, in the rows' order; rows may have none.
+        image_rows: the row of each of `images`.
+        instructions: what each row asks, in words.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    images: list[int]
+    image_rows: list[int]
+    instructions: list[str]
+
+    def to(self, device: str) -> Batch:
+        """The same batch on `device`."""
+        tensors = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels")}
+        return replace(self, **tensors)
+
+    @property
+    def prompt_mask(self) -> Tensor:
+        """(N, T), True at the prompts' tokens: not padding, and nothing from a row's first answer on."""
+        return (self.attention_mask == 1) & ((self.labels != IGNORED).cumsum(1) == 0)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One split of one task, tokenised.
+
+    Attributes:
+        key: names the file's rows and the tokenisation, for memos.
+        ids: the rows' names.
+        instructions: the rows' instructions in words.
+        prompts, answers: token ids of each row; the answers with their end token.
+        image_of: each row's place in `pictures`; -1 without one.
+        pictures: each picture once, sorted by its name: the SHA-256 of its bytes, or its path.
+        pad: token id of padding.
+        end: token id of an answer's end.
+        later: what follows the first answer in rows of several turns; empty where no row has any.
+        fill: the colour that pictures are padded to a square with; None: they are left as they are.
+    """
+
+    key: tuple[Any, ...]
+    ids: list[str]
+    instructions: list[str]
+    prompts: list[np.ndarray]
+    answers: list[np.ndarray]
+    image_of: list[int]
+    pictures: list[Picture]
+    pad: int
+    end: int
+    later: list[list[LaterTurn]]
+    fill: tuple[int, int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subset(self, rows: Sequence[int]) -> TaskData:
+        """These rows alone, with their pictures alone."""
+        places = sorted({self.image_of[row] for row in rows} - {-1})
+        moved = {place: new for new, place in enumerate(places)} | {-1: -1}
+        return replace(
+            self,
+            key=(*self.key, hashlib.sha256("/".join(self.ids[row] for row in rows).encode()).hexdigest()),
+            ids=[self.ids[row] for row in rows],
+            instructions=[self.instructions[row] for row in rows],
+            prompts=[self.prompts[row] for row in rows],
+            answers=[self.answers[row] for row in rows],
+            image_of=[moved[self.image_of[row]] for row in rows],
+            pictures=[self.pictures[place] for place in places],
+            later=[self.later[row] for row in rows],
+        )
+
+    def joined(self, others: Sequence[TaskData]) -> TaskData:
+        """These rows, then those of `others`; each picture as often as it is in them."""
+        whole = self
+        for other in others:
+            offset = len(whole.pictures)
+            whole = replace(
+                whole,
+                key=(*whole.key, *other.key),
+                ids=whole.ids + other.ids,
+                instructions=whole.instructions + other.instructions,
+                prompts=whole.prompts + other.prompts,
+                answers=whole.answers + other.answers,
+                image_of=whole.image_of + [place + offset if place >= 0 else -1 for place in other.image_of],
+                pictures=whole.pictures + other.pictures,
+                later=whole.later + other.later,
+            )
+        return whole
+
+    def picture(self, place: int) -> Image.Image:
+        """The picture at `place`, decoded, and a square where the task wants it padded."""
+        return decoded(self.pictures[place], self.fill)
+
+    def num_answer_tokens(self, rows: Sequence[int]) -> int:
+        """How many tokens of `rows` carry loss."""
+        return sum(len(self.answers[row]) + sum(len(answer) for _, answer in self.later[row]) for row in rows)
+
+    def training_batch(self, rows: Sequence[int]) -> Batch:
+        """Prompts with their answers, all turns of a row, padded on the right."""
+        conversations = [[(self.prompts[row], self.answers[row]), *self.later[row]] for row in rows]
+        input_ids, mask, labels = self._blank([sum(map(len, sum(turns, ()))) for turns in conversations])
+        for place, turns in enumerate(conversations):
+            start = 0
+            for prompt, answer in turns:
+                middle, stop = start + len(prompt), start + len(prompt) + len(answer)
+                input_ids[place, start:middle] = prompt
+                input_ids[place, middle:stop] = labels[place, middle:stop] = answer
+                start = stop
+            mask[place, :start] = 1
+        return self._batch(rows, input_ids, mask, labels)
+
+    def prompt_batch(self, rows: Sequence[int]) -> Batch:
+        """Prompts alone, padded on the left."""
+        input_ids, mask, labels = self._blank([len(self.prompts[row]) for row in rows])
+        for place, row in enumerate(rows):
+            prompt = self.prompts[row]
+            input_ids[place, -len(prompt) :] = prompt
+            mask[place, -len(prompt) :] = 1
+        return self._batch(rows, input_ids, mask, labels)
+
+    def _blank(self, lengths: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shape = (len(lengths), max(lengths))
+        return np.full(shape, self.pad), np.zeros(shape, dtype=np.int64), np.full(shape, IGNORED)
+
+    def _batch(self, rows: Sequence[int], *arrays: np.ndarray) -> Batch:
+        input_ids, mask, labels = (torch.from_numpy(array) for array in arrays)
+        with_image = [place for place, row in enumerate(rows) if self.image_of[row] >= 0]
+        images = [self.image_of[rows[place]] for place in with_image]
+        return Batch(input_ids, mask, labels, images, with_image, [self.instructions[row] for row in rows])
+
+
+def load_task(backbone: Backbone, folder: Path, split: str, framing: Framing = "crop") -> TaskData:
+    """Read and tokenise `folder/split.parquet` for `backbone`; kept in memory for the next stage that asks.
+
+    Raises:
+        FileNotFoundError: the folder has no such split, or a row's picture is missing.
+        ValueError: the template is unknown, the file has no rows, its pictures' folder is not known here, or a row
+            has the image token in its words.
+    """
+    path = (folder / f"{split}.parquet").resolve()
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: build the task's data first (`lilora.stages:build_task`)")
+    status = path.stat()
+    return _load(backbone, str(path), framing, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=16)
+def _load(backbone: Backbone, path: str, framing: Framing, modified: int, size: int) -> TaskData:
+    schema = polars.read_parquet_schema(path)
+    columns: list[str] = [name for name in ("id", "instruction", "answer", "turns") if name in schema]
+    table = polars.read_parquet(path, columns=columns)
+    if not len(table):
+        raise ValueError(f"{path} has no rows")
+    names, pictures = load_pictures(path, in_memory=size <= MEMO_BYTES)
+    places = {name: place for place, name in enumerate(sorted(pictures))}
+    encoder = Encoder(backbone, framing)
+    sizes = encoder.sizes(pictures)
+    turns = table["turns"].to_list() if "turns" in columns else [[]] * len(table)
+    for row in table.select(columns).iter_rows():
+        encoder.check(row[0], str(row[1:]))
+    return TaskData(
+        key=(path, framing, modified, size, backbone.location, backbone.revision, backbone.template),
+        ids=table["id"].to_list(),
+        instructions=table["instruction"].to_list(),
+        prompts=encoder.prompts(
+            table["instruction"].to_list(), [None if name is None else sizes[name] for name in names]
+        ),
+        answers=encoder.answers(table["answer"].to_list()),
+        image_of=[-1 if name is None else places[name] for name in names],
+        pictures=[pictures[name] for name in sorted(pictures)],
+        pad=encoder.pad,
+        end=encoder.end,
+        later=[encoder.later(further) for further in turns],
+        fill=encoder.fill,
+    )
+
+
+class Encoder:
+    """Puts rows in a backbone's words: template, image tokens, begin and end token."""
+
+    def __init__(self, backbone: Backbone, framing: Framing = "crop") -> None:
+        self.processor = backbone.load_processor()
+        self.template = template_of(backbone.template, self.processor)
+        self.family = FAMILIES[backbone.family]
+        self.tokenizer = self.processor.tokenizer
+        self.fill = fill_colour(self.processor) if framing == "pad" else None
+        named, pad = self.template.end, self.tokenizer.pad_token_id
+        self.end: int = self.tokenizer.convert_tokens_to_ids(named) if named else self.tokenizer.eos_token_id
+        if named and self.end in (None, self.tokenizer.unk_token_id):
+            raise ValueError(
+                f"template '{backbone.template}' ends an answer with '{named}', which the tokenizer of "
+                f"'{backbone.name}' does not know: name the model's own template"
+            )
+        self.pad: int = self.end if pad is None else pad
+        begin = self.tokenizer.bos_token_id
+        written = begin is not None and self.template.prompt.startswith(self.tokenizer.bos_token)
+        self.begin: list[int] = [] if begin is None or written else [begin]
+        self.answer_template = self._joined_answer()
+
+    def sizes(self, pictures: dict[str, Picture]) -> dict[str, Size]:
+        """Width and height of each picture as the model's image processor gets it; not looked at for LLaVA."""
+        if not self.family.by_size:
+            return dict.fromkeys(pictures, (0, 0))
+        found = {name: picture.size() for name, picture in pictures.items()}
+        return {name: (max(size), max(size)) for name, size in found.items()} if self.fill else found
+
+    def check(self, name: str, said: str) -> None:
+        """Refuse a row whose words hold the image token: the model would look for a picture in its place.
+
+        Raises:
+            ValueError: they do; the message names the row.
+        """
+        if self.processor.image_token in said:
+            raise ValueError(
+                f"row '{name}' says '{self.processor.image_token}', which stands for a picture and is put there by the "
+                "template: take it out of the row's text"
+            )
+
+    def prompts(self, instructions: list[str], sizes: Sequence[Size | None]) -> list[np.ndarray]:
+        """Token ids of each prompt: begin token, template, image tokens where the row has a picture (of some size)."""
+        tokens = {size: self.family.image_text(self.processor, size) for size in {*sizes} if size is not None}
+        texts = [
+            self.template.asked(instruction, None if size is None else tokens[size])
+            for instruction, size in zip(instructions, sizes, strict=True)
+        ]
+        return [np.array(self.begin + ids) for ids in self._tokens(texts)]
+
+    def answers(self, answers: list[str]) -> list[np.ndarray]:
+        """Token ids of each answer and the end token."""
+        texts = [self.answer_template.format(answer=answer) for answer in answers]
+        return [np.array([*ids, self.end]) for ids in self._tokens(texts)] if texts else []
+
+    def later(self, turns: Sequence[Sequence[str]]) -> list[LaterTurn]:
+        """Token ids of the turns after the first: what is asked, and the answer with its end token."""
+        if not turns:
+            return []
+        asked = self._tokens([self.template.later.format(instruction=asked) for asked, _ in turns])
+        answered = self.answers([answer for _, answer in turns])
+        return [(np.array(prompt), answer) for prompt, answer in zip(asked, answered, strict=True)]
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return found
+
+    def _joined_answer(self) -> str:
+        """The template of an answer that, tokenised alone, gives what it gives after a prompt.
+
+        Byte-level tokenisers need the space before the answer; SentencePiece ones put it there by themselves.
+        """
+        head = self.template.prompt.partition("{instruction}")[2].lstrip()
+        tail = self.template.answer.format(answer="yes")
+        [whole] = self._tokens([head + tail])
+        [before] = self._tokens([head])
+        for answer in (self.template.answer, self.template.answer.lstrip()):
+            if self._tokens([answer.format(answer="yes")])[0] == whole[len(before) :]:
+                return answer
+        raise ValueError(
+            "this tokenizer gives an answer other tokens after a prompt than alone; add a template to "
+            "lilora.model.conversation whose prompt ends where a token ends"
+        )

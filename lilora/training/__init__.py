@@ -1,0 +1,94 @@
+"""How a stage is optimised: one value for all methods, because a comparison of methods is one of nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from lilora.backbones import Backbone
+from lilora.benchmarks import Framing
+from lilora.methods import Method
+
+
+@dataclass(frozen=True)
+class Training:
+    """Hyper-parameters of the training loop (AdamW); all of them are part of a stage's identity.
+
+    Attributes:
+        epochs: passes over the task's training rows; may be a fraction.
+        batch_size: samples per optimiser step, over all workers and micro-batches.
+        learning_rate: the peak.
+        warmup: share of the steps in which the rate grows linearly.
+        schedule: what follows warm-up: "cosine" to 0, "linear" to 0, or "constant".
+        clip_norm: gradients are scaled so that their global norm is at most this.
+        dtype: of the frozen backbone; adapters are always float32. No loss is scaled, so that small gradients get lost
+            on their way through a backbone in float16: take bfloat16 where the device has it.
+        tf32: let a GPU multiply the adapters' float32 matrices in TF32 where `dtype` is of half precision, as LLaVA's
+            own scripts do; see `lilora.model.precision`. Answers of adapters that cannot be merged take it in any case.
+        max_steps: stop after so many steps (the schedule is fitted to them).
+        gradient_checkpointing: recompute activations in the backward pass, for memory.
+    """
+
+    epochs: float = 2
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_steps: int | None = None
+    gradient_checkpointing: bool = False
+    tf32: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"training.warmup is {self.warmup}; it is a share of the steps, from 0 to below 1")
+        if self.schedule not in ("cosine", "linear", "constant"):
+            raise ValueError(f"no schedule '{self.schedule}'; there are: cosine, linear, constant")
+
+    def num_steps(self, num_rows: int) -> int:
+        """Optimiser steps over `num_rows` rows: floor(epochs * rows / batch_size), at least 1, at most `max_steps`."""
+        steps = max(1, math.floor(self.epochs * num_rows / self.batch_size))
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """Learning rate of `step` (0-based): (step+1)/w of the peak in w warm-up steps, then the schedule."""
+        warmup = math.ceil(self.warmup * num_steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        done = (step - warmup) / max(1, num_steps - warmup)
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        return self.learning_rate * (1 - done if self.schedule == "linear" else 1.0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A stage: `method` learns `task` after `earlier`.
+
+    Attributes:
+        earlier: tasks that the previous state has learned, in order.
+        framing: how pictures become squares; see `lilora.model.pictures`.
+    """
+
+    method: Method
+    backbone: Backbone
+    task: str
+    earlier: tuple[str, ...]
+    training: Training
+    seed: int
+    framing: Framing = "crop"
+
+    @property
+    def rehearsed(self) -> int:
+        """Rows of earlier tasks that join each batch."""
+        rehearsal = self.method.rehearsal()
+        if rehearsal is None or not rehearsal.size or not self.earlier:
+            return 0
+        return rehearsal.num_rows(self.training.batch_size)

@@ -1,0 +1,166 @@
+"""The steps of one stage on one worker: one loop for all methods."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lilora.adapters.adapters import Adapters
+from lilora.adapters.preparation import Source
+from lilora.backbones import is_projector
+from lilora.core.identity import digest_of
+from lilora.core.stage_run import Placement, StageRun
+from lilora.model.logits import language_model
+from lilora.training import TrainConfig, Training
+from lilora.training.assertions import backbone_fingerprint, check_gradients, check_moved
+from lilora.training.batches import BatchOrder, step_seed
+from lilora.training.checkpoint import load_checkpoint, save_checkpoint
+from lilora.training.ddp import Worker
+from lilora.training.optimiser import describe
+
+
+def make_worker(adapters: Adapters, training: Training, placement: Placement, num_micro: int) -> Worker:
+    """The worker for `placement`: DeepSpeed where the strategy asks for it and there is somebody to share with."""
+    if placement.world_size > 1 and placement.strategy != "ddp":
+        from lilora.training.zero import DeepSpeedWorker
+
+        return DeepSpeedWorker(adapters, training, placement, num_micro)
+    return Worker(adapters, training, placement)
+
+
+class Loop:
+    """The steps of one stage on one worker."""
+
+    def __init__(self, config: TrainConfig, adapters: Adapters, source: Source, num_new: int, run: StageRun) -> None:
+        """`source` holds the `num_new` rows to learn, then the memory's."""
+        self.config, self.adapters, self.run = config, adapters, run
+        self.data, self.features = source.data, source.features
+        self.num_steps = config.training.num_steps(num_new)
+        self.num_new = num_new
+        ids = self.data.ids
+        self.order = BatchOrder(ids[:num_new], config.seed, config.task, config.training.batch_size)
+        num_old = config.rehearsed if len(ids) > num_new else 0
+        self.memory = BatchOrder(ids[num_new:], config.seed, f"{config.task}/rehearsal", num_old)
+        placement = run.placement
+        share = -(-(config.training.batch_size + num_old) // placement.world_size)
+        self.divided = placement.strategy == "zero3" and placement.world_size > 1
+        if self.divided and config.backbone.family == "auto" and -1 in self.data.image_of:
+            raise ValueError(
+                f"task '{config.task}' has rows without a picture, and a model of the family 'auto' cannot be made to "
+                "gather the same parameters for them: train it under 'zero2'"
+            )
+        self.num_micro = -(-share // (placement.micro_batch or share))
+        self.stage = digest_of({"config": config, "rows": len(self.data)})
+        #: What the optimiser was, once all steps are made (`optimiser.describe`).
+        self.optimiser: dict[str, Any] = {}
+
+    def run_all(self) -> list[dict[str, Any]]:
+        """All steps, from the last checkpoint on; a history row a step (step, loss, penalty, rate)."""
+        before = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.adapters.tensors.items()}
+        fingerprint = backbone_fingerprint(self.adapters)
+        start, rows, tensors = load_checkpoint(self.run.scratch, self.stage) or (0, [], {})
+        self._training_mode(True)
+        try:
+            # A worker that goes on may make a step to be restored: what is computed again then is in this mode too.
+            worker = self._make_worker(start, tensors)
+            saved = time.monotonic()
+            for step in range(start, self.num_steps):
+                rate = self.config.training.rate(step, self.num_steps)
+                rows.append(self._step(worker, step, rate, check=step == start))
+                self.run.report(step + 1, self.num_steps, {"loss": rows[-1]["loss"], "rate": rows[-1]["rate"]})
+                if self._checkpoint_due(worker, saved) and step + 1 < self.num_steps:
+                    tensors = worker.progress()
+                    if self.run.is_main:
+                        save_checkpoint(self.run.scratch, self.stage, step + 1, rows, tensors)
+                    saved = time.monotonic()
+        finally:
+            self._training_mode(False)
+        self.optimiser = describe(worker.stepping, self.config.training, rows)
+        worker.finish()
+        unused = () if self.data.pictures else tuple(filter(is_projector, self.adapters.trainable))
+        check_moved(self.adapters, before, self.num_steps, unused)
+        assert self.divided or backbone_fingerprint(self.adapters) == fingerprint, "the stage wrote to the backbone"
+        return rows
+
+    def _make_worker(self, start: int, tensors: dict[str, Tensor]) -> Worker:
+        """A worker that has done `start` steps. Values are set before it is made: DeepSpeed cuts them up and copies."""
+        with torch.no_grad():
+            for name, parameter in self.adapters.parameters().items() if tensors else ():
+                parameter.copy_(tensors[f"value/{name}"])
+        worker = make_worker(self.adapters, self.config.training, self.run.placement, self.num_micro)
+        if tensors:
+            if worker.restores_after_a_step:
+                self._step(worker, start, rate=0.0)
+            worker.restore(tensors, start)
+        return worker
+
+    def _checkpoint_due(self, worker: Worker, saved: float) -> bool:
+        """Whether it is time to save: the first worker's clock decides for all."""
+        due = self.run.is_main and time.monotonic() - saved >= self.run.checkpoint_seconds
+        return bool(worker.sum(torch.tensor(float(due))))
+
+    def _training_mode(self, on: bool) -> None:
+        self.adapters.train(on)
+        if self.config.training.gradient_checkpointing or self.run.placement.gradient_checkpointing:
+            language = language_model(self.adapters.model)
+            language.train(on)
+            if on:
+                language.gradient_checkpointing_enable({"use_reentrant": False})
+                # Its activations are needed at once, so computing them again saves nothing (see `at_positions` too).
+                language.layers[-1].gradient_checkpointing = False
+            else:
+                language.gradient_checkpointing_disable()
+
+    def _step(self, worker: Worker, step: int, rate: float, check: bool = False) -> dict[str, Any]:
+        """One update at `rate` on the effective batch of `step`; a history row."""
+        config, placement = self.config, self.run.placement
+        batch = self.order.batch(step) + [self.num_new + row for row in self.memory.batch(step)]
+        share = batch[placement.rank :: placement.world_size]
+        num_tokens = self.data.num_answer_tokens(batch)
+        torch.manual_seed(step_seed(config.seed, config.task, step, placement.rank))
+        sums = torch.zeros(2)
+        for micro in range(self.num_micro):
+            # With memory the workers' shares may differ by a row; ZeRO needs as many forwards of each of them.
+            rows = share[micro :: self.num_micro]
+            loss = self._token_loss(worker, rows or share[:1], num_tokens) * bool(rows)
+            sums[0] += loss.detach().cpu()
+            if micro + 1 == self.num_micro:
+                penalty = config.method.penalty(self.adapters)
+                if penalty is not None:
+                    sums[1] += penalty.detach().cpu() / placement.world_size
+                    loss = loss + penalty / placement.world_size
+            worker.backward(loss)
+        if check:
+            check_gradients(self.adapters, worker.gradients())
+        rates = worker.step(rate)
+        loss_sum, penalty_sum = worker.sum(sums).tolist()
+        if not math.isfinite(loss_sum + penalty_sum):
+            raise ValueError(
+                f"the loss is {loss_sum} and the penalty {penalty_sum} at step {step + 1} of {self.num_steps}: lower "
+                "training.learning_rate, or the weight of the method's penalty"
+            )
+        first = rates[0] / worker.stepping.param_groups[0]["factor"]
+        return {"step": step + 1, "loss": loss_sum, "penalty": penalty_sum, "rate": first, "rates": rates}
+
+    def _token_loss(self, worker: Worker, rows: list[int], num_tokens: int) -> Tensor:
+        """Sum of the token losses of `rows`, divided by the whole batch's answer tokens."""
+        batch = self.data.training_batch(rows)
+        images = self.features.of(batch.images)
+        if images is None and self.divided:
+            # The other workers' rows may have pictures, and all must gather the same parameters: one goes through
+            # tower and projector that no token takes, so that its gradients are zero.
+            images, batch = self.features.any_picture(), replace(batch, image_rows=[0])
+        batch = batch.to(self.run.placement.device)
+        self.config.method.route(self.adapters, batch, images)
+        logits, wanted = worker.module(batch, images)
+        loss = F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
+        if images is None:
+            # No picture went through the projector: its gradients are zero, and not missing, on every worker alike.
+            loss = loss + sum(tensor.sum() for tensor in self.adapters.parameters().values()) * 0
+        return loss

@@ -1,0 +1,106 @@
+"""One training loop for all methods: what they differ in are adapters and penalties, never the loop.
+
+The effective batch is fixed whatever the number of workers and micro-batches: each step's loss is the sum of its
+token losses divided by the answer tokens of the whole effective batch. Everything is a function of (config, data,
+previous state): order, dropout and initial values come from the seed by name, so a resumed stage is the one that was
+interrupted. It asserts that what it declares trainable, and nothing else, is what changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lilora.adapters.preparation import Preparation, Source
+from lilora.adapters.state import load_state, save_state
+from lilora.core.stage_run import StageRun
+from lilora.model.features import load_features
+from lilora.model.precision import float32_products
+from lilora.model.tokens import load_task
+from lilora.training.assertions import check_fits, check_placement
+from lilora.training.batches import rehearsing
+from lilora.training.ddp import join_group
+from lilora.training.loop import Loop
+
+if TYPE_CHECKING:
+    from lilora.training import TrainConfig
+
+#: Rows of history.json, at most; a row averages the steps since the last.
+HISTORY_ROWS = 200
+
+
+def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+    """Train one stage; write the adapter state and `history.json` to `out`. See `lilora.stages.train`.
+
+    Raises:
+        ValueError: the data, the previous state or the placement does not fit; nothing was trained then.
+    """
+    placement = run.placement
+    check_placement(config.training.batch_size, placement)
+    join_group(placement)
+    with float32_products(config.training.dtype, placement.device, config.training.tf32):
+        return _trained(config, inputs, out, run)
+
+
+def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
+    placement = run.placement
+    preparation = _preparation(config, inputs, run)
+    data = preparation.current.data
+    if placement.device.startswith("cuda"):
+        check_fits(config, data, placement, torch.cuda.get_device_properties(placement.device).total_memory)
+    state = config.method.prepare(preparation)
+    model, sites = preparation.model, preparation.sites
+    source, num_new = rehearsing(preparation, config.method.rehearsal())
+    adapters = config.method.attach(model, sites, state, config.task, config.seed)
+    try:
+        loop = Loop(config, adapters, source, num_new, run)
+        rows = loop.run_all()
+        if run.is_main:
+            save_state(adapters.state_after(state, config.task), out)
+            text = json.dumps(thinned(rows), indent=0, allow_nan=False)
+            (out / "history.json").write_text(text + "\n")
+        return {
+            "steps": loop.num_steps,
+            "rows": len(data),
+            "loss": rows[-1]["loss"],
+            "optimiser": loop.optimiser,
+            "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
+            **config.method.notes(adapters),
+        }
+    finally:
+        adapters.remove()
+
+
+def _preparation(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun) -> Preparation:
+    """Load what the stage needs: the model, the previous state, the rows to learn and those of earlier tasks."""
+    state = load_state(inputs["previous"], run.find, memory=True) if "previous" in inputs else None
+    if state is not None and state.tasks != config.earlier:
+        raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
+    model = config.backbone.load_model(config.training.dtype, run.placement.device)
+
+    def source(name: str) -> Source:
+        data = load_task(config.backbone, inputs[name], "train", config.framing)
+        return Source(data, load_features(model, config.backbone.load_processor(), data))
+
+    revisited = {task: source(f"data-{task}") for task in config.method.revisits(config.earlier)}
+    sites = list(config.backbone.find_sites(model))
+    current = source("data")
+    return Preparation(model, sites, state, config.task, config.seed, current, revisited, run.placement)
+
+
+def thinned(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """At most `HISTORY_ROWS` rows: means of loss and penalty over windows, step and rate of each window's end."""
+    width = -(-len(rows) // HISTORY_ROWS)
+    windows = [rows[start : start + width] for start in range(0, len(rows), width)]
+    return [
+        {
+            **{name: value for name, value in window[-1].items() if name != "rates"},
+            "loss": sum(row["loss"] for row in window) / len(window),
+            "penalty": sum(row["penalty"] for row in window) / len(window),
+        }
+        for window in windows
+    ]

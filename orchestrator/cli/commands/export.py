@@ -1,0 +1,111 @@
+"""`lilora export`: a finished stage's adapters as a stock PEFT folder, or merged into the backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from orchestrator.cli.console import Output
+from orchestrator.errors import UserError
+from orchestrator.planning.lowering import Lowered, TrialPlan
+from orchestrator.resolving.catalogue import find_target
+from orchestrator.steps.step import Step
+from orchestrator.storage.store import Store
+from orchestrator.study.naming import method_name
+from orchestrator.study.trial import parameters
+
+
+def export(
+    name: str,
+    method: str,
+    after: str | None,
+    task: str | None,
+    out: Path,
+    merged: bool,
+    seed: int | None,
+    store: Store,
+    output: Output,
+) -> None:
+    """Write the adapters that answer `task` after stage `after` of one trial of the study `name` to `out`.
+
+    Raises:
+        UserError: no such trial, stage or task, or the stage is not finished; the message lists the choices.
+        ValueError: the method has no such form, or `out` is taken (see `lilora.stages.export`).
+    """
+    lowered = find_target(name).study(store)
+    trial = find_trial(lowered, method, seed)
+    after, task, predict = find_cell(trial, after, task)
+    stage = dict(predict.inputs).get("state")
+    # Imported here: it loads torch, and a mistyped name should not wait for that.
+    with output.quiet():
+        from transformers.utils.logging import disable_progress_bar
+
+        from lilora.adapters.state import load_state
+        from lilora.stages.export import check_exportable, check_out, export
+
+        check_exportable(trial.trial.method, merged)
+        check_out(out)
+        assert stage is not None, "what is exportable was trained"
+        if not store.has(stage.digest):
+            raise UserError(f"'{stage.label}' is not finished in the store {store.root}: run `lilora run {name}` first")
+        about = {
+            "study": lowered.study.name,
+            "trial": trial.name,
+            "after": after,
+            "stage": stage.digest,
+            "settings": parameters(trial.trial),
+        }
+        disable_progress_bar()
+        state = load_state(store.path(stage.digest), store.path)
+        config = predict.config
+        done = export(config.method, state, config.backbone, task, out, merged=merged, dtype=config.dtype, about=about)
+    kind = "merged model" if merged else f"PEFT LoRA of rank {done.rank}"
+    output.say(
+        f"{escape(trial.name)} after {escape(after)}, to answer {escape(task)}: {kind}, {done.modules} modules, "
+        f"{done.parameters:,} parameters\nfolder   {escape(str(out))}"
+    )
+    output.finish({"out": str(out), "task": task, "merged": merged, **about, **vars(done)})
+
+
+def find_trial(lowered: Lowered, method: str, seed: int | None) -> TrialPlan:
+    """The one trial that `method` names (its name, its name without the seed, or its method's), with this seed.
+
+    Raises:
+        UserError: none or several are; the message lists them.
+    """
+    seeded = [trial for trial in lowered.trials if seed is None or trial.trial.seed == seed]
+    found: list[TrialPlan] = []
+    for names in (lambda t: t.name, lambda t: t.group, lambda t: method_name(t.trial.method)):
+        found = found or [trial for trial in seeded if names(trial) == method]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(f"'{trial.name}'" for trial in found or lowered.trials)
+    with_seed = "" if seed is None else f" with seed {seed}"
+    if found:
+        raise UserError(
+            f"{len(found)} trials of '{lowered.study.name}' are called '{method}'{with_seed}: {listed}; "
+            "give one of these names to --method, or add --seed N"
+        )
+    raise UserError(f"no trial of '{lowered.study.name}' is called '{method}'{with_seed}; there are: {listed}")
+
+
+def find_cell(trial: TrialPlan, after: str | None, task: str | None) -> tuple[str, str, Step]:
+    """Row, column and prediction step: by default the last row, and the task just learned there.
+
+    Raises:
+        UserError: there is no such stage or task, or it was learned later.
+    """
+    after = trial.after[-1] if after is None else after
+    if after not in trial.after:
+        raise UserError(f"'{trial.name}' has no stage '{after}'; there are: {', '.join(trial.after)}")
+    row = trial.after.index(after)
+    learned = [column for column in range(len(trial.tasks)) if (row, column) in trial.cells]
+    names = [trial.tasks[column] for column in learned]
+    if task is None:
+        task = after if after in names else names[-1]
+    if task not in names:
+        raise UserError(
+            f"'{task}' was not learned by '{trial.name}' after {after}; learned by then: {', '.join(names)}"
+        )
+    return after, task, trial.cells[row, trial.tasks.index(task)][0]

@@ -1,0 +1,44 @@
+"""`lilora metrics`: the metrics of any accuracy matrix, from any system. Needs no store and no study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from lilora.matrix import Matrix, metrics, read_isolated, read_matrix
+from orchestrator.cli.console import Output
+from orchestrator.formats import number
+
+
+def show_metrics(path: Path, isolated: Path | None, output: Output) -> None:
+    """Print the metrics of the matrix in `path`."""
+    matrix = read_matrix(path)
+    found = metrics(matrix, read_isolated(isolated) if isolated else None)
+    output.table(_matrix_table(matrix, found))
+    for name, meaning in (
+        ("AP", "average performance (= ACC)"),
+        ("MAP", "mean of AP over the stages (= MAA)"),
+        ("BWT", "backward transfer, over k-1 (LiLoRA)"),
+        ("BWT_N", "backward transfer, over N (ProgLoRA)"),
+        ("forgetting", "from the best earlier score (Chaudhry et al.)"),
+        ("FWT", "forward transfer against each task alone" + ("" if isolated else "; needs --isolated")),
+    ):
+        output.say(f"{name:11}{number(found[name]):>8}  {meaning}")
+    if not matrix.is_finished:
+        seen, num = len(matrix.after), len(matrix.tasks)
+        output.say(f"[yellow]{seen} of {num} tasks have a row, so the final metrics are not defined yet[/yellow]")
+    output.finish(found)
+
+
+def _matrix_table(matrix: Matrix, found: dict[str, Any]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("after", no_wrap=True)
+    for name in (*matrix.tasks, "AP_k", "BWT_k"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for index, (after, row) in enumerate(zip(matrix.after, matrix.rows, strict=True)):
+        cells = ["" if value is None else number(value) for value in row]
+        grid.add_row(after, *cells, number(found["AP_k"][index]), number(found["BWT_k"][index]))
+    return grid

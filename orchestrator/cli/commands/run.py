@@ -1,0 +1,220 @@
+"""`lilora run`: make what is missing, then say what came out and where to look at it.
+
+A study with a search runs in two phases: the search, then the table with what was chosen. Counts are over both. A
+value that fails keeps its row out of the table, and no other. A study with a sweep runs its trials, and, if it asks for
+one, a table of what they chose.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.markup import escape
+
+from orchestrator.cli.console import Output
+from orchestrator.cli.phases import Phase, Phases, together
+from orchestrator.cli.tables.choices import show_choices
+from orchestrator.cli.tables.figures import show_figures
+from orchestrator.cli.tables.results import show_results
+from orchestrator.cli.tables.sweeps import show_sweep, sweep_json
+from orchestrator.cluster.demand import Scale
+from orchestrator.execution.events import Outcome
+from orchestrator.formats import duration
+from orchestrator.planning.lowering import Lowered
+from orchestrator.resolving.catalogue import find_target
+from orchestrator.resolving.resolve import resolve, settled_table
+from orchestrator.resolving.swept import sweep_of
+from orchestrator.results.claims import claim_json, claims
+from orchestrator.results.orders import orders_json
+from orchestrator.results.reading import read_results
+from orchestrator.results.savings import Savings, savings
+from orchestrator.results.table import table, trial_json
+from orchestrator.storage.store import Store
+from orchestrator.study import Study
+from orchestrator.study.search import Choice, choice_json
+
+OK, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def run(
+    name: str,
+    store: Store,
+    output: Output,
+    slots: int | None,
+    address: str | None,
+    uri: str | None,
+    scale: Scale | None = None,
+) -> int:
+    """Run the study `name`; gives the exit code.
+
+    Args:
+        name: a study's name, or `path.py:function`.
+        store: where results are, and go.
+        output: where words go.
+        slots: steps at once.
+        address: of a running cluster.
+        uri: where MLflow keeps its data; "none" for no tracking.
+        scale: what a cluster that grows on demand may grow to.
+    """
+    where = ["--store", store.url]
+    where += ["--tracking", uri] if uri is not None else []
+    cluster = ["--address", address] if address else []
+    cluster += ["--slots", str(slots)] if slots else []
+    remedy = shlex.join(["lilora", "track", name, *where])
+    target = find_target(name)
+    started = time.monotonic()
+    with output.quiet(), Phases(store, output.errors, slots, address, scale, uri, remedy) as runner:
+        store.prepare()
+        answer: dict[str, Any] = {"study": target.name, "trials": []}
+        if target.asked is not None:
+            if target.asked.sweep is None:
+                phases, found = _run_study(target.asked, store, output, runner)
+            else:
+                phases, found = _run_sweep(target.asked, store, output, runner)
+            answer |= found
+        else:
+            phases = [runner.plan(target.plan)]
+        outcome = together(phases)
+        lowereds = [phase.lowered for phase in phases if phase.lowered]
+        saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), store)
+        work = {"hours_requested": round(saved.requested / 3600, 4), "hours_saved": round(saved.hours, 4)}
+        answer = counts(outcome) | work | {"seconds": round(time.monotonic() - started, 1), "store": store.url} | answer
+        _say_counts(output, outcome, time.monotonic() - started, saved if lowereds else None)
+        _say_places(output, answer, store, name, uri, target.has_trials)
+        _say_how_to_go_on(output, shlex.join(["lilora", "run", name, *where, *cluster]), outcome)
+    output.finish(answer)
+    if outcome.interrupted:
+        return INTERRUPTED
+    return OK if outcome.ok else FAILED
+
+
+def _run_study(study: Study, store: Store, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
+    """Run the search, if there is one, and then the table; gives what was run and what a machine wants to know."""
+    phases: list[Phase] = []
+    resolved = resolve(study, store)
+    if resolved.search is not None:
+        phases.append(runner.plan(resolved.search.plan, resolved.search, "search, 1 of 2", last=False))
+        resolved = resolve(study, store)
+        show_choices(resolved.choices, output)
+    answer: dict[str, Any] = {"choices": [choice_json(choice) for choice in resolved.choices]}
+    if phases and phases[0].outcome.interrupted:
+        return phases, answer
+    table: Lowered | None
+    if phases and not phases[0].outcome.ok and resolved.provisional:
+        table = settled_table(study, resolved.choices)
+        output.say(f"[yellow]{escape(_why_left_out(resolved.choices, table is None))}[/yellow]")
+        if table is None:
+            return phases, answer
+    else:
+        table = resolved.known_table()
+    phases.append(runner.plan(table.plan, table, "table, 2 of 2" if phases else ""))
+    return phases, answer | _results(table, store, output, phases[-1].outcome)
+
+
+def _run_sweep(study: Study, store: Store, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
+    """Run the sweep's trials, and then the table of what they chose, if it ends in one."""
+    from orchestrator.report import write_report
+
+    phases = [runner.sweep(study, "sweep, 1 of 2" if sweep_of(study).final else "", last=not sweep_of(study).final)]
+    resolved = resolve(study, store)
+    swept = resolved.swept
+    assert swept is not None
+    show_sweep(resolved, output)
+    answer: dict[str, Any] = {
+        "choices": [choice_json(choice) for choice in resolved.choices],
+        "sweep": sweep_json(resolved, read_results(swept.lowered, store)),
+    }
+    if phases[0].outcome.interrupted:
+        return phases, answer
+    if not swept.sweep.final:
+        report = {"report": str(write_report(resolved.known_table(), store))} if resolved.known_table().trials else {}
+        return phases, answer | report
+    if resolved.provisional:
+        output.say(
+            "[yellow]the final table is not run, since no trial of the sweep has a figure to be chosen by[/yellow]"
+        )
+        return phases, answer
+    table = resolved.known_table()
+    phases.append(runner.plan(table.plan, table, "table, 2 of 2"))
+    return phases, answer | _results(table, store, output, phases[-1].outcome)
+
+
+def _why_left_out(choices: Sequence[Choice], all_of_them: bool) -> str:
+    rows = ", ".join(
+        f"{choice.name} ({choice.missing} of {len(choice.options)})" for choice in choices if choice.missing
+    )
+    what = "the table is not run" if all_of_them else "these rows are left out of the table"
+    return (
+        f"{what}, since values of their search failed: {rows}. A choice among fewer values would not be the study's; a "
+        "value that cannot be trained with comes off the study's search"
+    )
+
+
+def counts(outcome: Outcome) -> dict[str, Any]:
+    """The outcome for machines."""
+    names = ("requested", "distinct", "reused", "run", "failed", "blocked", "interrupted")
+    failures = [{"label": item.step.label, "error": item.error, "log": item.log} for item in outcome.failures]
+    return {name: getattr(outcome, name) for name in names} | {"failures": failures}
+
+
+def _results(lowered: Lowered, store: Store, output: Output, outcome: Outcome) -> dict[str, Any]:
+    """Print the table, write the report; gives what a machine wants to know of both."""
+    from orchestrator.report import write_report
+
+    results = read_results(lowered, store)
+    show_results(lowered.study.title or lowered.study.name, results, output, lowered.study.paper)
+    answer: dict[str, Any] = {"trials": [trial_json(result) for result in results]}
+    if found := orders_json(table(results)):
+        answer["orders"] = found
+    if lowered.study.figures:
+        answer["figures"] = show_figures(lowered, store, output)
+    if lowered.study.paper is not None:
+        answer["claims"] = [claim_json(claim) for claim in claims(lowered.study.paper, table(results))]
+    if not outcome.interrupted:
+        answer["report"] = str(write_report(lowered, store))
+    return answer
+
+
+def _say_counts(output: Output, outcome: Outcome, seconds: float, saved: Savings | None) -> None:
+    text = (
+        f"{outcome.requested} steps requested, {outcome.distinct} distinct, {outcome.reused} reused, "
+        f"{outcome.run} run, {outcome.failed} failed"
+    )
+    text += f", {outcome.blocked} blocked" if outcome.blocked else ""
+    text += f"; {duration(seconds)}"
+    if saved is not None and saved.saved >= 1:
+        text += (
+            f"; {saved.hours:.2f} hours of work saved by sharing and reuse, of {saved.requested / 3600:.2f} requested"
+        )
+    if outcome.ok and not outcome.run:
+        text += ". 0 steps were run: everything was in the store"
+    output.say(text)
+    for failure in outcome.failures:
+        output.say(f"[red]failed[/red] {escape(failure.step.label)}: {escape(failure.error)}\n  log: {failure.log}")
+
+
+def _say_places(
+    output: Output, answer: dict[str, Any], store: Store, name: str, uri: str | None, has_trials: bool
+) -> None:
+    """Where the report is, and how to look at the tracked runs."""
+    if "report" in answer:
+        output.say(f"report   {escape(answer['report'])}")
+    if not has_trials or uri == "none":
+        return
+    if uri is not None:
+        output.say(f"MLflow   tracked at {escape(uri)}")
+    elif (store.root / "mlflow.db").is_file():
+        output.say(f"MLflow   {escape(shlex.join(['lilora', 'ui', '--store', str(store.root)]))}")
+    else:
+        command = shlex.join(["lilora", "track", name, "--store", str(store.root)])
+        output.say(f"MLflow   nothing tracked; {escape(command)}")
+
+
+def _say_how_to_go_on(output: Output, command: str, outcome: Outcome) -> None:
+    if outcome.interrupted:
+        output.say(f"stopped; what is finished is kept. To go on: {escape(command)}")
+    elif not outcome.ok:
+        output.say(f"mend the cause and run it again, finished steps are kept: {escape(command)}")

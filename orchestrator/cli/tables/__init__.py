@@ -1,0 +1,1 @@
+"""Tables for a terminal and for machines: results, choices, sweeps, figures."""

@@ -1,0 +1,37 @@
+"""What a search chose, for people: a row for each method, with the validation figure of each candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.console import Output
+from orchestrator.study.search import Choice, describe_protocol, describe_values
+
+
+def show_choices(choices: Sequence[Choice], output: Output) -> None:
+    """Print which value was chosen for each row of the table, and how; nothing without a search."""
+    if not choices:
+        return
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("method", "searched", f"candidates: validation {choices[0].metric}", "chosen"):
+        grid.add_column(column, no_wrap=True)
+    for choice in choices:
+        grid.add_row(*(escape(text) for text in _cells(choice)))
+    output.say("", "[bold]the search, on validation data[/bold]")
+    output.table(grid)
+    output.say(f"[dim]{escape(describe_protocol(choices))}[/dim]")
+
+
+def _cells(choice: Choice) -> tuple[Any, ...]:
+    figures = [
+        f"{describe_values(option.values)}: {'-' if option.figure is None else f'{option.figure:.2f}'}"
+        for option in choice.options
+    ]
+    best = "-" if choice.best is None else describe_values(choice.best.values)
+    waiting = f" ({choice.missing} not finished)" if choice.missing else ""
+    return choice.name, ", ".join(choice.fields), "  ".join(figures), f"{best}{waiting}"

@@ -1,0 +1,55 @@
+"""A study's figures in numbers, for a terminal and for machines; the report draws them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from rich.markup import escape
+
+from orchestrator.cli.console import Output
+from orchestrator.planning.lowering import Lowered
+from orchestrator.storage.store import Store
+
+
+def show_figures(lowered: Lowered, store: Store, output: Output) -> list[dict[str, Any]]:
+    """Print each finished figure's mean figures; gives them for `--json`."""
+    answers = []
+    for figure, step in zip(lowered.study.figures, lowered.figures, strict=True):
+        path = store.path(step.digest) / "analysis.json"
+        facts = figure_facts(figure.kind, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        answers.append({"kind": figure.kind, "title": figure.title, "step": step.digest, **facts})
+        output.say("", f"[bold]{escape(figure.title or figure.kind)}[/bold]")
+        for line in _lines(figure.kind, facts):
+            output.say(line)
+        if figure.caption:
+            output.say(f"[dim]{escape(figure.caption)}[/dim]")
+    return answers
+
+
+def figure_facts(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean CKA of A and of B between two different tasks; or mean alpha before and after each task's stage."""
+    if kind == "cka":
+        return {name: _between(content[name]) for name in ("A", "B")}
+    return {
+        "alpha": {task: {when: fmean(part[when]) for when in ("before", "after")} for task, part in content.items()}
+    }
+
+
+def _between(square: list[list[float]]) -> float | None:
+    values = [value for row, line in enumerate(square) for column, value in enumerate(line) if row != column]
+    return fmean(values) if values else None
+
+
+def _lines(kind: str, facts: Mapping[str, Any]) -> list[str]:
+    if not facts:
+        return ["its step is not finished"]
+    if kind == "cka":
+        shown = {name: "-" if facts[name] is None else f"{facts[name]:.2f}" for name in ("A", "B")}
+        return [f"mean CKA between two tasks: A {shown['A']}, B {shown['B']}"]
+    return [
+        f"{escape(task)}: mean alpha {part['before']:.3f} before, {part['after']:.3f} after"
+        for task, part in facts["alpha"].items()
+    ]

@@ -1,0 +1,124 @@
+"""The result table of a study, for a terminal: a row a method, two tables of it where one is too wide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.console import Output, stat
+from orchestrator.results.claims import claims
+from orchestrator.results.judging import describe_scorers
+from orchestrator.results.orders import Ordered, arrow, order_of, ordered
+from orchestrator.results.reading import TrialResult
+from orchestrator.results.table import Row, table
+from orchestrator.study import Paper
+from orchestrator.study.paper import METRICS
+
+Column = tuple[str, Callable[[Row], str]]
+PLACES = ("first", "second", "third")
+
+
+def show_results(title: str, results: Sequence[TrialResult], output: Output, paper: Paper | None = None) -> None:
+    """Accuracy on each task after the last stage, AP, MAP, BWT, MIF, parameters, and whether the task id is needed.
+
+    With `paper`, its figures stand below, beside ours.
+    """
+    rows = table(results)
+    tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
+    accuracies = [_accuracy(task) for task in tasks]
+    figures: list[Column] = [
+        *(_metric(name) for name in METRICS),
+        ("trainable", lambda row: _count(row.trainable)),
+        ("stored", lambda row: _count(row.stored)),
+        ("task id", lambda row: "needed" if row.needs_task_id else "no"),
+    ]
+    output.say("", f"[bold]{escape(title)}[/bold]")
+    whole = _grid(rows, [*accuracies, *figures])
+    for grid in [whole] if output.fits(whole) else [_grid(rows, accuracies), _grid(rows, figures)]:
+        output.table(grid)
+    spread = "; ± standard deviation over seeds" if any(row.count > 1 for row in rows) else ""
+    output.say(f"[dim]tasks: main score in % after the last stage{spread}; trainable, stored: parameters[/dim]")
+    scorers = describe_scorers(result.plan for row in rows for result in row.results)
+    output.say(f"[dim]scorers: {escape(scorers)}[/dim]")
+    for row in rows:
+        if row.note:
+            output.say(f"[yellow]{escape(row.name)}: {escape(row.note)}[/yellow]")
+    for group in ordered(rows):
+        show_orders(group, output)
+    if paper is not None:
+        show_paper(paper, rows, output)
+
+
+def show_orders(group: Ordered, output: Output) -> None:
+    """What the order of the tasks changes: each metric over the orders, and each task's score by its place."""
+    output.say("", f"[bold]{escape(group.name)}: {len(group.finished)} of {len(group.rows)} orders[/bold]")
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, side in (("", "left"), ("over orders", "right"), ("lowest", "left"), ("highest", "left")):
+        grid.add_column(name, justify="right" if side == "right" else "left", no_wrap=side == "right")
+    for metric in METRICS:
+        ranked = group.ranked(metric)
+        if ranked:
+            ends = (f"{value:.1f}  {escape(arrow(order_of(row)))}" for value, row in (ranked[-1], ranked[0]))
+            grid.add_row(metric, stat(group.spread(metric)), *ends)
+    output.table(grid)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("after the last stage, learned", no_wrap=True)
+    for place in range(len(group.tasks)):
+        grid.add_column(PLACES[place] if place < len(PLACES) else f"{place + 1}th", justify="right", no_wrap=True)
+    for task, line in zip(group.tasks, group.by_place(), strict=True):
+        grid.add_row(escape(task), *(stat(cell) for cell in line))
+    output.table(grid)
+
+
+def show_paper(paper: Paper, rows: Sequence[Row], output: Output) -> None:
+    """The paper's figures beside ours, and which of its claims hold here."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("paper's row", "ours"):
+        grid.add_column(name, no_wrap=True)
+    for metric in METRICS:
+        grid.add_column(f"{metric} paper", justify="right", no_wrap=True)
+        grid.add_column("here", justify="right", no_wrap=True)
+    for theirs, row in zip(paper.rows, rows, strict=True):
+        cells = []
+        for metric in METRICS:
+            figure = theirs.get(metric) if theirs else None
+            cells += ["-" if figure is None else f"{figure:.1f}", stat(row.metrics.get(metric))]
+        grid.add_row(escape(theirs.label) if theirs else "-", escape(row.name), *cells)
+    output.say("", f"[bold]{escape(paper.source)}, beside ours[/bold]")
+    output.table(grid)
+    for caveat in paper.caveats:
+        output.say(f"[dim]{escape(caveat)}[/dim]")
+    found = claims(paper, rows)
+    for outcome in dict.fromkeys(claim.outcome for claim in found):
+        named: dict[str, list[str]] = {}
+        for claim in found:
+            if claim.outcome == outcome:
+                named.setdefault(claim.other, []).append(claim.metric)
+        text = "; ".join(f"{other} ({', '.join(metrics)})" for other, metrics in named.items())
+        output.say(f"{escape(paper.focus)} against others, as in the paper, [bold]{outcome}[/bold]: {escape(text)}")
+
+
+def _accuracy(task: str) -> Column:
+    return task, lambda row: stat(row.accuracy.get(task))
+
+
+def _metric(name: str) -> Column:
+    return name, lambda row: stat(row.metrics[name])
+
+
+def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("method", no_wrap=True)
+    for name, _ in columns:
+        grid.add_column(escape(name), justify="right", no_wrap=True)
+    for row in rows:
+        seeds = f" ({row.count} seeds)" if row.count > 1 else ""
+        grid.add_row(f"{escape(row.name)}{seeds}", *(cell(row) for _, cell in columns))
+    return grid
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,1 @@
+"""The machines: Ray's session, what they have, jobs on a head."""

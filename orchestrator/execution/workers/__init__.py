@@ -1,0 +1,1 @@
+"""Worker processes: the pool, resident actors, trainers and their groups."""

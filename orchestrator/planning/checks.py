@@ -1,0 +1,91 @@
+"""Checks of a study before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+
+from lilora.backbones import Backbone
+from lilora.benchmarks import Stream
+from lilora.core import registry
+from lilora.core.identity import digest_of
+from lilora.methods import Method
+from lilora.stages.configs import ANALYSES
+from orchestrator.planning.data import check_splits
+from orchestrator.study import Study, Trial
+from orchestrator.study.naming import method_name
+from orchestrator.study.study import trial_names
+from orchestrator.study.trial import scores_of, trial_tasks
+
+SPLITS = ("validation", "test")
+
+
+def check(study: Study, schedules: Collection[str]) -> None:
+    """Refuse what cannot run, before anything does; `schedules` are the names of those that there are.
+
+    Raises:
+        ValueError: a bad name, no trials, one twice, an unknown benchmark, task, split, schedule or kind of figure,
+            or another number of rows than its paper's table. The message lists the choices.
+    """
+    if not study.name or not all(letter.isalnum() or letter in "-_." for letter in study.name) or study.name[0] == ".":
+        raise ValueError(f"study name {study.name!r}: use letters, digits, '-', '_' and '.', as for a folder")
+    if study.search is not None:
+        raise ValueError(
+            f"study '{study.name}' has a search, and its table's trials are known once that is finished: lower "
+            "what `orchestrator.resolving.resolve.resolve(study, store)` gives, or let `lilora run` do both"
+        )
+    if study.sweep is not None:
+        raise ValueError(
+            f"study '{study.name}' has a sweep, which makes its trials: lower what "
+            "`orchestrator.resolving.resolve.resolve(study, store)` gives, or let `lilora run` do it"
+        )
+    if not study.trials:
+        raise ValueError(f"study '{study.name}' has no trials; give it at least one")
+    seen: set[str] = set()
+    for trial in study.trials:
+        _check_types(trial)
+        if trial.split not in SPLITS:
+            raise ValueError(f"no split '{trial.split}' to score; there are: {', '.join(SPLITS)}")
+        check_splits(trial)
+        if trial.method.schedule not in schedules:
+            raise ValueError(
+                f"method '{method_name(trial.method)}' has the schedule '{trial.method.schedule}'; "
+                f"there are: {', '.join(schedules)}"
+            )
+        identity = digest_of(dataclasses.replace(trial, stream=_resolved(trial)))
+        if identity in seen:
+            raise ValueError(
+                f"study '{study.name}' has this trial twice: {method_name(trial.method)}, seed {trial.seed}; "
+                "remove one, or change a field"
+            )
+        seen.add(identity)
+    for figure in study.figures:
+        if figure.kind not in ANALYSES:
+            raise ValueError(f"no figure of the kind '{figure.kind}'; there are: {', '.join(ANALYSES)}")
+    if study.paper is not None:
+        rows = len(set(trial_names(study, seed=False)))
+        if len(study.paper.rows) != rows:
+            named = f"{len(study.paper.rows)} rows are named for a table of {rows}"
+            raise ValueError(f"study '{study.name}', {study.paper.source}: {named}; name each row")
+
+
+def _resolved(trial: Trial) -> Stream:
+    stream = dataclasses.replace(trial.stream, tasks=trial_tasks(trial))
+    return stream if scores_of(trial) else dataclasses.replace(stream, scores=Stream().scores)
+
+
+def _check_types(trial: Trial) -> None:
+    for kind, value, wanted in (("methods", trial.method, Method), ("backbones", trial.backbone, Backbone)):
+        if isinstance(value, wanted):
+            continue
+        if isinstance(value, str):
+            made = "()" if isinstance(registry.load(kind, value), type) else ""
+            remedy = f"use load({kind!r}, {value!r}){made} from lilora.core.registry"
+            raise ValueError(f"a trial's {kind[:-1]} is a value: {remedy}")
+        if isinstance(value, type):
+            example = 'load("methods", "NAME")()' if kind == "methods" else f"{value.__name__}(...)"
+            raise ValueError(
+                f"a trial's {kind[:-1]} is a value, and {value.__name__} is a class: add (), as in {example}"
+            )
+        choices = ", ".join(registry.names(kind))
+        raise ValueError(f"a trial's {kind[:-1]} is a {type(value).__name__}; lilora/{kind} has: {choices}")

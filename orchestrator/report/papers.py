@@ -1,0 +1,68 @@
+"""The report's page on papers: a paper's table beside ours with its claims judged, and figures of adapters."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.planning.lowering import Lowered
+from orchestrator.report.figures import fusion_svg, grid_svg
+from orchestrator.results.claims import Claim, claims
+from orchestrator.results.table import Row
+from orchestrator.storage.store import Store
+from orchestrator.study import Figure
+from orchestrator.study.paper import METRICS
+
+
+def paper_block(lowered: Lowered, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """The comparison with the study's paper; None where it reproduces none."""
+    paper = lowered.study.paper
+    if paper is None:
+        return None
+    found = claims(paper, rows)
+    lines = [
+        {
+            "label": theirs.label if theirs else "not in the paper",
+            "name": row.name,
+            "cells": [(theirs.get(metric) if theirs else None, row.metrics.get(metric)) for metric in METRICS],
+        }
+        for theirs, row in zip(paper.rows, rows, strict=True)
+    ]
+    others = list(dict.fromkeys(claim.other for claim in found))
+    judged = {(claim.other, claim.metric): claim for claim in found}
+    return {
+        "paper": paper,
+        "metrics": METRICS,
+        "lines": lines,
+        "counts": Counter(claim.outcome for claim in found),
+        "claims": [{"other": other, "cells": [judged.get((other, metric)) for metric in METRICS]} for other in others],
+        "sentence": claim_sentence,
+    }
+
+
+def claim_sentence(claim: Claim) -> str:
+    """ "paper +38.7, here +35.1, decides beyond 2.3"."""
+    ours = "not finished" if claim.ours is None else f"{claim.ours:+.1f}"
+    noise = "noise not known" if claim.threshold is None else f"decides beyond {claim.threshold:.1f}"
+    return f"paper {claim.paper:+.1f}, here {ours}, {noise}"
+
+
+def figure_blocks(lowered: Lowered, store: Store) -> list[dict[str, Any]]:
+    """Title, caption and panels of each figure; no panels until its step is finished."""
+    blocks = []
+    for figure, step in zip(lowered.study.figures, lowered.figures, strict=True):
+        path = store.path(step.digest) / "analysis.json"
+        panels = _panels(figure, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+        blocks.append({"title": figure.title or figure.kind, "caption": figure.caption, "panels": panels, "step": step})
+    return blocks
+
+
+def _panels(figure: Figure, content: dict[str, Any]) -> list[str]:
+    if figure.kind == "cka":
+        return [
+            grid_svg(f"{figure.title}: {name}" if figure.title else name, content["tasks"], content[name])
+            for name in ("A", "B")
+        ]
+    return [fusion_svg(task, part["before"], part["after"]) for task, part in content.items()]

@@ -1,0 +1,323 @@
+"""What a study takes on real GPUs: samples, steps, tokens, FLOPs, memory, store and hours, by stage and in all.
+
+Counted by `lilora.costs.memory` from the backbone's shapes and the tasks' rows: those of the data where their step is
+done, with texts as long as they are; else those of the files, or the declared ones, with texts as `TEXTS` assumes.
+Stages
+that the store has are counted too: what is printed is the study's cost, not what is left of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lilora.backbones import Backbone
+from lilora.benchmarks import BuildConfig, Stream
+from lilora.core.stage_run import STRATEGIES, can_offload
+from lilora.costs.flops import Workload, answering_flops, training_flops
+from lilora.costs.gpus import GIB, Gpu, find_gpu, refusal
+from lilora.costs.memory import Answering, AnswerMemory, Memory, Setting, answers_that_fit, stage_memory, store_bytes
+from lilora.costs.sizes import PICTURE, ModelShape, model_shape
+from lilora.data.location import Sizes, sizes
+from lilora.stages.configs import PredictConfig
+from lilora.training import TrainConfig
+from orchestrator.errors import UserError
+from orchestrator.planning.lowering import TrialPlan
+from orchestrator.resolving.resolve import Resolved
+from orchestrator.steps.step import Step
+from orchestrator.storage.store import Store
+from orchestrator.study.trial import load_benchmark
+
+#: Tokens of text where no data are there, by kind of task: of a prompt, its template included, of an answer, and of the
+#: longest row. Assumed, not measured: a template of 45 tokens and a question of 20; ScienceQA's carry a context.
+#: A later turn's template is "USER: ... ASSISTANT: ...".
+TEXTS = {
+    "option": (170, 3, 700),
+    "vqa": (70, 4, 160),
+    "caption": (75, 18, 160),
+    "classification": (75, 5, 130),
+    "grounding": (80, 24, 160),
+}
+TEMPLATE_TOKENS, TURN_TOKENS, CHARACTERS_A_TOKEN = 45, 8, 4
+#: Of an H100's peak, as `benchmarks/gpu.py` measured LLaVA-1.5's training steps on it (benchmarks/results/gpu.md).
+UTILISATION = 0.30
+#: Of that rate, what answers of a few tokens in batches of 32 reach there.
+ANSWERING = 0.6
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to reckon with: the GPU, the share of its peak that is reached, and how stages are placed.
+
+    Attributes:
+        workers, micro_batch, strategy, offload, gradient_checkpointing: in place of the trials'; None leaves theirs.
+    """
+
+    gpu: str = "h100"
+    utilisation: float = UTILISATION
+    workers: int | None = None
+    micro_batch: int | None = None
+    strategy: str | None = None
+    offload: bool | None = None
+    gradient_checkpointing: bool | None = None
+
+    def __post_init__(self) -> None:
+        find_gpu(self.gpu)
+        if not 0 < self.utilisation <= 1:
+            raise UserError(
+                f"--utilisation is {self.utilisation}; it is a share of the GPU's peak, above 0 and up to 1"
+            )
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One training stage; `search`: of a study's search, and not of its table."""
+
+    label: str
+    method: str
+    task: str
+    backbone: str
+    samples: float
+    steps: int
+    tokens: float
+    flops: float
+    memory: Memory
+    setting: Setting
+    hours: float
+    search: bool = False
+
+
+@dataclass(frozen=True)
+class AnswerCost:
+    """The dearest predictions of a method on a backbone.
+
+    Attributes:
+        asked: rows in a batch; `memory.rows` are as many of them as the GPU takes at once.
+    """
+
+    method: str
+    backbone: str
+    asked: int
+    memory: AnswerMemory
+
+    def dearness(self) -> tuple[int, float]:
+        """What compares: the fewest rows that fit, then the most bytes."""
+        return -self.memory.rows, self.memory.total
+
+
+@dataclass(frozen=True)
+class StudyCost:
+    """A study: its stages, what its predictions take, and why a stage does not fit, where one does not.
+
+    Attributes:
+        utilisation: the share of the peak that training reaches.
+        answering_utilisation: and that answering reaches.
+        answering: FLOPs.
+        answer_costs: by method and backbone.
+    """
+
+    gpu: Gpu
+    utilisation: float
+    answering_utilisation: float
+    stages: tuple[StageCost, ...]
+    answer_costs: tuple[AnswerCost, ...]
+    answers: int
+    answering: float
+    answering_hours: float
+    store_bytes: int
+    refusals: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+
+def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> StudyCost:
+    """Count every distinct stage and prediction of the study once, its search's too.
+
+    A backbone of the family "auto" is left out, and the assumptions say so; where there is no other, that is an error.
+
+    Raises:
+        ValueError: no backbone's costs are known, or a setting is impossible.
+    """
+    gpu = find_gpu(choice.gpu)
+    rate = gpu.teraflops * 1e12 * choice.utilisation
+    lowered = [part for part in (resolved.search, resolved.table) if part is not None]
+    trials = [plan for part in lowered for plan in part.trials]
+    known = [plan for plan in trials if plan.trial.backbone.family != "auto"] or trials
+    stored = [store_bytes(model_shape(plan.trial.backbone), plan.trial.method, len(plan.tasks)) for plan in known]
+    works = _Works(store)
+    of_table = resolved.table.plan.by_digest
+    stages: list[StageCost] = []
+    refusals: list[str] = []
+    answering, answers = 0.0, 0
+    dearest: dict[tuple[str, str], AnswerCost] = {}
+    for step in resolved.plan.steps:
+        config = step.config
+        if not isinstance(config, (TrainConfig, PredictConfig)) or config.backbone.family == "auto":
+            continue
+        if isinstance(config, TrainConfig):
+            cost, refused = _stage(step, config, works, choice, gpu, rate, step.digest not in of_table)
+            stages.append(cost)
+            refusals += [refused] if refused else []
+        else:
+            shape, work = model_shape(config.backbone), works.of(step, config.backbone)
+            count = works.answered(step, config.split)
+            answers += count
+            answering += count * answering_flops(shape, work)
+            found = _answers(step, config, shape, work, gpu)
+            pair = found.method, found.backbone
+            dearest[pair] = max(found, dearest.get(pair, found), key=AnswerCost.dearness)
+    workers = max((cost.setting.workers for cost in stages), default=choice.workers or 1)
+    return StudyCost(
+        gpu, choice.utilisation, ANSWERING * choice.utilisation, tuple(stages),
+        tuple(dearest.values()), answers, answering, answering / (ANSWERING * rate) / workers / 3600, sum(stored),
+        tuple(dict.fromkeys([*refusals, *_too_large(dearest.values(), gpu)])),
+        (*works.assumptions(), *_left_out(trials), *_slower(stages)),
+    )  # fmt: skip
+
+
+def _left_out(trials: Sequence[TrialPlan]) -> list[str]:
+    names = sorted({plan.trial.backbone.name for plan in trials if plan.trial.backbone.family == "auto"})
+    return [f"not counted: {', '.join(names)}, of the family 'auto'"] if names else []
+
+
+def _slower(stages: Sequence[StageCost]) -> list[str]:
+    """What the GPU's peak rate, which is bfloat16's, is wrong for."""
+    count = sum(stage.setting.dtype == "float32" for stage in stages)
+    said = f"stages in float32, which take several times these hours, since the peak is bfloat16's: {count}"
+    return [said] if count else []
+
+
+def _stage(
+    step: Step, config: TrainConfig, works: _Works, choice: Choice, gpu: Gpu, rate: float, search: bool
+) -> tuple[StageCost, str | None]:
+    shape, work = model_shape(config.backbone), works.of(step, config.backbone)
+    setting = _setting(step, config, choice)
+    steps = config.training.num_steps(work.rows)
+    samples = steps * (config.training.batch_size + config.rehearsed)
+    flops = samples * training_flops(shape, work, config.method, setting.gradient_checkpointing)
+    earlier = len(config.earlier)
+    cost = StageCost(
+        step.label, type(config.method).__name__, config.task, config.backbone.name, samples, steps,
+        samples * work.tokens(shape), flops, stage_memory(shape, work, config.method, setting, earlier), setting,
+        flops / rate / setting.workers / 3600, search,
+    )  # fmt: skip
+    capacity = gpu.gibibytes * GIB
+    return cost, refusal(f"'{step.label}'", shape, work, config.method, setting, capacity, f"the {gpu.name}", earlier)
+
+
+def _answers(step: Step, config: PredictConfig, shape: ModelShape, work: Workload, gpu: Gpu) -> AnswerCost:
+    stage = dict(step.inputs).get("state")
+    earlier = len(stage.config.earlier) if stage is not None and isinstance(stage.config, TrainConfig) else 0
+    answering = Answering(config.batch_size, config.max_new_tokens, config.dtype)
+    memory = answers_that_fit(shape, work, config.method, answering, gpu.gibibytes * GIB, earlier)
+    return AnswerCost(type(config.method).__name__, config.backbone.name, config.batch_size, memory)
+
+
+def _too_large(answers: Iterable[AnswerCost], gpu: Gpu) -> list[str]:
+    return [
+        f"{cost.method}'s answers on {cost.backbone} take {cost.memory.total / GIB:.1f} GiB, a row at a time, and the "
+        f"{gpu.name} has {gpu.gibibytes:.0f} GiB: take a larger GPU or a smaller backbone"
+        for cost in answers
+        if cost.memory.total > gpu.gibibytes * GIB
+    ]
+
+
+def _setting(step: Step, config: TrainConfig, choice: Choice) -> Setting:
+    asked = step.resources
+    workers = choice.workers or asked.workers
+    if config.training.batch_size % workers:
+        raise UserError(f"an effective batch of {config.training.batch_size} cannot be shared by {workers} workers")
+    share = -(-(config.training.batch_size + config.rehearsed) // workers)
+    recompute = choice.gradient_checkpointing
+    if recompute is None:
+        recompute = config.training.gradient_checkpointing or asked.gradient_checkpointing
+    strategy: Any = choice.strategy or asked.strategy
+    offload = asked.offload if choice.offload is None else choice.offload
+    if strategy not in STRATEGIES:
+        raise UserError(f"no strategy '{strategy}'; there are: {', '.join(STRATEGIES)}")
+    if offload and not can_offload(strategy, workers):
+        raise UserError(
+            "--offload is DeepSpeed's, of several workers under zero2 or zero3: add --workers and --strategy"
+        )
+    micro_batch = min(share, choice.micro_batch or asked.micro_batch or share)
+    return Setting(workers, strategy, micro_batch, offload, recompute, config.training.dtype)
+
+
+class _Works:
+    """The rows of each task: of its data where the store has them, else of its files, or as its benchmark declares."""
+
+    def __init__(self, store: Store | None) -> None:
+        self.store = store
+        self.works: dict[str, Workload] = {}
+        self.sizes: dict[str, Sizes] = {}
+        self.measured: set[str] = set()
+        self.assumed: set[str] = set()
+        self.backbones: dict[str, Backbone] = {}
+
+    def of(self, step: Step, backbone: Backbone) -> Workload:
+        """The workload of the task that `step` reads."""
+        self.backbones[backbone.name] = backbone
+        data = dict(step.inputs)["data"]
+        if data.digest not in self.works:
+            self.works[data.digest] = self._read(data) or self._declared(data)
+        return self.works[data.digest]
+
+    def answered(self, step: Step, split: str) -> int:
+        """Rows of the split that is predicted."""
+        rows: int = getattr(self._sizes(dict(step.inputs)["data"]), split)
+        return rows
+
+    def _sizes(self, data: Step) -> Sizes:
+        if data.digest not in self.sizes:
+            config: BuildConfig = data.config
+            stream = Stream(config.benchmark, (), config.instructions, config.limit, config.limit_seed)
+            self.sizes[data.digest] = sizes(stream, config.task, "validation" if config.holdout else "test")
+        return self.sizes[data.digest]
+
+    def _declared(self, data: Step) -> Workload:
+        kind = load_benchmark(data.config.benchmark).task(data.config.task).kind
+        self.assumed.add(kind)
+        prompt, answer, longest = TEXTS[kind]
+        return Workload(self._sizes(data).train, prompt, answer, longest)
+
+    def _read(self, data: Step) -> Workload | None:
+        if self.store is None or not self.store.has(data.digest):
+            return None
+        import polars
+
+        table = polars.scan_parquet(self.store.path(data.digest) / "train.parquet")
+        columns = table.collect_schema().names()
+        asked, answered = (polars.col(column).str.len_chars() for column in ("instruction", "answer"))
+        asked, answered = TEMPLATE_TOKENS + asked / CHARACTERS_A_TOKEN, 1 + answered / CHARACTERS_A_TOKEN
+        if "turns" in columns:
+            later = [
+                polars.col("turns").list.eval(polars.element().list.get(place).str.len_chars()).list.sum()
+                for place in (0, 1)
+            ]
+            count = polars.col("turns").list.len()
+            asked += (TURN_TOKENS * count + later[0] / CHARACTERS_A_TOKEN).fill_null(0)
+            answered += (count + later[1] / CHARACTERS_A_TOKEN).fill_null(0)
+        picture = polars.col("image").is_not_null() if "image" in columns else polars.lit(True)
+        row = table.select(
+            polars.len().alias("rows"), asked.mean().alias("asked"), answered.mean().alias("answered"),
+            (asked + answered).max().alias("longest"), picture.mean().alias("pictures"),
+        ).collect().row(0, named=True)  # fmt: skip
+        self.measured.add(data.config.task)
+        return Workload(row["rows"], row["asked"], row["answered"], math.ceil(row["longest"]), row["pictures"])
+
+    def assumptions(self) -> tuple[str, ...]:
+        """What was taken for granted."""
+        said = []
+        if self.measured:
+            said.append(f"texts of {', '.join(sorted(self.measured))}: {CHARACTERS_A_TOKEN} characters a token")
+        if self.assumed:
+            texts = "; ".join(
+                f"{kind} {TEXTS[kind][0]} + {TEXTS[kind][1]}, longest {TEXTS[kind][2]}" for kind in sorted(self.assumed)
+            )
+            said.append(f"tokens of text, prompt + answer, assumed since the data are not there: {texts}")
+        for backbone in self.backbones.values():
+            shape = model_shape(backbone)
+            size = "a picture" if shape.fixed_pictures else f"a picture, if it has {PICTURE[0]} x {PICTURE[1]} pixels"
+            said.append(f"{backbone.name}: {shape.image_tokens} tokens {size}")
+        return tuple(said)

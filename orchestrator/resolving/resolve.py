@@ -1,0 +1,149 @@
+"""A study and a store: its search's steps, what that chose, and the steps of its table.
+
+What a study's table is made of depends on what its search found, so a study with a search has two plans. Until the
+first is finished the second is counted with the first value of each, and says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from orchestrator.errors import UserError
+from orchestrator.planning.lowering import Lowered, lower
+from orchestrator.resolving.notes import Ledger, read
+from orchestrator.resolving.searched import choose, chosen, provisional, search_study
+from orchestrator.resolving.swept import Swept, choose_point, final_study, lower_sweep, sweep_of
+from orchestrator.results.reading import TrialResult, read_results
+from orchestrator.steps.plan import Plan
+from orchestrator.storage.store import Store
+from orchestrator.study import Study
+from orchestrator.study.points import first_point
+from orchestrator.study.search import Choice, Option
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A study's steps, as far as a store's results decide them.
+
+    Attributes:
+        table: the study with what was chosen; with the first value of each where that is `provisional`.
+        search: its search, or the trials of a sweep that ends in a table; None without one.
+        choices: row by row, finished or not.
+        swept: the study's sweep; without a final table its trials are the table.
+        unasked: trials of a sweep that Optuna has yet to suggest.
+    """
+
+    table: Lowered
+    search: Lowered | None = None
+    choices: tuple[Choice, ...] = ()
+    swept: Swept | None = None
+    unasked: int = 0
+
+    @property
+    def provisional(self) -> bool:
+        """Whether the search has yet to say what the table's trials are."""
+        unknown = self.unasked or any(choice.missing or choice.best is None for choice in self.choices)
+        return self.search is not None and bool(unknown)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Every step of both; what they share once."""
+        if self.search is None:
+            return self.table.plan
+        plans = (self.table.plan, self.search.plan)
+        return Plan.of([step for plan in plans for step in plan.results], sum(plan.requested for plan in plans))
+
+    @property
+    def requested_by_kind(self) -> Counter[str]:
+        """`plan.requested` by kind."""
+        return self.table.requested_by_kind + (self.search.requested_by_kind if self.search else Counter())
+
+    def known_table(self) -> Lowered:
+        """The table.
+
+        Raises:
+            UserError: its search is not finished.
+        """
+        if self.provisional:
+            name, missing = self.table.study.name, sum(choice.missing for choice in self.choices) + self.unasked
+            count = sum(len(choice.options) for choice in self.choices) + self.unasked
+            raise UserError(
+                f"the search of '{name}' is not finished ({missing} of {count} values have no figure yet), so its "
+                "table's trials are not known: `lilora run` finishes it, `lilora status` shows how far it is"
+            )
+        return self.swept.finished if self.swept is not None and self.search is None else self.table
+
+
+def resolve(study: Study, store: Store | None = None) -> Resolved:
+    """What the study takes, with what is in `store`; without one, as if nothing were finished.
+
+    Raises:
+        ValueError: the study, its search or its sweep is wrong (see `orchestrator.planning.checks.check`,
+            `search_study`, `orchestrator.resolving.swept.lower_sweep`).
+    """
+    if study.sweep is not None:
+        return _resolve_sweep(study, store)
+    if study.search is None:
+        return Resolved(lower(study), choices=study.choices)
+    search = lower(search_study(study))
+    choices = choose(study, read_results(search, store) if store else ())
+    finished = not any(choice.missing for choice in choices)
+    table = chosen(study, choices) if finished else provisional(study)
+    return Resolved(lower(table), search, choices)
+
+
+def _resolve_sweep(study: Study, store: Store | None) -> Resolved:
+    """The sweep's trials, which are the table; or, where it ends in one, the table with the best of them."""
+    sweep = sweep_of(study)
+    ledger = read(sweep, store) if store else Ledger()
+    swept = lower_sweep(study, ledger)
+    results = read_results(swept.lowered, store) if store else [TrialResult(plan, {}, ()) for plan in swept.plans]
+    choice, best = choose_point(swept, results)
+    choices = (choice,)
+    unasked = max(0, (sweep.samples or 0) - len(ledger.suggested)) if sweep.sampler == "optuna" else 0
+    if not sweep.final:
+        lowered = replace(swept.lowered, study=replace(swept.lowered.study, choices=choices))
+        return Resolved(lowered, None, choices, replace(swept, lowered=lowered), unasked)
+    point = best or (swept.points[0] if swept.points else first_point(sweep))
+    return Resolved(lower(final_study(study, point, choice)), swept.lowered, choices, swept, unasked)
+
+
+def settled_table(study: Study, choices: Sequence[Choice]) -> Lowered | None:
+    """The table without the rows whose search lacks a figure, since a value failed; None where no row is left.
+
+    Rows keep their names; figures of a row that is left out go with it, and so does its line of the paper's table.
+    """
+    left_out = {choice.name for choice in choices if choice.missing}
+    whole = lower(chosen(study, [_assumed(choice) for choice in choices]))
+    places = [place for place, plan in enumerate(whole.trials) if plan.group not in left_out]
+    if not places:
+        return None
+    figures = [
+        (replace(figure, trial=places.index(figure.trial)), step)
+        for figure, step in zip(whole.study.figures, whole.figures, strict=True)
+        if figure.trial in places
+    ]
+    paper, groups = study.paper, dict.fromkeys(plan.group for plan in whole.trials)
+    if paper is not None:
+        kept = [row for row, group in zip(paper.rows, groups, strict=True) if group not in left_out]
+        paper = replace(paper, rows=tuple(kept))
+    note = f"Left out, since a value of its search failed: {', '.join(sorted(left_out))}."
+    partial = replace(
+        whole.study,
+        trials=tuple(whole.study.trials[place] for place in places),
+        description=f"{study.description}\n\n{note}".strip(),
+        figures=tuple(figure for figure, _ in figures),
+        paper=paper,
+        choices=tuple(choice for choice in choices if not choice.missing),
+    )
+    return Lowered.of(partial, [whole.trials[place] for place in places], [step for _, step in figures])
+
+
+def _assumed(choice: Choice) -> Choice:
+    """The choice; one that is not finished as if there were only its first value, so that all rows have a name."""
+    if not choice.missing:
+        return choice
+    return replace(choice, options=(Option(choice.options[0].values, 0.0),))

@@ -1,0 +1,1 @@
+"""Numbers read off a store: matrices, tables, claims, orders, savings."""

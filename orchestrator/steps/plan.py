@@ -1,0 +1,173 @@
+"""A plan: steps in dependency order, one per digest, whoever asked for them.
+
+What a plan still has to make is read off the store: a result that is there hides everything behind it, so a missing
+step whose consumers are all there is not run. Nothing here recurses; chains of 10,000 steps are fine.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.errors import DamagedError
+from orchestrator.steps.step import Step
+from orchestrator.storage.shelf import Shelf
+from orchestrator.storage.store import Store
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Needs:
+    """What a plan still takes.
+
+    Attributes:
+        missing: steps to run, in plan order.
+        reused: steps whose artifacts are read as they are, in plan order.
+        after: digests of the missing steps that each missing step waits for: its inputs, and what the artifacts
+            that it reads refer to.
+    """
+
+    missing: tuple[Step, ...]
+    reused: tuple[Step, ...]
+    after: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan:
+    """Steps to have done.
+
+    Attributes:
+        steps: every step needed, inputs first; one per digest.
+        results: the steps that were asked for, one per digest.
+        requested: how many step calls it would be if nothing were shared.
+    """
+
+    steps: tuple[Step, ...]
+    results: tuple[Step, ...]
+    requested: int
+
+    @classmethod
+    def of(cls, results: Iterable[Step], requested: int | None = None) -> Plan:
+        """The plan that makes `results`.
+
+        `requested` defaults to the number of step objects behind `results`, each repetition of a result counted.
+        """
+        asked = tuple(results)
+        steps: dict[str, Step] = {}
+        seen: set[int] = set()
+        stack: list[tuple[Step, bool]] = [(step, False) for step in reversed(asked)]
+        while stack:
+            step, inputs_done = stack.pop()
+            if inputs_done:
+                # The digest is cached, and its inputs' digests were taken before it: no recursion.
+                steps.setdefault(step.digest, step)
+            elif id(step) not in seen:
+                seen.add(id(step))
+                stack.append((step, True))
+                stack.extend((parent, False) for _, parent in reversed(step.inputs))
+        distinct = {step.digest: step for step in asked}
+        if requested is None:
+            repeated = len(asked) - len({id(step) for step in asked})
+            requested = len(seen) + repeated
+        return cls(tuple(steps.values()), tuple(steps[digest] for digest in distinct), requested)
+
+    @property
+    def distinct(self) -> int:
+        """Number of steps, one per digest."""
+        return len(self.steps)
+
+    @cached_property
+    def by_digest(self) -> dict[str, Step]:
+        """Each step under its digest, in plan order."""
+        return {step.digest: step for step in self.steps}
+
+    def needs(self, store: Store | Shelf) -> Needs:
+        """Which steps must run, and which artifacts are read as they are, so that every result is in `store`.
+
+        An artifact whose record cannot be read counts as missing. What an artifact refers to is needed with it.
+        """
+        present = store.digests()
+        missing: set[str] = set()
+        reused: dict[str, tuple[str, ...]] = {}
+        stack = [step.digest for step in self.results]
+        while stack:
+            digest = stack.pop()
+            if digest in missing or digest in reused:
+                continue
+            references = _references(store, digest) if digest in present else None
+            if references is not None and all(item in self.by_digest or item in present for item in references):
+                reused[digest] = references
+                stack.extend(item for item in references if item in self.by_digest)
+            else:
+                missing.add(digest)
+                stack.extend(parent.digest for _, parent in self.by_digest[digest].inputs)
+        return Needs(
+            tuple(step for step in self.steps if step.digest in missing),
+            tuple(step for step in self.steps if step.digest in reused),
+            {digest: _waits(self.by_digest[digest], missing, reused) for digest in missing},
+        )
+
+    def missing(self, store: Store) -> tuple[Step, ...]:
+        """The steps that must run, inputs first."""
+        return self.needs(store).missing
+
+    def select(self, kind: str | None = None, label: str | None = None) -> tuple[Step, ...]:
+        """The steps of this kind whose label matches a pattern ("train *TextVQA*"), in plan order."""
+        return tuple(
+            step
+            for step in self.steps
+            if (kind is None or step.kind == kind) and (label is None or fnmatch.fnmatchcase(step.label, label))
+        )
+
+    def find(self, name: str) -> Step:
+        """The one step with this label, or whose digest starts with this text (4 digits or more).
+
+        Raises:
+            ValueError: no step, or more than one, is called so.
+        """
+        found = [step for step in self.steps if step.label == name]
+        if not found and len(name) >= 4:
+            found = [step for step in self.steps if step.digest.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            choices = ", ".join(step.digest[:12] for step in found[:8])
+            raise ValueError(f"{len(found)} steps are called '{name}': use one of the digests {choices}")
+        close = [step.label for step in self.steps if name.lower() in step.label.lower()][:8]
+        known = (
+            "; ".join(close) if close else f"the plan has {self.distinct} steps, among them '{self.steps[-1].label}'"
+        )
+        raise ValueError(f"no step is called '{name}' and no digest starts so; close to it: {known}")
+
+    def by_kind(self) -> dict[str, int]:
+        """Number of steps of each kind, in the order they come."""
+        return count_by_kind(self.steps)
+
+
+def count_by_kind(steps: Iterable[Step]) -> dict[str, int]:
+    """Number of steps of each kind, in the order they come."""
+    return dict(Counter(step.kind for step in steps))
+
+
+def _waits(step: Step, missing: set[str], reused: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    """The missing digests among the inputs of `step` and among what its inputs refer to, however indirectly."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    stack = [parent.digest for _, parent in step.inputs]
+    while stack:
+        digest = stack.pop()
+        if digest in missing:
+            found.add(digest)
+        elif digest not in seen:
+            seen.add(digest)
+            stack.extend(reused.get(digest, ()))
+    return frozenset(found)
+
+
+def _references(store: Store | Shelf, digest: str) -> tuple[str, ...] | None:
+    try:
+        return store.references(digest)
+    except DamagedError:
+        return None

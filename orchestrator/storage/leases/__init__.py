@@ -1,0 +1,1 @@
+"""Leases: one maker per step among the processes of many machines."""

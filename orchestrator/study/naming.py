@@ -1,0 +1,65 @@
+"""Readable names of trials, from their flat parameters: only what differs among them is said.
+
+"lilora lam=1.0 seed 0". A method's own fields are compared among the trials of that method, all others among all. That
+a trial sees a subset of the data is always said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from lilora.core import registry
+from lilora.methods import Method
+
+PLAIN = ("backbone", "benchmark", "instructions", "split")
+
+
+def method_name(method: Method) -> str:
+    """The method's registry entry (the name of its file); for a class that is not registered, its own name."""
+    return _entries().get(type(method), type(method).__name__.lower())
+
+
+@cache
+def _entries() -> dict[type[Method], str]:
+    return {registry.load("methods", name): name for name in registry.names("methods")}
+
+
+def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tuple[str, ...]:
+    """A name for each of the trials whose parameters are `flats` (see `orchestrator.study.trial.parameters`).
+
+    Different trials get different names; without `seed`, trials that are equal but for the seed share one.
+    """
+    # For each field, its values in the order they come: (method, field) for a method's own, field for the others.
+    values: dict[tuple[str, str], dict[str, int]] = {}
+    for flat in flats:
+        for key, value in flat.items():
+            known = values.setdefault(_scope(flat, key), {})
+            known.setdefault(str(value), len(known) + 1)
+    with_seed = seed and len({flat["seed"] for flat in flats}) > 1
+    return tuple(_name(flat, values, with_seed) for flat in flats)
+
+
+def _scope(flat: Mapping[str, Any], key: str) -> tuple[str, str]:
+    return (flat["method"] if key.startswith("method.") else "", key)
+
+
+def _name(flat: Mapping[str, Any], values: Mapping[tuple[str, str], Mapping[str, int]], with_seed: bool) -> str:
+    words = [str(flat["method"])]
+    for key, value in flat.items():
+        numbers = values[_scope(flat, key)]
+        if key == "subset":
+            words.append(f"subset of {value}")
+            continue
+        if key in ("method", "seed") or len(numbers) < 2:
+            continue
+        if key == "order":
+            words.append(f"order {numbers[str(value)]}")
+        elif key == "subset_seed":
+            words.append(f"subset seed {value}")
+        else:
+            words.append(str(value) if key in PLAIN else f"{key.rpartition('.')[2]}={value}")
+    if with_seed:
+        words.append(f"seed {flat['seed']}")
+    return " ".join(words)

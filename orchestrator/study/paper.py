@@ -1,0 +1,89 @@
+"""A paper's table beside ours: its figures, what may not be compared, and which of its claims hold here.
+
+Scores of two backbones or two benchmarks are never compared. What carries over is order: the paper says that one
+method scores above another, and so do our matrices, or they do not, or the difference drowns in the noise of seeds.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+METRICS = ("AP", "MAP", "BWT", "MIF")
+#: Values by metric.
+Figures = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of a paper's table: its label there, and its figures by metric."""
+
+    label: str
+    figures: Figures
+
+    def get(self, metric: str) -> float | None:
+        """The figure, or None where the paper has none."""
+        return dict(self.figures).get(metric)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a study reproduces.
+
+    Attributes:
+        source: paper and table ("LiLoRA, Table 1, single-type").
+        rows: one for each row of our table, in its order; None where the paper has none.
+        focus: label of the row that the claims are about: it lies above or below each other row, metric by metric.
+        caveats: what may not be compared, and why.
+        noise: for rows of one seed, by label ("" for those not named): sample standard deviations of each metric over
+            seeds, from another study.
+        noise_source: where those were measured.
+    """
+
+    source: str
+    rows: tuple[PaperRow | None, ...]
+    focus: str = ""
+    caveats: tuple[str, ...] = ()
+    noise: tuple[tuple[str, Figures], ...] = ()
+    noise_source: str = ""
+
+    def deviation(self, label: str, metric: str) -> float | None:
+        """The row's noise in `metric`; None where it is not known."""
+        known = dict(self.noise)
+        return dict(known.get(label, known.get("", ()))).get(metric)
+
+
+def read_rows(path: Path, rows: Sequence[tuple[str, Mapping[str, str]] | None]) -> tuple[PaperRow | None, ...]:
+    """Rows of a reference table in the order of `rows`: (label, values that columns must have); None passes through.
+
+    Raises:
+        ValueError: no line of the table, or more than one, has these values.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    found: list[PaperRow | None] = []
+    for row in rows:
+        if row is None:
+            found.append(None)
+            continue
+        label, wanted = row
+        matching = [line for line in lines if all(line.get(name) == value for name, value in wanted.items())]
+        if len(matching) != 1:
+            columns = ", ".join(lines[0])
+            raise ValueError(
+                f"{path.name} has {len(matching)} lines with {dict(wanted)}; one must match. Columns: {columns}"
+            )
+        found.append(PaperRow(label, _figures(matching[0])))
+    return tuple(found)
+
+
+def _figures(line: Mapping[str, str]) -> tuple[tuple[str, float], ...]:
+    figures = []
+    for name, text in line.items():
+        try:
+            figures.append((name, float(text)))
+        except ValueError:
+            continue
+    return tuple(figures)

@@ -1,0 +1,185 @@
+"""The search of hyper-parameters: a small one for every method, on validation data, as a part of the study.
+
+A search makes two studies out of one: `search_study` tries each value on the validation split, `chosen` is the table
+with the best ones. Both are pure functions; `orchestrator.resolving.resolve` puts them to a store. The test split is
+never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lilora.core.identity import digest_of
+from orchestrator.study.metrics import METRICS
+
+Protocol = Literal["first-task-pair", "end-of-stream"]
+
+#: How many of a stream's first tasks each protocol learns to choose; None: all of them.
+PROTOCOLS: Mapping[str, int | None] = {"first-task-pair": 2, "end-of-stream": None}
+SPLIT = "validation"
+OWNERS = ("method", "training")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Values to try for one field of one method. Several for the same method are tried in every combination.
+
+    Attributes:
+        method: registry name.
+        field: "method.NAME" or "training.NAME".
+        values: at least one, each once. The first is the one that a tie goes to, so it is the one to keep if in doubt.
+    """
+
+    method: str
+    field: str
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        owner, _, name = self.field.partition(".")
+        if owner not in OWNERS or not name:
+            raise ValueError(f"cannot search '{self.field}'; a field is written 'method.NAME' or 'training.NAME'")
+        if not self.values or len({digest_of(value) for value in self.values}) < len(self.values):
+            raise ValueError(f"the search of {self.method}'s {self.field} needs one value or more, each once")
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and by which protocol.
+
+    Attributes:
+        candidates: fields and their values, for any of the study's methods.
+        protocol: what the values are judged by, always on validation data: "first-task-pair" learns the stream's first
+            two tasks, as in a life in which the later ones are not known yet; "end-of-stream" learns all of them.
+        metric: of the result table, the higher the better; after the last of those tasks.
+    """
+
+    candidates: tuple[Candidates, ...]
+    protocol: Protocol = "first-task-pair"
+    metric: str = "AP"
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"no protocol '{self.protocol}'; there are: {', '.join(PROTOCOLS)}")
+        if self.metric not in METRICS:
+            raise ValueError(f"no metric '{self.metric}' to search by; there are: {', '.join(METRICS)}")
+        fields = [(item.method, item.field) for item in self.candidates]
+        if not fields or len(set(fields)) < len(fields):
+            raise ValueError("a search needs candidates, and one list of values for each field of a method")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One combination of values, in the order of `Choice.fields`; its validation figure, None if not finished.
+
+    Of a sweep's options without a figure, `stopped_after` says after how many tasks it was stopped, and `failed` why it
+    failed; neither is waited for.
+    """
+
+    values: tuple[Any, ...]
+    figure: float | None = None
+    stopped_after: int | None = None
+    failed: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no figure and may get one."""
+        return self.figure is None and self.stopped_after is None and not self.failed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a search found for one row of the table.
+
+    Attributes:
+        name: the row's.
+        method: registry name.
+        fields: what was searched.
+        options: in the order listed.
+        protocol, metric: see `Search`.
+        tasks: those learned to choose, in order.
+        seed: the one seed used to choose, for all of the row's.
+        split: what the figures are of; "test" only for a sweep by the protocol "oracle".
+        averaged: fields of a sweep whose values a figure is the mean over.
+        sweep: whether a sweep made it: one choice for the whole study, named like it.
+    """
+
+    name: str
+    method: str
+    fields: tuple[str, ...]
+    options: tuple[Option, ...]
+    protocol: str
+    metric: str
+    tasks: tuple[str, ...]
+    seed: int
+    split: str = SPLIT
+    averaged: tuple[str, ...] = ()
+    sweep: bool = False
+
+    @property
+    def missing(self) -> int:
+        """Options that have no figure and may get one: not finished, or a search's that failed."""
+        return sum(option.is_open for option in self.options)
+
+    @property
+    def best(self) -> Option | None:
+        """The option with the highest figure, the first listed of equals; one without a figure is never chosen."""
+        finished = [option for option in self.options if option.figure is not None]
+        return max(finished, key=lambda option: option.figure or 0.0, default=None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Field -> chosen value; empty while no option is finished."""
+        return dict(zip(self.fields, self.best.values, strict=True)) if self.best else {}
+
+
+def best_first(option: Option) -> tuple[bool, float, bool, int]:
+    """A key to sort options by: those with the highest figure, those that were stopped (latest first), the others."""
+    return option.figure is None, -(option.figure or 0.0), option.is_open, -(option.stopped_after or 0)
+
+
+def choice_json(choice: Choice) -> dict[str, Any]:
+    """One choice for machines; `chosen` is empty while an option is not finished."""
+    return {
+        "name": choice.name,
+        "method": choice.method,
+        "protocol": choice.protocol,
+        "split": choice.split,
+        "metric": choice.metric,
+        "tasks": list(choice.tasks),
+        "seed": choice.seed,
+        "chosen": {} if choice.missing else choice.settings,
+        "candidates": [
+            {
+                **dict(zip(choice.fields, option.values, strict=True)),
+                choice.metric: option.figure,
+                **({} if option.stopped_after is None else {"stopped_after": option.stopped_after}),
+                **({"failed": option.failed} if option.failed else {}),
+            }
+            for option in choice.options
+        ],
+    }
+
+
+def describe_values(values: Sequence[Any]) -> str:
+    """The values of an option as people write them: "0.1", or "0.1, 0.001" for two fields."""
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+
+def describe_protocol(choices: Sequence[Choice]) -> str:
+    """How the choices of one search were made, in a sentence or two."""
+    first = choices[0]
+    orders = {choice.tasks for choice in choices}
+    learned = f"{', '.join(first.tasks)}" if len(orders) == 1 else f"the first {len(first.tasks)} tasks of each order"
+    seeds = ", ".join(str(seed) for seed in sorted({choice.seed for choice in choices}))
+    tie = "a tie goes to the value listed first"
+    if first.averaged:
+        tie = f"the mean over {', '.join(first.averaged)}; {tie}"
+    looked = "The test split was not looked at."
+    if first.split == "test":
+        looked = "ORACLE: the choice was made on test data, so its figures are an upper bound and no estimate."
+    return (
+        f"Protocol {first.protocol}: the highest {first.metric} on the {first.split} split after learning {learned}, "
+        f"seed {seeds}; {tie}. {looked}"
+    )

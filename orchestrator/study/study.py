@@ -1,0 +1,74 @@
+"""A study as a value: trials, each a method on a stream of tasks, with its search, its figures and its paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.study.naming import short_names
+from orchestrator.study.trial import Trial, parameters
+
+if TYPE_CHECKING:
+    from orchestrator.study.paper import Paper
+    from orchestrator.study.search import Choice, Search
+    from orchestrator.study.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A look at the adapters of one trial, drawn in the report.
+
+    Attributes:
+        kind: of `lilora.stages.analysis`: "cka" (how alike the tasks' LoRA matrices are) or "fusion" (alpha before and
+            after).
+        trial: the trial's place in the study, from 0.
+        tasks: whose stages are looked at; () for all of the trial's.
+        title, caption: for people.
+    """
+
+    kind: str
+    trial: int = 0
+    tasks: tuple[str, ...] = ()
+    title: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trials to be compared in one table.
+
+    Attributes:
+        name: short, usable as a folder's name.
+        trials: in the order of the table's rows.
+        title, description: for people.
+        figures: looks at trials' adapters.
+        paper: what the study reproduces; the report and the table show it beside ours.
+        search: hyper-parameters to be chosen on validation data before the table is made (`orchestrator.study.search`).
+        choices: what such a search, or a sweep, chose; the trials have it already.
+        sweep: in place of trials, one trial and the fields of it that are varied (`orchestrator.study.sweep`).
+    """
+
+    name: str
+    trials: tuple[Trial, ...] = ()
+    title: str = ""
+    description: str = ""
+    figures: tuple[Figure, ...] = ()
+    paper: Paper | None = None
+    search: Search | None = None
+    choices: tuple[Choice, ...] = ()
+    sweep: Sweep | None = None
+
+    @property
+    def searched(self) -> frozenset[tuple[str, str]]:
+        """(method, field) of what is, or was, searched; a trial's name leaves it out."""
+        candidates = self.search.candidates if self.search else ()
+        chosen = {(choice.method, name) for choice in self.choices for name in choice.fields}
+        return frozenset(chosen | {(item.method, item.field) for item in candidates})
+
+
+def trial_names(study: Study, *, seed: bool = True) -> tuple[str, ...]:
+    """A name for each trial from what differs among them, but for what is searched; see `naming.short_names`."""
+    searched = study.searched
+    flats = [parameters(trial) for trial in study.trials]
+    shown = [{key: value for key, value in flat.items() if (flat["method"], key) not in searched} for flat in flats]
+    return short_names(shown, seed=seed)

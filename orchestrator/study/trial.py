@@ -1,0 +1,118 @@
+"""A study is a value: trials, each a method on a stream of tasks. `orchestrator.planning.lowering` turns it into steps.
+
+Nothing here runs, reads results or imports torch. What two trials have in common becomes one step: a task's data, a
+stage that both need, a prediction that both score. A trial's resources say how it runs, never what it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lilora.backbones import Backbone
+from lilora.benchmarks import Benchmark, Stream
+from lilora.core import registry
+from lilora.data.location import find_benchmark
+from lilora.methods import Method
+from lilora.scorers import Scorer, TwoScorers
+from lilora.training import Training
+from orchestrator.steps.step import Resources
+from orchestrator.study.naming import method_name
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run through a stream of tasks.
+
+    Attributes:
+        method: how the model adapts; its fields are the hyper-parameters.
+        backbone: the model that every task adapts.
+        stream: the tasks and their order.
+        training: optimiser, rate, epochs: the same for every stage.
+        seed: of initial values, sampling order and dropout.
+        split: what is scored: "test", or "validation" to choose hyper-parameters.
+        scored: after which stages: "each", or only the "last", where a figure of that row is all that is asked for.
+        resources: what a training step may use; not part of the trial's identity.
+    """
+
+    #: The name in digests: where the class lay when people's stores were made.
+    identity: ClassVar[str] = "orchestrator.study.Trial"
+
+    method: Method
+    backbone: Backbone
+    stream: Stream = Stream()
+    training: Training = Training()
+    seed: int = 0
+    split: str = "test"
+    scored: Literal["each", "last"] = field(default="each", metadata={"identity": False})
+    resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """The benchmark of this name; looked up once where it is one of a package's.
+
+    Raises:
+        ValueError: there is none; the message lists the choices.
+    """
+    return _registered(name) if name in _names() else find_benchmark(name)
+
+
+@cache
+def _registered(name: str) -> Benchmark:
+    benchmark: Benchmark = registry.load("benchmarks", name)
+    return benchmark
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(registry.names("benchmarks"))
+
+
+@cache
+def load_scorer(name: str) -> Scorer | TwoScorers:
+    """The entry of this name in `lilora/scorers`; looked up once.
+
+    Raises:
+        ValueError: there is none; the message lists the choices.
+    """
+    entry: Scorer | TwoScorers = registry.load("scorers", name)
+    return entry
+
+
+def scores_of(trial: Trial) -> str:
+    """Which version of the scorers the trial uses: "paper" or "standard"; "" where each of its tasks' has but one."""
+    benchmark = load_benchmark(trial.stream.benchmark)
+    entries = (load_scorer(benchmark.task(name).scorer) for name in trial_tasks(trial))
+    return trial.stream.scores if any(isinstance(entry, TwoScorers) for entry in entries) else ""
+
+
+def trial_tasks(trial: Trial) -> tuple[str, ...]:
+    """Names of the trial's tasks, in the order learned; all of the benchmark's when the stream names none.
+
+    Raises:
+        ValueError: the benchmark or a task is unknown; the message lists the choices.
+    """
+    benchmark = load_benchmark(trial.stream.benchmark)
+    names = trial.stream.tasks or tuple(task.name for task in benchmark.tasks)
+    return tuple(benchmark.task(name).name for name in names)
+
+
+def parameters(trial: Trial) -> dict[str, Any]:
+    """What the trial is, as flat names and plain values: the method's fields as `method.NAME`, and so on."""
+    flat: dict[str, Any] = {"method": method_name(trial.method)}
+    for prefix, value in (("method", trial.method), ("training", trial.training)):
+        for item in dataclasses.fields(value):
+            if item.metadata.get("identity", True):
+                flat[f"{prefix}.{item.name}"] = getattr(value, item.name)
+    flat |= {"backbone": trial.backbone.name, "benchmark": trial.stream.benchmark}
+    flat |= {"order": ",".join(trial_tasks(trial)), "instructions": trial.stream.instructions}
+    if trial.stream.limit is not None:
+        flat |= {"subset": trial.stream.limit, "subset_seed": trial.stream.limit_seed}
+    if scores := scores_of(trial):
+        flat |= {"scores": scores}
+    return flat | {"split": trial.split, "seed": trial.seed}

@@ -1,0 +1,225 @@
+"""The driver's view of a sweep's trials: it admits what they ask for, answers them, and notes how each of them ends."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import ClusterError
+from orchestrator.execution import events
+from orchestrator.execution.events import Listeners
+from orchestrator.execution.schedule import Ready
+from orchestrator.planning.lowering import TrialPlan
+from orchestrator.resolving.notes import note_failed, note_stopped, trial_digest
+from orchestrator.resolving.swept import Swept, lower_point
+from orchestrator.steps.plan import Plan
+from orchestrator.storage.store import Store
+from orchestrator.study.sweep import Point
+from orchestrator.sweeps.events import TrialAdded
+from orchestrator.sweeps.mailbox import Asked
+from orchestrator.sweeps.requests import Owner
+
+if TYPE_CHECKING:
+    from orchestrator.sweeps.tuning import Ended, Tuning
+
+Use = Callable[[Iterable[str]], None]
+
+DONE, STOPPED, FAILED = "done", "stopped", "failed"
+#: With nothing to run and no word from any trial for so long, a sweep ends with an error.
+STUCK_SECONDS = 300.0
+#: How long the first answers may wait for one more of the first trials to be up.
+GATHER_SECONDS = 20.0
+
+
+@dataclass
+class Gathering:
+    """Whether the first trials are up, or no more of them came for `GATHER_SECONDS`: the first answer may go out.
+
+    Tune gives the process of a trial that ends to one whose own is still starting, kills that, and starts another for
+    the next trial. Where trials end faster than processes start this never ends, and takes most of the machine.
+
+    Attributes:
+        live: trials that Tune keeps up at a time.
+        clock: seconds.
+    """
+
+    live: int
+    clock: Callable[[], float] = time.monotonic
+    _seen: int = 0
+    _last: float = 0.0
+    _over: bool = False
+
+    def over(self, asked: int, expected: int) -> bool:
+        """True once as many have asked as are to be up, of those still expected, or had their time to; and for ever."""
+        if asked > self._seen:
+            self._seen, self._last = asked, self.clock()
+        if self._seen and not self._over:
+            late = self.clock() - self._last > GATHER_SECONDS
+            self._over = late or asked >= min(self.live, expected)
+        return self._over
+
+
+class Asking:
+    """`driver.Requests` of a sweep.
+
+    Args:
+        swept: the trials as they are known when the run begins.
+        store: where stops are noted.
+        tuning: Ray Tune, which runs.
+        owner: what live trials wait for.
+        say: the listeners.
+        use: tells retention of steps that were not known when the run began.
+        finished: trials that were over before.
+        failed: where the name of a trial that fails goes, and why it did.
+
+    Attributes:
+        settled: points of the trials that are over.
+    """
+
+    def __init__(
+        self,
+        swept: Swept,
+        store: Store,
+        tuning: Tuning,
+        owner: Owner,
+        say: Listeners,
+        use: Use,
+        finished: int,
+        failed: dict[str, str],
+    ) -> None:
+        self.swept, self.store, self.tuning, self.owner, self.say = swept, store, tuning, owner, say
+        self.use = use
+        self.mailbox = tuning.mailbox
+        self.ended, self.total = finished, finished + tuning.num_trials
+        self.failed = failed
+        self.settled: set[Point] = set()
+        self._expected = tuning.num_trials
+        self._plans: dict[Point, TrialPlan] = dict(zip(swept.points, swept.plans, strict=True))
+        self._attempts: dict[str, tuple[str, Point]] = {}
+        self._gone: list[str] = []
+        self._over = False
+        self._last_word = time.monotonic()
+        self._gathering = Gathering(tuning.live)
+
+    @property
+    def num_lost(self) -> int:
+        """Trials that Tune took no further and told nobody of, once it is done: it gives one up where it cannot use a
+        process again."""
+        return max(0, self._expected)
+
+    def sleep(self, seconds: float) -> None:
+        """See `driver.Requests`."""
+        self.mailbox.sleep(seconds)
+
+    def admit(self, ready: Ready) -> bool:
+        """See `driver.Requests`.
+
+        Raises:
+            ClusterError: Ray Tune broke, or nothing moves any more.
+        """
+        for asked in self.mailbox.take():
+            self._last_word = time.monotonic()
+            self._ask(asked, ready)
+        self._hear(ready)
+        up = self._gathering.over(len(self._attempts), self._expected)
+        answers = self.owner.collect() if up else []
+        if answers or self._gone:
+            self.mailbox.answer(answers, self._gone)
+            self._gone = []
+        if answers or ready.steps:
+            self._last_word = time.monotonic()
+        self._check_moving()
+        return not self._over
+
+    def _ask(self, asked: Asked, ready: Ready) -> None:
+        """A trial wants rows, stop by stop; an earlier attempt at it is dead."""
+        before, _ = self._attempts.get(asked.trial, (asked.key, ()))
+        if before != asked.key:
+            self.owner.leave(before, ready)
+            self._gone.append(before)
+            self.say(events.TrialRetried(self._plan(asked.point).name))
+        self._attempts[asked.trial] = asked.key, asked.point
+        plan = self._plan(asked.point)
+        if plan.digest != asked.digest:
+            for stop in asked.stops:
+                self.owner.refuse(
+                    asked.key,
+                    stop,
+                    "the trial's process lowers it to other steps than this driver: install the same lilora on "
+                    "every machine",
+                )
+            return
+        bounds = itertools.pairwise((asked.first, *asked.stops))
+        stretches = {stop: plan.steps_of(range(first, stop)) for first, stop in bounds}
+        self.owner.ask(asked.key, stretches, ready)
+
+    def _plan(self, point: Point) -> TrialPlan:
+        if point not in self._plans:
+            plan = self._plans[point] = lower_point(self.swept.study, point)
+            self.use(Plan.of(plan.steps).by_digest)
+            self.say(TrialAdded(plan))
+        return self._plans[point]
+
+    def _hear(self, ready: Ready) -> None:
+        """What Tune says of trials that are over."""
+        from orchestrator.sweeps.tuning import Over
+
+        while True:
+            try:
+                message = self.tuning.messages.get_nowait()
+            except queue.Empty:
+                return
+            self._last_word = time.monotonic()
+            if isinstance(message, Over):
+                self._over = True
+                if message.error:
+                    raise ClusterError(f"Ray Tune ended with {message.error}. What is finished is kept; run it again")
+                return
+            self._end(message, ready)
+
+    def _end(self, message: Ended, ready: Ready) -> None:
+        self.ended += 1
+        self._expected -= 1
+        point = message.point
+        key, _ = self._attempts.pop(message.trial, ("", ()))
+        if key:
+            self.owner.leave(key, ready)
+            self._gone.append(key)
+        self.settled.add(point)
+        plan, sweep = self._plan(point), self.swept.sweep
+        error = self.owner.errors.pop(key, "") or message.error
+        if not error and not message.tasks:
+            error = "it ended before it reported anything"
+        noted = trial_digest(sweep, point) in self.tuning.ledger.stopped
+        if error:
+            note_failed(sweep, self.store, point, error)
+            self._say_ended(plan.name, FAILED, error)
+        elif message.tasks < len(plan.tasks) and not noted:
+            note_stopped(sweep, self.store, point, message.tasks)
+            self._say_ended(plan.name, STOPPED, f"after {message.tasks} of {len(plan.tasks)} tasks")
+        else:
+            self._say_ended(plan.name, STOPPED if noted else DONE, "as before" if noted else "")
+
+    def _say_ended(self, name: str, state: str, reason: str = "") -> None:
+        if state == FAILED:
+            self.failed[name] = reason
+        else:
+            self.failed.pop(name, None)
+        self.say(events.TrialEnded(name, state, self.ended, self.total, reason))
+
+    def _check_moving(self) -> None:
+        if self._over or time.monotonic() - self._last_word < STUCK_SECONDS:
+            return
+        if self._attempts:
+            names = ", ".join(self._plan(point).name for _, point in list(self._attempts.values())[:3])
+            what = f"{len(self._attempts)} trials ({names}, ...) said nothing"
+        else:
+            what = "no trial started"
+        raise ClusterError(
+            f"{what} for {STUCK_SECONDS:.0f} s, and no step is left to run for any: the machine of this driver is out "
+            "of memory or processes, perhaps. What is finished is kept; run the same command again"
+        )

@@ -1,0 +1,156 @@
+"""What a trial of a sweep does in its process: lower its point, ask for its rows, and report to Ray Tune.
+
+It trains nothing and owns nothing: the executor makes the steps, for all trials at once. With early stopping it asks
+only as far as the next rung, so that what the scheduler ends was not begun, and reports each task that is learned;
+without, nobody would act on a report before the last, and each costs Tune, the mailbox and the driver a round. Nor does
+anybody act on its figures where neither a sampler nor a scheduler goes by them: then it reads none. What a sweep
+chooses is read from the store (`orchestrator.resolving.swept`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ray import tune
+from ray.tune.result import DONE, RESULT_DUPLICATE
+
+from orchestrator.execution.workers.actor import Settings
+from orchestrator.planning.lowering import TrialPlan
+from orchestrator.resolving.notes import trial_digest
+from orchestrator.resolving.swept import figures_so_far, lower_point, num_learned, sweep_of, truncated
+from orchestrator.results.reading import TrialResult, read_scores
+from orchestrator.storage.opening import open_store
+from orchestrator.storage.store import Store
+from orchestrator.study import Study, Sweep
+from orchestrator.study.sweep import Point
+from orchestrator.sweeps import mailbox
+from orchestrator.sweeps.mailbox import Asked
+
+#: The report's field that says how many tasks are learned.
+TASKS = "tasks"
+PLACE = "place"
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What every trial of a sweep is told.
+
+    Attributes:
+        study: the study with the sweep, packed.
+        points: by place; empty where Optuna's suggestion is the point.
+        stopped: trials to be ended after so many tasks, since they were before (`orchestrator.resolving.notes`).
+        address: of the socket between trials and driver (`orchestrator.sweeps.mailbox`).
+        settings: of every worker process.
+    """
+
+    study: bytes
+    points: tuple[Point, ...]
+    stopped: Mapping[str, int]
+    address: str
+    settings: Settings
+
+
+class SweepTrial(tune.Trainable):
+    """The trial: each step of Tune's ends at a stop (`stops`).
+
+    Where a step of it failed it ends early, quietly, once everything else up to that stop is made that can be, as in a
+    run without a sweep: what is put right later costs little more than itself.
+
+    A class, not a function: no thread of Tune's stands between the two, and the last report says itself that it is the
+    last. It is not faster: `benchmarks/scale.py` saw no gain.
+    """
+
+    def setup(self, config: dict[str, Any], orders: Orders) -> None:  # type: ignore[override]  # by with_parameters
+        """Begin the first trial of this process."""
+        self.orders = orders
+        orders.settings.apply()
+        self.store = open_store(orders.settings.store)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        study = _unpack(self.orders.study)
+        self.sweep = sweep_of(study)
+        point = point_of(config, self.orders.points)
+        plan = lower_point(study, point)
+        stopped = self.orders.stopped
+        after = stopped.get(trial_digest(self.sweep, point)) if stopped else None
+        if after is not None and after < len(plan.tasks):
+            plan = truncated(plan, after)
+        self.plan, self.row = plan, 0
+        self.asked: tuple[int, ...] = ()
+        key = f"{self.trial_id}-{secrets.token_hex(4)}"
+        self.attempt = Attempt(self.orders.address, self.trial_id, key, point, plan.digest)
+        self.scores: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def step(self) -> dict[str, Any]:
+        """Wait until everything up to the next stop is in the store; gives the figures there, if they decide."""
+        fresh = not self.asked
+        if fresh:
+            self.asked = stops(self.sweep, self.plan, self.row)
+        stop, *rest = self.asked
+        if self.attempt.wait(self.row, self.asked, ask=fresh):
+            return {RESULT_DUPLICATE: True}
+        figures = self._figures(stop) if self.sweep.is_steered else {}
+        self.row, self.asked = stop, tuple(rest)
+        return {**figures, TASKS: num_learned(self.plan, stop - 1), DONE: stop == len(self.plan.after)}
+
+    def _figures(self, stop: int) -> dict[str, float]:
+        """The table's metrics at a stop, of the tasks so far."""
+        self.scores |= _scores(self.plan, range(self.row, stop), self.store)
+        return figures_so_far(TrialResult(self.plan, self.scores, ()), stop - 1)
+
+
+@lru_cache(maxsize=4)
+def _unpack(packed: bytes) -> Study:
+    from ray import cloudpickle
+
+    study: Study = cloudpickle.loads(packed)
+    return study
+
+
+def point_of(config: Mapping[str, Any], points: tuple[Point, ...]) -> Point:
+    """The point that a Tune config stands for: by its place in `points`, or axis by axis as Optuna suggested it."""
+    return points[config[PLACE]] if PLACE in config else tuple(config["point"])
+
+
+def stops(sweep: Sweep, plan: TrialPlan, row: int) -> tuple[int, ...]:
+    """What is asked for together from `row` on, by the row after the last of each report: each task up to the next
+    rung; or everything at once.
+    """
+    if sweep.stopping is None:
+        return (len(plan.after),)
+    rungs = sweep.stopping.rungs(len(plan.after))
+    return tuple(range(row + 1, next(rung for rung in rungs if rung > row) + 1))
+
+
+def _scores(plan: TrialPlan, rows: range, store: Store) -> dict[tuple[int, int], dict[str, Any]]:
+    found = {cell: read_scores(store, score.digest) for cell, (_, score) in plan.cells.items() if cell[0] in rows}
+    return {cell: scores for cell, scores in found.items() if scores is not None}
+
+
+@dataclass
+class Attempt:
+    """One attempt at a trial, as the driver knows it."""
+
+    address: str
+    trial: str
+    key: str
+    point: Point
+    digest: str
+
+    def wait(self, row: int, stops: tuple[int, ...], ask: bool) -> str:
+        """Until what the first stop takes, from `row` on, is in the store, or will not be, as the answer says.
+
+        With `ask`, all stops are asked for first.
+        """
+        asked = Asked(self.trial, self.key, self.point, row, stops, self.digest) if ask else None
+        return mailbox.wait(self.address, self.key, stops[0], asked)

@@ -1,0 +1,116 @@
+"""MLflow as a view of the store: a listener while a study runs, `track` afterwards; both write the same things.
+
+Nothing is ever read back for a result. All writing is done by one thread, in batches, so the executor never waits; an
+error of MLflow's is reported once and stops the tracking, not the run. Tracking twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from dataclasses import replace
+from queue import SimpleQueue
+from threading import Thread
+
+from orchestrator.execution.events import Event, Outcome, RunFinished, RunStarted, StepFinished
+from orchestrator.planning.lowering import Lowered, TrialPlan, lower
+from orchestrator.storage.store import Store
+from orchestrator.study import Study
+from orchestrator.sweeps.events import TrialAdded, TrialsSettled
+from orchestrator.tracking.writer import StudyWriter
+
+# How long the end of a run waits for what is still to be written.
+DRAIN_SECONDS = 120.0
+
+
+class Tracker:
+    """An executor's listener that keeps a study's MLflow runs up to date, a stage at a time.
+
+    Args:
+        study: the study that runs, lowered or not.
+        store: where its results are.
+        tracking_uri: MLflow's; by default a SQLite file in the store (see `mlflow_writer.default_uri`).
+        remedy: the command that writes what this leaves unwritten, for messages.
+    """
+
+    def __init__(
+        self, study: Study | Lowered, store: Store, tracking_uri: str | None = None, remedy: str = "lilora track"
+    ) -> None:
+        self.lowered = study if isinstance(study, Lowered) else lower(study)
+        self.store = store
+        self.tracking_uri = tracking_uri
+        self.remedy = remedy
+        self.error: Exception | None = None
+        self._queue: SimpleQueue[str | Lowered | Outcome] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._rows: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for index, plan in enumerate(self.lowered.trials):
+            self._add_rows(index, plan)
+
+    def _add_rows(self, index: int, plan: TrialPlan) -> None:
+        for (row, _), (_, score) in plan.cells.items():
+            self._rows[score.digest].append((index, row))
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event; only the end of a run waits, for what is still to be written."""
+        if isinstance(event, RunStarted):
+            self._thread = Thread(target=self._work, name="mlflow", daemon=True)
+            self._thread.start()
+        elif isinstance(event, TrialAdded):
+            self.lowered = replace(self.lowered, trials=(*self.lowered.trials, event.plan))
+            self._add_rows(len(self.lowered.trials) - 1, event.plan)
+        elif isinstance(event, TrialsSettled):
+            self._queue.put(event.lowered)
+        elif isinstance(event, StepFinished) and event.step.digest in self._rows:
+            self._queue.put(event.step.digest)
+        elif isinstance(event, RunFinished) and self._thread is not None:
+            self._queue.put(event.outcome)
+            self._thread.join(DRAIN_SECONDS)
+            if self._thread.is_alive():
+                warnings.warn(
+                    f"MLflow is still writing after {DRAIN_SECONDS:.0f} s and is left behind; "
+                    f"`{self.remedy}` writes the rest",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self._thread = None
+
+    def _work(self) -> None:
+        """The thread: write what is there, then each row of a matrix once its last cell is scored."""
+        try:
+            writer = StudyWriter(self.lowered, self.store, self.tracking_uri)
+            writer.write_all()
+            done = set(self.store.digests())
+            while not isinstance(item := self._queue.get(), Outcome):
+                if isinstance(item, Lowered):
+                    writer.lowered = item
+                    continue
+                done.add(item)
+                for index in sorted({index for index, row in self._rows[item] if self._complete(index, row, done)}):
+                    writer.write_trial(self.lowered.trials[index])
+            writer.write_all(ended="KILLED" if item.interrupted else "FAILED")
+            writer.write_study()
+        except Exception as error:
+            self.error = error
+            warnings.warn(
+                f"MLflow tracking stopped, the run goes on: {type(error).__name__}: {error}. "
+                f"`{self.remedy}` rebuilds it from the store",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _complete(self, index: int, row: int, done: set[str]) -> bool:
+        cells = self.lowered.trials[index].cells
+        return all(score.digest in done for (place, _), (_, score) in cells.items() if place == row)
+
+
+def track(study: Study | Lowered, store: Store, tracking_uri: str | None = None) -> None:
+    """Bring the study's MLflow runs up to what the store holds.
+
+    Raises:
+        ImportError, mlflow.exceptions.MlflowException, OSError: MLflow is not there or cannot be written.
+    """
+    lowered = study if isinstance(study, Lowered) else lower(study)
+    writer = StudyWriter(lowered, store, tracking_uri)
+    writer.write_all()
+    writer.write_study()

@@ -1,0 +1,273 @@
+"""Published files row by row: what is let pass, what is moved, what is refused and in which words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lilora.benchmarks import Benchmark
+from lilora.benchmarks._instructions import COIN, ends_with_template
+from lilora.data.image_files import clean_path, open_picture
+from lilora.data.readers import tables
+from lilora.data.readers.description import read_description
+from lilora.data.readers.llava_json import read_list, test_row, train_row
+from lilora.data.readers.official import Official
+from lilora.data.readers.row import Row, RowError, box_in, options_in, outside_options
+from lilora.data.sampling import stratified_rows
+from tests.lilora.data.layouts import draw
+
+question_row = test_row  # imported under a name that pytest would collect
+del test_row
+
+
+def talk(*turns: tuple[str, str], **more: Any) -> dict[str, Any]:
+    return {"conversations": [{"from": role, "value": text} for role, text in turns], **more}
+
+
+def test_the_image_token_is_moved_out_of_the_words_wherever_it_stands() -> None:
+    for text in ("<image>\nWhat is it?", "What is it?\n<image>", "What is it? <image>"):
+        row = train_row(talk(("human", text), ("gpt", "a bus"), image="a/b.jpg"), 3)
+        assert (row.instruction, row.answer, row.image, row.number) == ("What is it?", "a bus", "a/b.jpg", 3)
+
+
+def test_a_row_without_an_image_and_one_of_several_turns_keep_what_they_have() -> None:
+    row = train_row(talk(("human", "1?"), ("gpt", "one"), ("human", "2?"), ("gpt", "two")), 0)
+    assert row.image is None
+    assert row.turns == [["2?", "two"]]
+    assert train_row(talk(("gpt", "hello"), ("human", "1?"), ("gpt", "one")), 0).instruction == "1?"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ([], "a list, not an object"),
+        ({"image": "a.jpg"}, "'conversations' is nothing"),
+        (talk(("human", "1?")), "end with gpt"),
+        (talk(("human", "1?"), ("human", "2?")), "human, gpt, human, gpt"),
+        (talk(("user", "1?"), ("gpt", "one")), "a turn must be"),
+        ({"conversations": [{"from": "human", "value": 3}]}, "a turn must be"),
+        (talk(("human", "<image> 1?"), ("gpt", "one")), "names no image"),
+        (talk(("human", "<image><image>1?"), ("gpt", "one"), image="a.jpg"), "2 times <image>"),
+        (talk(("human", "1?"), ("gpt", "one"), image=["a.jpg"]), "'image' is a list"),
+        (talk(("human", "1?"), ("gpt", "one"), image="../../etc/passwd"), "leaves the image folder"),
+        (talk(("human", "1?"), ("gpt", "one"), image="/etc/passwd"), "must be relative"),
+    ],
+)
+def test_a_training_row_that_cannot_be_used_says_why(raw: Any, words: str) -> None:
+    with pytest.raises(RowError, match=words):
+        train_row(raw, 0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"question_id": 1}, "'text' is nothing"),
+        ({"text": "1?"}, "no 'question_id'"),
+        ({"text": "1?", "question_id": 1, "answer": {"a": 1}}, "'answer' holds"),
+        ({"text": "1?", "question_id": 1, "answer_bbox": "[0.5,0.1,0.2,0.4]"}, "x1 < x2"),
+        ({"text": "1?", "question_id": 1, "answer_bbox": "[0.1,0.1,0.2,0.4]", "size": "large"}, "'size' is 'large'"),
+    ],
+)
+def test_a_test_row_that_cannot_be_used_says_why(raw: Any, words: str) -> None:
+    with pytest.raises(RowError, match=words):
+        question_row(raw, 0)
+
+
+def test_answers_are_a_text_a_number_a_list_or_what_raters_said() -> None:
+    def references(answer: Any) -> list[str]:
+        return question_row({"text": "1?", "question_id": 1, "answer": answer}, 0).references
+
+    assert references("yes") == ["yes"]
+    assert references(3) == ["3"]
+    assert references(["a dog.", "one dog."]) == ["a dog.", "one dog."]
+    assert references([{"answer": "x", "answer_confidence": "yes"}]) == ["x"]
+
+
+def test_boxes_keep_their_numbers_and_the_pictures_size() -> None:
+    row = question_row(
+        {
+            "text": "the cat",
+            "question_id": 1,
+            "answer_bbox": "[0.1, 0.25, 0.5, 0.75]",
+            "size": {"width": 9, "height": 4},
+        },
+        0,
+    )
+    assert row.boxes == [[0.1, 0.25, 0.5, 0.75]]
+    assert row.size == [9, 4]
+    assert box_in([0, 0, 1, 1]) == [0, 0, 1, 1]
+
+
+def test_options_are_read_off_the_question_and_an_answer_outside_of_them_is_seen() -> None:
+    options = options_in("Which?\nA. a bus\nB. a car\nAnswer with the letter.")
+    assert options == ["a bus", "a car"]
+    assert options_in("Which?\n(A) one\n(B) two") == ["one", "two"]
+    assert options_in("A. Smith wrote it. Who?") == []
+    assert not any(outside_options(text, options) for text in ("A", "B.", "(B)", "a car", "B. a car"))
+    assert all(outside_options(text, options) for text in ("C", "a train", "D. a ship"))
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "[1, 2", "\udcff"])
+def test_a_file_of_the_wrong_shape_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"train\.json"):
+        read_list(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"train\.json is nested too deep"):
+        read_list(path)
+
+
+def test_official_files_fill_in_and_contradict(tmp_path: Path) -> None:
+    problems = {"7": {"choices": ["red", "blue"], "answer": 1, "subject": "language science"}}
+    (tmp_path / "problems.json").write_text(json.dumps(problems))
+    official = Official({"scienceqa": tmp_path / "problems.json"})
+    row = Row(0, None, "Which?", question_id="7")
+    official.complete(row)
+    assert (row.answer, row.options, row.type) == ("B", ["red", "blue"], "language science")
+    with pytest.raises(RowError, match="but problems.json has B"):
+        official.complete(Row(0, None, "Which?", "A", ["A"], question_id="7"))
+    with pytest.raises(RowError, match="none of its 2 options"):
+        official.complete(Row(0, None, "Which?", "C", ["C"], question_id="7"))
+    with pytest.raises(RowError, match="'8' is not in"):
+        official.complete(Row(0, None, "Which?", "A", ["A"], question_id="8"))
+    with pytest.raises(ValueError, match="is not TextVQA's annotation file"):
+        Official({"textvqa": tmp_path / "problems.json"})
+
+
+def test_a_text_vqa_row_finds_its_raters_by_picture_and_question(tmp_path: Path) -> None:
+    entries = [
+        {"question_id": 1, "image_id": "p", "question": "What word?", "answers": ["stop"] * 9 + ["halt"]},
+        {"question_id": 2, "image_id": "p", "question": "What colour?", "answers": ["red"] * 10},
+    ]
+    (tmp_path / "val.json").write_text(json.dumps({"data": entries}))
+    official = Official({"textvqa": tmp_path / "val.json"})
+    row = Row(0, "p.jpg", "Reference OCR token: STOP\nwhat word?\nAnswer in a word.", question_id="p")
+    official.complete(row)
+    assert row.raters == ["stop"] * 9 + ["halt"]
+    assert row.references == ["stop", "halt"]
+
+
+def saved(tmp_path: Path, kind: str) -> Path:
+    from datasets import Dataset, Features, Image, List, Value
+
+    draw(tmp_path / "a.png", 1)
+    data = {
+        "query": ["What?", "Where?"],
+        "answer": [["a box", "box"], ["here"]],
+        "image": [{"bytes": (tmp_path / "a.png").read_bytes(), "path": None}, None],
+    }
+    features = Features(query=Value("string"), answer=List(Value("string")), image=Image())
+    table = Dataset.from_dict(data, features=features)
+    if kind == "datasets":
+        table.save_to_disk(str(tmp_path / "data"))
+        return tmp_path / "data"
+    table.to_parquet(str(tmp_path / "data.parquet"))
+    return tmp_path / "data.parquet"
+
+
+@pytest.mark.parametrize("kind", ["datasets", "parquet"])
+def test_a_saved_data_set_and_a_parquet_file_are_read_with_their_pictures(kind: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, kind)
+    with pytest.raises(ValueError, match="no column 'question'; it has: query"):
+        list(tables.rows(path, "test", {}))
+    first, second = tables.rows(path, "test", {"question": "query"})
+    assert isinstance(first, Row)
+    assert isinstance(second, Row)
+    assert first.picture is not None
+    assert first.picture() == (tmp_path / "a.png").read_bytes()
+    assert (first.references, second.picture, second.image) == (["a box", "box"], None, None)
+
+
+TEN_LINES = """\
+home = "drawn here"
+[[tasks]]
+name = "Birds"
+kind = "vqa"
+scorer = "short_answer"
+train = "train.json"
+test = "test.json"
+images = "pictures"
+template = "Answer in a word."
+max_new_tokens = 8
+"""
+
+
+def described(tmp_path: Path, text: str = TEN_LINES) -> Benchmark:
+    (tmp_path / "benchmark.toml").write_text(text)
+    return read_description(tmp_path / "benchmark.toml", "mine")
+
+
+def test_ten_lines_describe_a_benchmark(tmp_path: Path) -> None:
+    benchmark = described(tmp_path)
+    task = benchmark.task("Birds")
+    assert (benchmark.name, task.kind, task.scorer, task.max_new_tokens) == ("mine", "vqa", "short_answer", 8)
+    assert task.files is not None
+    assert task.files.images == ("pictures",)
+    assert list(benchmark.settings) == ["single"]
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "words"),
+    [
+        ('kind = "vqa"', 'kind = "quiz"', "kind is 'quiz'; there are: option, vqa"),
+        ('scorer = "short_answer"', 'scoring = "x"', "no key 'scoring'; there are: name"),
+        ('test = "test.json"', 'test = "../test.json"', "leaves the folder"),
+        ("max_new_tokens = 8", 'max_new_tokens = "8"', "must be a whole number"),
+        ('name = "Birds"', 'name = "a/b"', "use letters, digits"),
+        ("[[tasks]]", "[tasks", "is not TOML"),
+    ],
+)
+def test_a_description_that_is_wrong_names_the_key(line: str, instead: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        described(tmp_path, TEN_LINES.replace(line, instead))
+
+
+@pytest.mark.parametrize("path", ["", "/a", "a/../../b", "..", "C:/a", "~/a", "\\\\host\\a", "a\0b"])
+def test_a_path_that_leaves_its_folder_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="image path"):
+        clean_path(path)
+    assert clean_path("./a//b.jpg") == "a/b.jpg"
+
+
+def test_a_picture_that_would_fill_the_memory_or_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    draw(tmp_path / "a.png", 1)
+    data = (tmp_path / "a.png").read_bytes()
+    assert open_picture(data, "a.png").mode == "RGB"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"a\.png is refused"):
+        open_picture(data, "a.png")
+    with pytest.raises(ValueError, match=r"b\.png cannot be decoded"):
+        open_picture(b"no picture", "b.png")
+
+
+def test_a_subset_keeps_each_stratums_share_whatever_the_order() -> None:
+    names = [str(index) for index in range(100)]
+    strata = ["common"] * 70 + ["less"] * 28 + ["rare", "rarer"]
+    found = stratified_rows(names, strata, "seed 0", 10)
+    assert sorted(strata[place] for place in found)[:7] == ["common"] * 7
+    assert len(found) == 10
+    backwards = stratified_rows(names[::-1], strata[::-1], "seed 0", 10)
+    assert {names[place] for place in found} == {names[::-1][place] for place in backwards}
+    assert stratified_rows(names, strata, "seed 1", 10) != found
+    assert stratified_rows(names, strata, "seed 0", 200) == list(range(100))
+
+
+def test_answers_that_are_all_different_count_as_one_stratum() -> None:
+    names = [str(index) for index in range(1000)]
+    found = stratified_rows(names, [f"caption {name}" for name in names], "seed 0", 100)
+    assert len(found) == 100
+    assert sum(place < 500 for place in found) in range(35, 66)
+
+
+def test_coins_lists_are_recognised_with_and_without_a_period() -> None:
+    assert {len(COIN), sum("10type" in settings for settings in COIN.values())} == {8, 7}
+    assert ends_with_template("Who?\nAnswer the question using a single word or phrase.", COIN["VQAv2"]["original"])
+    assert not ends_with_template("Who?", COIN["VQAv2"]["10type"])

@@ -1,0 +1,241 @@
+"""The loop: effective batch, workers, history, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lilora.adapters.state import load_state
+from lilora.core.stage_run import Placement, StageRun
+from lilora.methods import Method
+from lilora.methods.lilora import LiLoRA
+from lilora.methods.seqlora import SeqLoRA
+from lilora.model.precision import float32_products
+from lilora.training import Training
+from lilora.training.batches import BatchOrder
+from lilora.training.stage import thinned, train
+from tests.lilora.lab import Lab, files
+from tests.lilora.tiny import shuffle
+from tests.lilora.training import worker
+
+METHOD = SeqLoRA(rank=4, lora_alpha=8)
+
+
+def _history(folder: Path) -> list[dict[str, float]]:
+    return json.loads((folder / "history.json").read_text())
+
+
+def test_an_epoch_shows_each_row_once_and_the_next_one_in_another_order() -> None:
+    order = BatchOrder([f"row-{index}" for index in range(10)], seed=0, task="GQA", batch_size=4)
+    rows = [row for step in range(5) for row in order.batch(step)]
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert rows[:10] != rows[10:]
+
+
+def test_the_order_depends_on_the_rows_names_not_on_their_places() -> None:
+    names = [f"row-{index}" for index in range(10)]
+    one, other = (BatchOrder(ids, 0, "GQA", 4) for ids in (names, names[::-1]))
+    assert [names[row] for row in one.batch(3)] == [names[::-1][row] for row in other.batch(3)]
+
+
+def test_a_shuffled_file_trains_the_same_adapters(lab: Lab) -> None:
+    config = lab.config(METHOD, 0)
+    data = shuffle(lab.data["Colour"], lab.folder() / "shuffled")
+    out = lab.folder()
+    train(config, {"data": data}, out, lab.run())
+    assert files(out) == files(lab.stage(METHOD))
+
+
+def test_history_holds_the_rates_of_warm_up_and_cosine_as_the_optimiser_read_them(lab: Lab) -> None:
+    rows = _history(
+        lab.stage(METHOD, training=Training(epochs=8, max_steps=10, batch_size=8, warmup=0.2, learning_rate=0.01))
+    )
+    rates = [row["rate"] for row in rows]
+    assert rates[:3] == pytest.approx([0.005, 0.01, 0.01])
+    assert rates[6] == pytest.approx(0.005)  # half way down
+    assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
+
+
+def test_history_reports_the_penalty_beside_the_loss_from_the_second_task_on(lab: Lab) -> None:
+    method = LiLoRA(rank=4, lora_alpha=8)
+    assert all(row["penalty"] == 0 for row in _history(lab.stage(method, 0)))
+    assert _history(lab.stage(method, 1))[-1]["penalty"] > 0
+
+
+def test_a_long_history_is_thinned_to_200_rows_of_means() -> None:
+    rows = [{"step": step, "loss": float(step), "penalty": 0.0, "rate": 1.0} for step in range(1, 1001)]
+    short = thinned(rows)
+    assert len(short) == 200
+    assert short[0] == {"step": 5, "loss": 3.0, "penalty": 0.0, "rate": 1.0}
+
+
+def test_a_heavy_regulariser_holds_the_basis(lab: Lab) -> None:
+    drifts = []
+    for lam in (0.0, 100.0):
+        method = LiLoRA(rank=4, lora_alpha=8, lam=lam)
+        before, after = load_state(lab.stage(method, 0)), load_state(lab.stage(method, 1))
+        drifts.append(sum((after.shared[n] - before.shared[n]).norm().item() for n in after.shared if "B0" in n))
+    assert drifts[1] < 0.3 * drifts[0]
+
+
+def test_a_factor_slows_the_shared_a_down(lab: Lab) -> None:
+    moves = []
+    for factor in ("trained", 0.1):
+        method = LiLoRA(rank=4, lora_alpha=8, shared_a=factor)
+        before, after = load_state(lab.stage(method, 0)), load_state(lab.stage(method, 1))
+        moves.append(sum((after.shared[n] - before.shared[n]).norm().item() for n in after.shared if ".A" in n))
+    assert moves[1] < 0.3 * moves[0]
+
+
+def test_earlier_parts_are_referenced_not_copied(lab: Lab) -> None:
+    method = LiLoRA(rank=4, lora_alpha=8)
+    first, second = lab.stage(method, 0), lab.stage(method, 1)
+    assert set(files(second)) == {"history.json", "shared.safetensors", "state.json", "task-Place.safetensors"}
+    reference = json.loads((second / "state.json").read_text())["parts"]["Colour"]
+    assert (reference["artifact"], reference["file"]) == (first.name, "task-Colour.safetensors")
+
+
+def test_a_damaged_state_is_refused_by_its_checksum(lab: Lab) -> None:
+    folder = lab.folder() / "state"
+    shutil.copytree(lab.stage(METHOD), folder)
+    data = bytearray((folder / "shared.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "shared.safetensors").write_bytes(bytes(data))
+    with pytest.raises(ValueError, match="shared.safetensors is damaged.*run its stage again"):
+        load_state(folder)
+
+
+def test_a_previous_state_of_other_tasks_is_refused(lab: Lab) -> None:
+    config = lab.config(METHOD, 1)
+    wrong = lab.stage(METHOD, 1)
+    with pytest.raises(ValueError, match="has learned .*Place"):
+        lab.train(config, wrong, lab.folder())
+
+
+def test_workers_that_do_not_divide_the_batch_are_refused_before_any_work(lab: Lab) -> None:
+    run = StageRun(lab.folder(), placement=Placement(world_size=3))
+    with pytest.raises(ValueError, match="an effective batch of 8 cannot be shared by 3 workers"):
+        train(lab.config(METHOD, 0), {"data": lab.data["Colour"]}, lab.folder(), run)
+
+
+def test_a_checkpoint_of_another_stage_is_refused(lab: Lab) -> None:
+    scratch = lab.folder()
+    lab.train(lab.config(METHOD, 0), None, lab.folder(), scratch=scratch, checkpoint_seconds=0)
+    with pytest.raises(ValueError, match="checkpoint of another stage"):
+        lab.train(lab.config(METHOD, 0, seed=5), None, lab.folder(), scratch=scratch)
+
+
+def test_a_method_that_reaches_no_tensor_is_caught(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def declares_a_tensor_that_nothing_uses(self: Method, *arguments: object) -> object:
+        adapters = original(self, *arguments)
+        adapters.tensors["stray"] = torch.nn.Parameter(torch.zeros(1))
+        adapters.declare([*adapters.trainable, "stray"])
+        return adapters
+
+    original = SeqLoRA.attach
+    monkeypatch.setattr(SeqLoRA, "attach", declares_a_tensor_that_nothing_uses)
+    with pytest.raises(AssertionError, match="no gradient reaches .*stray"):
+        lab.train(lab.config(METHOD, 0), None, lab.folder())
+
+
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
+
+
+@pytest.fixture(scope="module", name="shared")
+def _shared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one worker makes of a stage (`alone`), and two under each strategy, at one go and interrupted on the way."""
+    root = tmp_path_factory.mktemp("workers")
+    shutil.copytree(lab.backbone.location, root / "backbone")
+    shutil.copytree(lab.data["Place"], root / "tasks" / "Place")
+    shutil.copytree(lab.stage(worker.METHOD, 0), root / "previous")
+    inputs = {"data": root / "tasks" / "Place", "previous": root / "previous"}
+    (root / "alone").mkdir()
+    train(worker.config(lab.backbone), inputs, root / "alone", StageRun(lab.folder()))
+    whole = [f"{name}:{name}" for name in STRATEGIES]
+    resumed = [f"{name}:{name}-resumed" for name in STRATEGIES]
+    assert _run_workers(root, *whole, *(f"{job}:5" for job in resumed)) == [0, 0]
+    assert not any(files(root / f"{name}-resumed") for name in STRATEGIES)
+    assert _run_workers(root, *resumed) == [0, 0]
+    return root
+
+
+def _run_workers(root: Path, *jobs: str, count: int = 2) -> list[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.lilora.training.worker", str(root), *jobs],
+            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=Path(__file__).parents[3],
+        )
+        for rank in range(count)
+    ]
+    try:
+        return [process.wait(timeout=400) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_workers_give_the_losses_of_one(shared: Path, strategy: str) -> None:
+    for one, other in zip(_history(shared / "alone"), _history(shared / strategy), strict=True):
+        assert other == pytest.approx(one, abs=1e-4)
+    one, other = load_state(shared / "alone"), load_state(shared / strategy)
+    for name, tensor in {**one.shared, **one.parts["Place"]}.items():
+        # Sums over two workers in another order; eight Adam steps carry the rounding on.
+        torch.testing.assert_close({**other.shared, **other.parts["Place"]}[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_interrupted_workers_go_on_from_their_checkpoint(shared: Path, strategy: str) -> None:
+    assert files(shared / f"{strategy}-resumed") == files(shared / strategy)
+
+
+def test_stages_and_answers_are_made_with_the_products_that_they_ask_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def products(*arguments: object) -> object:
+        asked.append(arguments)
+        return float32_products(*arguments)
+
+    monkeypatch.setattr("lilora.training.stage.float32_products", products)
+    monkeypatch.setattr("lilora.stages.answers.float32_products", products)
+    out = lab.folder()
+    lab.train(lab.config(METHOD, 0, Training(max_steps=1, batch_size=4, tf32=False)), None, out)
+    lab.predict(METHOD, out, "Colour")
+    assert asked == [("float32", "cpu", False), ("float32", "cpu")]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "tf32", "wanted"),
+    [
+        ("bfloat16", "cuda:0", True, "high"),
+        ("bfloat16", "cuda:0", False, "highest"),
+        ("float32", "cuda:0", True, "highest"),
+        ("bfloat16", "cpu", True, "highest"),
+    ],
+)
+def test_float32_products_take_tf32_beside_a_backbone_of_half_precision_on_a_gpu_alone(
+    dtype: str, device: str, tf32: bool, wanted: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt), float32_products(dtype, device, tf32):
+        assert torch.get_float32_matmul_precision() == wanted
+        raise KeyboardInterrupt
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from lilora.methods.dirlora import DirLoRA
+from lilora.methods.lilora import LiLoRA
+from lilora.methods.seqlora import SeqLoRA
+from lilora.methods.zeroshot import ZeroShot
+from orchestrator.planning.lowering import lower
+from orchestrator.results.reading import read_matrices, read_results
+from orchestrator.results.table import mean_matrix, table, table_csv, trial_json
+from orchestrator.storage.store import Store
+from orchestrator.study.metrics import Stat
+from tests.orchestrator.fake_results import fake_store, fake_study
+
+TASKS = ("ScienceQA", "TextVQA", "Flickr30k")
+
+
+def by_hand(method, task, row, column, seed):
+    """R[k,j] = 80 - 10 (k - j) + seed: each later stage costs ten points."""
+    return 80.0 - 10 * (row - column) + seed
+
+
+def rows_of(tmp_path, study, **options):
+    lowered = lower(study)
+    store = fake_store(tmp_path, lowered, score=by_hand, **options)
+    return table(read_results(lowered, store))
+
+
+def test_a_matrix_holds_the_scores_that_the_steps_wrote(tmp_path):
+    lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
+    matrices = read_matrices(lowered.trials[0], fake_store(tmp_path, lowered, score=by_hand))
+    assert matrices["main"].rows == ((80, None, None), (70, 80, None), (60, 70, 80))
+    assert matrices["following"].rows[2] == (70, 80, 90)
+    assert matrices["extra:CIDEr"].rows[2] == (None, None, 400)
+    assert matrices["main"].after == TASKS
+
+
+def test_the_metrics_of_a_row_are_those_worked_by_hand(tmp_path):
+    (row,) = rows_of(tmp_path, fake_study((SeqLoRA(),), tasks=TASKS))
+    means = {name: stat.mean for name, stat in row.metrics.items()}
+    assert means["AP"] == pytest.approx((60 + 70 + 80) / 3)
+    assert means["MAP"] == pytest.approx((80 + 75 + 70) / 3)
+    assert means["BWT"] == pytest.approx((-20 - 10) / 2)
+    assert means["MIF"] == pytest.approx((70 + 80 + 90) / 3)
+    assert means["BWT lenient"] == pytest.approx(-15 * 0.6)
+    assert {task: stat.mean for task, stat in row.accuracy.items()} == dict(zip(TASKS, (60, 70, 80), strict=True))
+
+
+def test_seeds_are_averaged_with_the_sample_standard_deviation(tmp_path):
+    (row,) = rows_of(tmp_path, fake_study((SeqLoRA(),), seeds=(0, 1, 2), tasks=TASKS))
+    assert row.name == "seqlora"
+    assert row.accuracy["Flickr30k"] == Stat(81.0, 1.0, 3)
+    assert mean_matrix(row)[0] == (Stat(81.0, 1.0, 3), None, None)
+
+
+def test_one_trial_has_no_standard_deviation():
+    assert Stat.of([70.0]) == Stat(70.0, None, 1)
+    assert Stat.of([70.0, None]) is None
+    assert Stat.of([]) is None
+
+
+def test_zero_shot_counts_once_whatever_the_seeds(tmp_path):
+    (row,) = rows_of(tmp_path, fake_study((ZeroShot(),), seeds=(0, 1), tasks=TASKS))
+    assert row.count == 1
+    assert row.metrics["AP"].deviation is None
+    assert row.metrics["BWT"] is None
+
+
+def test_stored_parameters_count_shared_tensors_once_and_all_of_what_was_trained_alone(tmp_path):
+    sequence, alone, none = rows_of(tmp_path, fake_study((LiLoRA(), DirLoRA(), ZeroShot()), tasks=TASKS))
+    assert sequence.stored == 1000 + 3 * 200
+    assert alone.stored == 3 * (1000 + 200)
+    assert (none.stored, none.trainable) == (0, 0)
+    assert sequence.trainable == 1200
+
+
+def test_methods_that_are_told_the_task_are_marked(tmp_path):
+    rows = rows_of(tmp_path, fake_study((SeqLoRA(), DirLoRA()), tasks=TASKS))
+    assert [row.needs_task_id for row in rows] == [False, True]
+
+
+def test_an_unfinished_trial_has_empty_cells_and_says_so(tmp_path):
+    (row,) = rows_of(tmp_path, fake_study((SeqLoRA(),), tasks=TASKS), until=2)
+    assert row.metrics["AP"] is None
+    assert row.metrics["BWT"] is None
+    assert row.stored is None
+    assert row.note == "3 of 6 cells not finished"
+    assert row.results[0].matrices["main"].rows == ((80, None, None), (70, 80, None), (None, None, None))
+
+
+def test_a_seed_that_is_not_finished_is_left_out_of_the_mean(tmp_path):
+    lowered = lower(fake_study((SeqLoRA(),), seeds=(0, 1), tasks=TASKS))
+    store = fake_store(tmp_path, lowered, score=by_hand)
+    (store.path(lowered.trials[1].cells[2, 2][1].digest) / "scores.json").unlink()
+    (row,) = table(read_results(lowered, store))
+    assert row.note == "1 of 2 seeds not finished, left out"
+    assert row.accuracy["ScienceQA"] == Stat(60.0, None, 1)
+
+
+def test_an_empty_store_gives_empty_rows(tmp_path):
+    lowered = lower(fake_study(tasks=TASKS))
+    rows = table(read_results(lowered, Store(tmp_path)))
+    assert all(stat is None for row in rows for stat in (*row.accuracy.values(), *row.metrics.values()))
+    assert rows[-1].trainable is None
+
+
+def test_the_csv_has_a_row_a_method_and_empty_cells_where_nothing_is_known(tmp_path):
+    text = table_csv(rows_of(tmp_path, fake_study((ZeroShot(), LiLoRA()), tasks=TASKS)))
+    zero_shot, lilora = csv.DictReader(text.splitlines())
+    assert (zero_shot["BWT"], zero_shot["task id at test"]) == ("", "no")
+    assert (lilora["method"], lilora["BWT"], lilora["task id at test"]) == ("lilora", "-15.0000", "yes")
+
+
+def test_a_trial_for_machines_is_json_with_its_matrix(tmp_path):
+    lowered = lower(fake_study((SeqLoRA(),), seeds=(3,), tasks=TASKS))
+    (result,) = read_results(lowered, fake_store(tmp_path, lowered, score=by_hand))
+    answer = json.loads(json.dumps(trial_json(result), allow_nan=False))
+    assert (answer["method"], answer["seed"], answer["order"]) == ("seqlora", 3, list(TASKS))
+    assert answer["matrix"] == [[83, None, None], [73, 83, None], [63, 73, 83]]
+    assert answer["BWT"] == pytest.approx(-15)

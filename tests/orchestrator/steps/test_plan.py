@@ -1,0 +1,131 @@
+"""Plans: order, what is missing, and why two steps differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.execution.executor import execute_inline
+from orchestrator.steps.explain import ABSENT, explain
+from orchestrator.steps.plan import Plan
+from orchestrator.steps.step import Step
+from orchestrator.storage.store import RECORD, Store
+from tests.orchestrator.toy_steps import MODULE, Number, Outer, number
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def labels(steps: tuple[Step, ...]) -> list[str]:
+    return [step.label for step in steps]
+
+
+def test_inputs_come_before_what_reads_them_and_each_digest_once() -> None:
+    base = number(1)
+    left, right = number(2, base), number(3, number(1, label="the same again"))
+    plan = Plan.of([number(4, left, right), left, left])
+    assert labels(plan.steps) == ["add 1", "add 2", "add 3", "add 4"]
+    assert labels(plan.results) == ["add 4", "add 2"]
+
+
+def test_requested_counts_what_would_run_if_nothing_were_shared() -> None:
+    plan = Plan.of([number(2, number(1)), number(3, number(1))])
+    assert (plan.requested, plan.distinct) == (4, 3)
+    again = number(2)
+    assert Plan.of([again, again]).requested == 2
+
+
+def test_everything_is_missing_from_an_empty_store(store: Store) -> None:
+    plan = Plan.of([number(2, number(1))])
+    assert plan.missing(store) == plan.steps
+
+
+def test_a_result_that_is_there_hides_what_it_was_made_from(store: Store, tmp_path: Path) -> None:
+    base = number(1)
+    top = number(2, base)
+    execute_inline(Plan.of([top]), store)
+    store.path(base.digest).rename(tmp_path / "gone")
+    assert Plan.of([top]).missing(store) == ()
+    assert labels(Plan.of([top, number(3, base)]).missing(store)) == ["add 1", "add 3"]
+
+
+def test_what_a_result_refers_to_is_needed_with_it(store: Store, tmp_path: Path) -> None:
+    base = number(1)
+    state = number(0, kind="refer")
+    state = Step("refer", f"{MODULE}:refer", Number(), (("previous", base),))
+    plan = Plan.of([state])
+    execute_inline(plan, store)
+    assert store.references(state.digest) == (base.digest,)
+    assert labels(plan.needs(store).reused) == ["add 1", "refer"]
+    store.path(base.digest).rename(tmp_path / "gone")
+    assert labels(plan.missing(store)) == ["add 1"]
+
+
+def test_a_reader_waits_for_what_its_input_refers_to(store: Store, tmp_path: Path) -> None:
+    base = number(1)
+    state = Step("refer", f"{MODULE}:refer", Number(), (("previous", base),))
+    reader = Step("follow", f"{MODULE}:follow", Number(), (("state", state),))
+    execute_inline(Plan.of([state]), store)
+    store.path(base.digest).rename(tmp_path / "gone")
+    needs = Plan.of([reader]).needs(store)
+    assert needs.after == {base.digest: frozenset(), reader.digest: frozenset({base.digest})}
+    outcome = execute_inline(Plan.of([reader]), store)
+    assert (outcome.run, outcome.failed) == (2, 0)
+    assert json.loads((store.path(reader.digest) / "seen.json").read_text()) == {"sum": 1}
+
+
+def test_an_artifact_without_a_readable_record_is_missing(store: Store) -> None:
+    plan = Plan.of([number(1)])
+    execute_inline(plan, store)
+    (store.path(plan.steps[0].digest) / RECORD).write_text("{")
+    assert plan.missing(store) == plan.steps
+
+
+def test_select_and_count_by_kind() -> None:
+    plan = Plan.of([number(2, number(1, kind="train", label="train a/b TextVQA"))])
+    assert labels(plan.select(kind="train")) == ["train a/b TextVQA"]
+    assert labels(plan.select(label="*TextVQA*")) == ["train a/b TextVQA"]
+    assert plan.by_kind() == {"train": 1, "add": 1}
+
+
+def test_find_takes_a_label_or_the_start_of_a_digest() -> None:
+    plan = Plan.of([number(1), number(2)])
+    step = plan.steps[1]
+    assert plan.find("add 2") is step
+    assert plan.find(step.digest[:10]) is step
+    with pytest.raises(ValueError, match="close to it: add 1; add 2"):
+        plan.find("ADD")
+
+
+def test_explain_names_the_nested_fields_that_differ() -> None:
+    def trial(rate: float, seed: int) -> Step:
+        first = Step("first", f"{MODULE}:train", Outer(Number(scale=rate), seed))
+        return Step("second", f"{MODULE}:train", Outer(), (("previous", first),))
+
+    found = explain(trial(1.0, 0), trial(0.5, 3))
+    assert [(item.path, item.a, item.b) for item in found] == [
+        ("inputs.previous.config.inner.scale", 1.0, 0.5),
+        ("inputs.previous.config.seed", 0, 3),
+    ]
+    assert str(found[1]) == "inputs.previous.config.seed: 0 -> 3"
+
+
+def test_explain_is_empty_for_one_digest_whatever_the_labels() -> None:
+    assert explain(number(1, label="a"), number(1, label="b")) == ()
+
+
+def test_explain_names_an_input_that_only_one_step_has() -> None:
+    (found,) = explain(number(1), number(1, number(5)))
+    assert found.path == "inputs.input0"
+    assert found.a == ABSENT
+
+
+def test_a_chain_of_ten_thousand_steps_is_planned_without_recursion(store: Store) -> None:
+    step = number(0)
+    for place in range(1, 10_000):
+        step = Step(f"step {place}", f"{MODULE}:train", Outer(Number(place)), (("previous", step),))
+    assert len(Plan.of([step]).missing(store)) == 10_000

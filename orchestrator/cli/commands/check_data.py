@@ -2,59 +2,73 @@
 
 from __future__ import annotations
 
-import json
+import json as json_module
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from lilora.benchmarks import Benchmark
-from lilora.core import registry
-from lilora.data.check import REMEDIES, Report, check
-from lilora.data.location import VARIABLE, benchmark_folder, find_benchmark, how_to_get
-from lilora.data.readers.description import FILE, read_description
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import AsJson
 from orchestrator.errors import UserError
 from orchestrator.formats import duration, size
 
+if TYPE_CHECKING:
+    from lilora.benchmarks import Benchmark
+    from lilora.data.check import Report
+
 
 def check_data(
-    name: str,
-    folder: Path | None,
-    settings: Sequence[str],
-    tasks: Sequence[str],
-    samples: int,
-    first: int,
-    out: Path | None,
-    output: Output,
-) -> int:
-    """Check the data and say what was found; 1 if anything is wrong.
+    benchmark: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="cvit, coin, ucit, or one that DIR/benchmark.toml describes.")
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Its data; by default $LILORA_DATA/BENCHMARK.")
+    ] = None,
+    instructions: Annotated[
+        list[str] | None, typer.Option(metavar="SETTING", help="Must be there; by default what is.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Only this one; may be repeated.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Pictures of each file to open.")] = 8,
+    first: Annotated[int, typer.Option(min=1, help="Problems of each kind to print.")] = 5,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="All that was found, as JSON.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Check a benchmark's files: all rows, all pictures' places; exit code 1 if anything is wrong.
 
-    Raises:
-        ValueError: no such benchmark, setting, task or folder.
+    Studies look for data in $LILORA_DATA, a folder with a folder (or a link to one) for each benchmark.
+
+    Example: lilora check-data cvit /data/cvit --instructions single --out wrong.json
     """
+    from lilora.data.check import check
+
+    output = Output(json)
     if out is not None and not out.absolute().parent.is_dir():
         raise UserError(f"there is no folder {out.absolute().parent}: make it, or name another --out FILE")
-    benchmark, place = _find(name, folder)
+    described, place = _find(benchmark, folder)
     started = time.monotonic()
-    report = check(benchmark, place, settings, tasks, samples)
+    report = check(described, place, instructions or [], task or [], samples)
     seconds = time.monotonic() - started
     answer = _as_json(report, seconds)
     if out is not None:
-        out.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
-    _say(report, benchmark, place, first, seconds, output)
+        out.write_text(json_module.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    _say(report, described, place, first, seconds, output)
     if out is not None:
         output.say(f"all of it   {escape(str(out))}")
     output.finish(answer)
-    return 1 if report.problems else 0
+    raise typer.Exit(1 if report.problems else 0)
 
 
 def _find(name: str, folder: Path | None) -> tuple[Benchmark, Path]:
+    from lilora.core import registry
+    from lilora.data.location import benchmark_folder, find_benchmark, how_to_get
+    from lilora.data.readers.description import FILE, read_description
+
     if folder is not None and name not in registry.names("benchmarks") and (folder / FILE).is_file():
         return read_description(folder / FILE, name), folder
     benchmark = find_benchmark(name)
@@ -80,6 +94,8 @@ def _as_json(report: Report, seconds: float) -> dict[str, Any]:
 
 
 def _say(report: Report, benchmark: Benchmark, folder: Path, first: int, seconds: float, output: Output) -> None:
+    from lilora.data.check import REMEDIES
+
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("instructions", "task", "file", "rows", "usable", "no image", "several turns", "size", "sha256"):
         right = column in ("rows", "usable", "no image", "several turns", "size")
@@ -112,6 +128,8 @@ def _say(report: Report, benchmark: Benchmark, folder: Path, first: int, seconds
 
 
 def _how_to_use(name: str, folder: Path) -> str:
+    from lilora.data.location import VARIABLE, benchmark_folder
+
     place = benchmark_folder(name)
     if place is not None and place.resolve() == folder.resolve():
         return "studies find these data"

@@ -1,183 +1,55 @@
-"""`lilora costs`, and what `lilora plan` says of real settings: what a study takes, as a table and as JSON."""
+"""`lilora costs`: what a study takes on real GPUs, counted without weights and without data."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
+import typer
 
-from lilora.costs.gpus import GIB
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import STORE, AsJson, Real, StoreFolder, StudyName, chosen, open_store
 from orchestrator.errors import UserError
-from orchestrator.resolving.estimate import AnswerCost, Choice, StageCost, StudyCost, study_cost
-from orchestrator.resolving.resolve import Resolved
-from orchestrator.storage.store import Store
 
 
-def show_costs(name: str, store: Store, output: Output, choice: Choice, every: bool = False) -> None:
-    """Print what the study takes; every stage, or one row a method.
+def costs(
+    study: StudyName,
+    real: Real = False,
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="h100, h200, b200, a100-80, a100-40, ...")] = "h100",
+    utilisation: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", help="Share of the GPU's peak rate that training reaches; answering reaches less."
+        ),
+    ] = 0.30,
+    workers: Annotated[int | None, typer.Option(min=1, help="GPUs a stage; by default the trials'.")] = None,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="Rows that a GPU holds at a time.")] = None,
+    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="ddp, zero1, zero2 or zero3.")] = None,
+    offload: Annotated[
+        bool | None, typer.Option("--offload/--no-offload", help="ZeRO's parts in the host's memory.")
+    ] = None,
+    checkpointing: Annotated[
+        bool | None, typer.Option("--checkpointing/--no-checkpointing", help="Compute activations again.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--stages", help="A row a stage; else a row a method.")] = False,
+    store: StoreFolder = STORE,
+    json: AsJson = False,
+) -> None:
+    """What a study takes on real GPUs: FLOPs, memory, store, hours. Exit code 2 where a stage does not fit.
 
-    Raises:
-        UserError: a stage does not fit; the message names the nearest setting that does.
+    Example: lilora costs table1_single --real --gpu a100-80 --workers 4 --strategy zero2
     """
+    from orchestrator.cli.tables.costs import costs_json, refuse_what_does_not_fit, say_costs
     from orchestrator.resolving.catalogue import find_target
+    from orchestrator.resolving.estimate import Choice, study_cost
 
+    output, place, name = Output(json), open_store(store), chosen(study, real)
+    choice = Choice(gpu, utilisation, workers, micro_batch, strategy, offload, checkpointing)
     target = find_target(name)
     if not target.has_trials:
         raise UserError(f"'{name}' has no trials, so there are no stages to count")
     with output.quiet():
-        cost = study_cost(target.resolve(store), store, choice)
+        cost = study_cost(target.resolve(place), place, choice)
     say_costs(cost, output, every)
     answer = costs_json(target.name, cost)
     output.finish(answer)
     refuse_what_does_not_fit(answer)
-
-
-def refuse_what_does_not_fit(answer: dict[str, Any] | None) -> None:
-    """Raise what `costs_json` names.
-
-    Raises:
-        UserError: a stage does not fit, or no answer does; for a stage the message names the nearest setting that does.
-    """
-    refusals = answer["refusals"] if answer else ()
-    if refusals:
-        more = f" (and {len(refusals) - 1} more like it)" if len(refusals) > 1 else ""
-        raise UserError(refusals[0] + more)
-
-
-def costs_of_real(name: str, resolved: Resolved, store: Store, output: Output) -> dict[str, Any] | None:
-    """What a study with published models takes with `lilora costs`'s defaults, as a table and for machines.
-
-    None for a study without such a model: the tiny ones' minutes are measured, not counted. A stage that does not fit
-    is named among the "refusals".
-    """
-    trials = [plan.trial for plan in resolved.table.trials]
-    if not any(trial.backbone.architecture is not None and trial.backbone.family != "auto" for trial in trials):
-        return None
-    with output.quiet():
-        cost = study_cost(resolved, store, Choice())
-    say_costs(cost, output)
-    output.say(f"[dim]other GPUs, workers and strategies: lilora costs {escape(name)} --help[/dim]")
-    return costs_json(name, cost)
-
-
-def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
-    """The table, what all of it comes to, and what was assumed."""
-    output.table(_table(cost.stages if every else _by_method(cost.stages), every))
-    total = sum(stage.hours for stage in cost.stages)
-    output.say(
-        f"in all: {len(cost.stages)} stages, {sum(stage.samples for stage in cost.stages):,.0f} samples, "
-        f"{sum(stage.steps for stage in cost.stages):,} steps, {_short(sum(stage.tokens for stage in cost.stages))} "
-        f"tokens, {sum(stage.flops for stage in cost.stages):.2e} FLOPs; {total:,.1f} hours on "
-        f"{cost.stages[0].setting.workers if cost.stages else 1} x {cost.gpu.name} at {cost.utilisation:.0%} of its "
-        "peak"
-    )
-    output.say(
-        f"answers: {cost.answers:,} items, {cost.answering:.2e} FLOPs, at least {cost.answering_hours:,.1f} hours "
-        f"at {cost.answering_utilisation:.0%} (a token at a time is bound by memory, not by FLOPs); adapters in the "
-        f"store: at most {cost.store_bytes / GIB:,.2f} GiB"
-    )
-    for name in dict.fromkeys(item.backbone for item in cost.answer_costs):
-        of_backbone = [item for item in cost.answer_costs if item.backbone == name]
-        output.say(_describe(max(of_backbone, key=AnswerCost.dearness), cost.gpu.name))
-    output.say("[dim]a stage is counted once, under the method that names it: DirLoRA's are SeqLoRA's[/dim]")
-    for line in cost.assumptions:
-        output.say(f"[dim]{escape(line)}[/dim]")
-
-
-def _describe(answers: AnswerCost, gpu: str) -> str:
-    """The memory of the dearest answers on a backbone; every method's is among what `costs_json` gives."""
-    memory = answers.memory
-    parts = ("weights", "merged", "adapters", "cache", "prompts", "features")
-    named = ", ".join(f"{name} {getattr(memory, name) / GIB:.2f}" for name in parts if getattr(memory, name))
-    waiting = f"; {memory.host / GIB:.2f} GiB of the host's while originals wait for merged ones" if memory.host else ""
-    fewer = "" if memory.rows == answers.asked else f", where {answers.asked} do not fit on the {gpu}"
-    return (
-        f"answers on {answers.backbone}: {memory.total / GIB:.2f} GiB a GPU for the dearest ({answers.method}), in "
-        f"batches of {memory.rows}{fewer}: {named}{waiting}"
-    )
-
-
-def _by_method(stages: Sequence[StageCost]) -> list[StageCost]:
-    """Stages of one method and backbone as one row: sums, and the most memory."""
-    groups: dict[tuple[str, str], list[StageCost]] = {}
-    for stage in stages:
-        groups.setdefault(("the search" if stage.search else stage.method, stage.backbone), []).append(stage)
-    rows = []
-    for (method, _), group in groups.items():
-        worst = max(group, key=lambda stage: stage.memory.total)
-        sums = {name: sum(getattr(stage, name) for stage in group) for name in ("samples", "steps", "tokens", "flops")}
-        hours = sum(stage.hours for stage in group)
-        label = f"{method} ({len(group)} stage{'s' if len(group) > 1 else ''})"
-        rows.append(dataclasses.replace(worst, label=label, hours=hours, **sums))
-    return rows
-
-
-def _table(stages: Sequence[StageCost], every: bool) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("stage" if every else "method")
-    heads: tuple[str, ...] = (
-        "samples",
-        "steps",
-        "tokens",
-        "FLOPs",
-        "weights",
-        "adapters",
-        "gradients",
-        "optimiser",
-        "activations",
-    )
-    heads += ("(kept)", "(recomputed)", "logits", "GiB a GPU", "hours")
-    for head in heads:
-        grid.add_column(head, justify="right")
-    for stage in stages:
-        memory = stage.memory
-        parts = [memory.weights, memory.adapters, memory.gradients, memory.optimiser, memory.activations]
-        parts += [memory.activations_kept, memory.activations_recomputed, memory.logits, memory.total]
-        grid.add_row(
-            escape(stage.label), f"{stage.samples:,.0f}", f"{stage.steps:,}", _short(stage.tokens),
-            f"{stage.flops:.2e}",
-            *(f"{part / GIB:.2f}" for part in parts), f"{stage.hours:,.1f}",
-        )  # fmt: skip
-    return grid
-
-
-def _short(number: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{letter}"
-    return f"{number:.0f}"
-
-
-def costs_json(name: str, cost: StudyCost) -> dict[str, Any]:
-    """The same for machines; sizes in bytes."""
-    stages = [
-        dataclasses.asdict(stage) | {"memory": dataclasses.asdict(stage.memory) | {"total": stage.memory.total}}
-        for stage in cost.stages
-    ]
-    return {
-        "study": name,
-        "gpu": dataclasses.asdict(cost.gpu),
-        "utilisation": cost.utilisation,
-        "answering_utilisation": cost.answering_utilisation,
-        "stages": stages,
-        "samples": sum(stage.samples for stage in cost.stages),
-        "steps": sum(stage.steps for stage in cost.stages),
-        "tokens": sum(stage.tokens for stage in cost.stages),
-        "flops": sum(stage.flops for stage in cost.stages),
-        "hours": sum(stage.hours for stage in cost.stages),
-        "answers": cost.answers,
-        "answering_flops": cost.answering,
-        "answering_hours": cost.answering_hours,
-        "answer_memory": [
-            dataclasses.asdict(item) | {"memory": dataclasses.asdict(item.memory) | {"total": item.memory.total}}
-            for item in cost.answer_costs
-        ],
-        "store_bytes": cost.store_bytes,
-        "refusals": list(cost.refusals),
-        "assumptions": list(cost.assumptions),
-    }

@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import STORE, AsJson, StoreFolder, StudyName, open_store
 from orchestrator.errors import UserError
-from orchestrator.planning.lowering import Lowered, TrialPlan
-from orchestrator.resolving.catalogue import find_target
-from orchestrator.steps.step import Step
-from orchestrator.storage.store import Store
-from orchestrator.study.naming import method_name
-from orchestrator.study.trial import parameters
+
+if TYPE_CHECKING:
+    from orchestrator.planning.lowering import Lowered, TrialPlan
+    from orchestrator.steps.step import Step
 
 
 def export(
-    name: str,
-    method: str,
-    after: str | None,
-    task: str | None,
-    out: Path,
-    merged: bool,
-    seed: int | None,
-    store: Store,
-    output: Output,
+    study: StudyName,
+    method: Annotated[str, typer.Option(metavar="NAME", help="The trial: its method, or its name in the table.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for it; must be new or empty.")],
+    after: Annotated[str | None, typer.Option(metavar="TASK", help="After which task; by default the last.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="To answer which; by default the one of --after.")
+    ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="The whole model, with the adapters in its weights.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the trial, where there are several.")] = None,
+    store: StoreFolder = STORE,
+    json: AsJson = False,
 ) -> None:
-    """Write the adapters that answer `task` after stage `after` of one trial of the study `name` to `out`.
+    """Write a stage's adapters as a stock PEFT LoRA folder, or merged into the model.
 
-    Raises:
-        UserError: no such trial, stage or task, or the stage is not finished; the message lists the choices.
-        ValueError: the method has no such form, or `out` is taken (see `lilora.stages.export`).
+    Example: lilora export quickstart --method lilora --task GQA --out gqa_adapter
     """
-    lowered = find_target(name).study(store)
+    from orchestrator.resolving.catalogue import find_target
+    from orchestrator.study.trial import parameters
+
+    output, place = Output(json), open_store(store)
+    lowered = find_target(study).study(place)
     trial = find_trial(lowered, method, seed)
     after, task, predict = find_cell(trial, after, task)
     stage = dict(predict.inputs).get("state")
-    # Imported here: it loads torch, and a mistyped name should not wait for that.
+    # Not above: this loads torch, and a mistyped name should not wait for it.
     with output.quiet():
         from transformers.utils.logging import disable_progress_bar
 
         from lilora.adapters.state import load_state
-        from lilora.stages.export import check_exportable, check_out, export
+        from lilora.stages.export import check_exportable, check_out
+        from lilora.stages.export import export as write
 
         check_exportable(trial.trial.method, merged)
         check_out(out)
         assert stage is not None, "what is exportable was trained"
-        if not store.has(stage.digest):
-            raise UserError(f"'{stage.label}' is not finished in the store {store.root}: run `lilora run {name}` first")
+        if not place.has(stage.digest):
+            raise UserError(
+                f"'{stage.label}' is not finished in the store {place.root}: run `lilora run {study}` first"
+            )
         about = {
             "study": lowered.study.name,
             "trial": trial.name,
@@ -57,9 +67,9 @@ def export(
             "settings": parameters(trial.trial),
         }
         disable_progress_bar()
-        state = load_state(store.path(stage.digest), store.path)
+        state = load_state(place.path(stage.digest), place.path)
         config = predict.config
-        done = export(config.method, state, config.backbone, task, out, merged=merged, dtype=config.dtype, about=about)
+        done = write(config.method, state, config.backbone, task, out, merged=merged, dtype=config.dtype, about=about)
     kind = "merged model" if merged else f"PEFT LoRA of rank {done.rank}"
     output.say(
         f"{escape(trial.name)} after {escape(after)}, to answer {escape(task)}: {kind}, {done.modules} modules, "
@@ -74,6 +84,8 @@ def find_trial(lowered: Lowered, method: str, seed: int | None) -> TrialPlan:
     Raises:
         UserError: none or several are; the message lists them.
     """
+    from orchestrator.study.naming import method_name
+
     seeded = [trial for trial in lowered.trials if seed is None or trial.trial.seed == seed]
     found: list[TrialPlan] = []
     for names in (lambda t: t.name, lambda t: t.group, lambda t: method_name(t.trial.method)):

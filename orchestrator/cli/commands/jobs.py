@@ -6,22 +6,31 @@ import path, so a checkout of this package in it is what runs; else the one that
 
 from __future__ import annotations
 
-import json
+import json as json_module
 import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
-from orchestrator.cluster.head import INTERRUPTED, Head, Job, base_name
-from orchestrator.cluster.parcel import Parcel, collect
+from orchestrator.cli.options import AsJson, Real, StudyName, chosen
 from orchestrator.errors import UserError
 from orchestrator.formats import size
 
+if TYPE_CHECKING:
+    from orchestrator.cluster.head import Head, Job
+    from orchestrator.cluster.parcel import Parcel
+
+Address = Annotated[
+    str,
+    typer.Option("--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The head's dashboard."),
+]
+JobName = Annotated[str, typer.Argument(metavar="ID", help="As `lilora submit` named it.")]
+LOCAL = "http://127.0.0.1:8265"
 LOOK_SECONDS = 300
 
 # Run in the working folder, with the code that will be sent: the study's own name, and how many steps it takes.
@@ -38,22 +47,43 @@ print(json.dumps(answer))
 
 
 def submit(
-    study: str,
-    address: str,
-    store: str | None,
-    working_dir: Path,
-    exclude: Sequence[str],
-    options: Sequence[str],
-    wait: bool,
-    output: Output,
-) -> int:
-    """Start the study as a job at `address`, or find the one that runs; gives the exit code."""
-    place = checked_store(store)
-    besides = None if "://" in place else Path(place)
-    parcel = collect(working_dir, exclude, besides)
-    name, steps = look(study, parcel.folder)
+    study: StudyName,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="For `lilora run` in the job.")
+    ] = None,
+    address: Address = LOCAL,
+    real: Real = False,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store", metavar="DIR", envvar="LILORA_STORE", help="On storage that every machine shares; a full path."
+        ),
+    ] = None,
+    working_dir: Annotated[
+        Path, typer.Option("--working-dir", metavar="DIR", help="The code that is sent, without data.")
+    ] = Path(),
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="More of it to leave out, as 'notes/*'.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end; its exit code becomes this one.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Run a study as a job on a Ray cluster; Ctrl-C leaves it running.
+
+    A study that runs there already, into the same store, is not started twice: its job is named.
+
+    Example: lilora submit quickstart --address http://HEAD:8265 --store /shared/store --wait -- --slots 8
+    """
+    import tempfile
+
+    from orchestrator.cluster.head import Head, base_name
+    from orchestrator.cluster.parcel import collect
+
+    output, place, named = Output(json), checked_store(store), chosen(study, real)
+    parcel = collect(working_dir, exclude or [], None if "://" in place else Path(place))
+    name, steps = look(named, parcel.folder)
     head = Head(address)
-    command = entrypoint(study, place, options)
+    command = entrypoint(named, place, options or [])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "code.zip"
         parcel.write(file)
@@ -62,25 +92,37 @@ def submit(
         _say_submitted(output, job, started, parcel, file.stat().st_size, steps)
     answer = {"job": job, "address": head.address, "study": name, "store": place, "started": started}
     if wait:
-        return _follow(head, job, output, answer)
+        raise typer.Exit(_follow(head, job, output, answer))
     state = head.wait_for_start(job)
     _say_how_to(output, head, job)
     if state.ended:
         _say_log(output, head, state)
     output.finish(answer | {"status": state.status, "exit_code": state.code if state.ended else None})
-    return state.code if state.ended else 0
+    raise typer.Exit(state.code if state.ended else 0)
 
 
-def attach(name: str, address: str, output: Output) -> int:
-    """Follow a job from its beginning; gives its exit code."""
+def attach(name: JobName, address: Address = LOCAL, json: AsJson = False) -> None:
+    """Follow a submitted study from its beginning; ends with its exit code.
+
+    Example: lilora attach lilora-quickstart-0a1b2c3d4e-1 --address http://HEAD:8265
+    """
+    from orchestrator.cluster.head import Head
+
     head = Head(address)
     head.job(name)
-    return _follow(head, name, output, {"job": name, "address": head.address})
+    raise typer.Exit(_follow(head, name, Output(json), {"job": name, "address": head.address}))
 
 
-def stop(name: str, address: str, output: Output) -> int:
-    """Stop a job; what is finished stays in its store. Gives 0 once it has ended, 1 if it has not within a minute."""
-    head = Head(address)
+def stop(name: JobName, address: Address = LOCAL, json: AsJson = False) -> None:
+    """Stop a submitted study; what is finished is kept.
+
+    Exit code 1 if it has not ended within a minute.
+
+    Example: lilora stop lilora-quickstart-0a1b2c3d4e-1 --address http://HEAD:8265
+    """
+    from orchestrator.cluster.head import Head
+
+    output, head = Output(json), Head(address)
     before = head.job(name)
     job = before if before.ended else head.stop(name)
     if before.ended:
@@ -90,7 +132,7 @@ def stop(name: str, address: str, output: Output) -> int:
     else:
         output.say(f"{name} was asked to stop and still is {job.status}: look again with `lilora attach`")
     output.finish({"job": name, "address": head.address, "status": job.status, "stopped": not before.ended})
-    return 0 if job.ended else 1
+    raise typer.Exit(0 if job.ended else 1)
 
 
 def checked_store(store: str | None) -> str:
@@ -121,6 +163,8 @@ def look(study: str, folder: Path) -> tuple[str, int]:
     Raises:
         UserError: there is no such study there, or it cannot be planned.
     """
+    import subprocess
+
     if Path(study.partition(":")[0]).is_absolute():
         raise UserError(f"the study '{study}' has a path of this machine: give it as it is named inside {folder}")
     try:
@@ -133,7 +177,7 @@ def look(study: str, folder: Path) -> tuple[str, int]:
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
         raise UserError(f"'{study}' cannot be planned in {folder} ({last}): try `lilora plan {study}` there")
-    answer = json.loads(lines[-1])
+    answer = json_module.loads(lines[-1])
     if "error" in answer:
         raise UserError(f"in {folder}: {answer['error']}")
     return str(answer["name"]), int(answer["steps"])
@@ -141,6 +185,8 @@ def look(study: str, folder: Path) -> tuple[str, int]:
 
 def _follow(head: Head, name: str, output: Output, answer: dict[str, object]) -> int:
     """Show the job's log until it ends; Ctrl-C leaves it running."""
+    from orchestrator.cluster.head import INTERRUPTED
+
     stream = sys.stderr if output.as_json else sys.stdout
 
     def write(text: str) -> None:

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich import box
 from rich.table import Table
 
-from lilora.matrix import Matrix, metrics, read_isolated, read_matrix
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import AsJson
 from orchestrator.formats import number
 
+if TYPE_CHECKING:
+    from lilora.matrix import Matrix
 
-def show_metrics(path: Path, isolated: Path | None, output: Output) -> None:
-    """Print the metrics of the matrix in `path`."""
-    matrix = read_matrix(path)
-    found = metrics(matrix, read_isolated(isolated) if isolated else None)
-    output.table(_matrix_table(matrix, found))
+
+def metrics(
+    matrix: Annotated[Path, typer.Argument(metavar="MATRIX.csv", help="Header 'after,TASK1,...'; a row a stage.")],
+    isolated: Annotated[
+        Path | None, typer.Option(metavar="ROW.csv", help="Each task's score when trained alone, for FWT.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """AP, MAP, BWT, FWT and forgetting of any accuracy matrix, from any system.
+
+    Example: lilora metrics experiments/reference/proglora_table6_matrix_moelora.csv --json
+    """
+    from lilora.matrix import metrics as metrics_of
+    from lilora.matrix import read_isolated, read_matrix
+
+    output, read = Output(json), read_matrix(matrix)
+    found = metrics_of(read, read_isolated(isolated) if isolated else None)
+    output.table(_matrix_table(read, found))
     for name, meaning in (
         ("AP", "average performance (= ACC)"),
         ("MAP", "mean of AP over the stages (= MAA)"),
@@ -27,8 +43,8 @@ def show_metrics(path: Path, isolated: Path | None, output: Output) -> None:
         ("FWT", "forward transfer against each task alone" + ("" if isolated else "; needs --isolated")),
     ):
         output.say(f"{name:11}{number(found[name]):>8}  {meaning}")
-    if not matrix.is_finished:
-        seen, num = len(matrix.after), len(matrix.tasks)
+    if not read.is_finished:
+        seen, num = len(read.after), len(read.tasks)
         output.say(f"[yellow]{seen} of {num} tasks have a row, so the final metrics are not defined yet[/yellow]")
     output.finish(found)
 

@@ -6,22 +6,23 @@ Where the paper (LiLoRA, Table 2) has a figure for the same setting, it stands b
 from __future__ import annotations
 
 import dataclasses
-import json
+import json as json_module
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich import box
 from rich.table import Table
 
-from lilora.backbones import Backbone
-from lilora.core import registry
-from lilora.costs.parameters import Account, account, mebibytes
-from lilora.methods import Method, Sites
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import AsJson
 from orchestrator.errors import UserError
-from orchestrator.resolving import catalogue
-from orchestrator.study.naming import method_name
-from orchestrator.study.paper import PaperRow, read_rows
+
+if TYPE_CHECKING:
+    from lilora.backbones import Backbone
+    from lilora.costs.parameters import Account
+    from lilora.methods import Method, Sites
+    from orchestrator.study.paper import PaperRow
 
 SOURCE, TABLE2 = "LiLoRA, Table 2", "lilora_table2_components.csv"
 #: Its columns: parameters a task (EP) and in all (TP).
@@ -30,37 +31,45 @@ EP, TP = "EP_MB", "TP_MB"
 TABLE2_BACKBONE, TABLE2_TASKS, TABLE2_RANK, TABLE2_TASK_RANK = "llava-1.5-7b", 6, 128, 64
 
 
-def show_params(
-    backbone_name: str,
-    name: str,
-    rank: int | None,
-    task_rank: int | None,
-    num_tasks: int,
-    settings: Sequence[str],
-    output: Output,
+def params(
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="A file of lilora/backbones; '-' and '.' may be '_'.")],
+    method: Annotated[str, typer.Option(metavar="NAME", help="A file of lilora/methods.")],
+    rank: Annotated[int | None, typer.Option(metavar="R", min=1, help="r; by default the method's.")] = None,
+    task_rank: Annotated[
+        int | None, typer.Option(metavar="S", min=1, help="r~, below r; by default the method's, r // 2.")
+    ] = None,
+    tasks: Annotated[int, typer.Option(metavar="N", min=1, help="Tasks learned, for the total.")] = 6,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Another field of the method, as --set decompose_b=false."),
+    ] = None,
+    json: AsJson = False,
 ) -> None:
-    """Print the numbers of parameters of method `name` on a backbone.
+    """What a method trains and stores on a backbone: parameters and MiB, counted without weights.
 
-    Raises:
-        ValueError: an unknown method, backbone or field, or a value that the method refuses.
+    Example: lilora params --backbone llava-1.5-7b --method lilora --rank 128 --task-rank 64 --tasks 6
     """
-    method, notes = make_method(name, rank, task_rank, settings)
-    backbone: Backbone = registry.load("backbones", backbone_name)
+    from lilora.core import registry
+    from lilora.costs.parameters import account
+
+    output = Output(json)
+    chosen, notes = make_method(method, rank, task_rank, set_ or [])
+    model_of: Backbone = registry.load("backbones", backbone)
     with output.quiet():
-        model = backbone.meta_model()
-        sites = backbone.find_sites(model)
+        model = model_of.meta_model()
+        sites = model_of.find_sites(model)
     size = sum(parameter.numel() for parameter in model.parameters())
-    counted = account(method, sites, num_tasks)
-    paper = published(backbone, method, num_tasks)
-    notes += [*_rehearsed(method), *_about(method, sites, paper)]
+    counted = account(chosen, sites, tasks)
+    paper = published(model_of, chosen, tasks)
+    notes += [*_rehearsed(chosen), *_about(chosen, sites, paper)]
     output.say(
-        f"{backbone.name}: {size:,} parameters, {counted.modules} linear layers adapted; "
-        f"{_title(method)}; {num_tasks} task{'s' if num_tasks > 1 else ''}"
+        f"{model_of.name}: {size:,} parameters, {counted.modules} linear layers adapted; "
+        f"{_title(chosen)}; {tasks} task{'s' if tasks > 1 else ''}"
     )
     output.table(_table(counted, paper))
     for note in notes:
         output.say(note)
-    output.finish(_answer(backbone, size, method, counted, paper, notes))
+    output.finish(_answer(model_of, size, chosen, counted, paper, notes))
 
 
 def make_method(
@@ -74,6 +83,8 @@ def make_method(
     Raises:
         ValueError: there is no such method or field, or the method refuses a value; the message lists the choices.
     """
+    from lilora.core import registry
+
     kind: type[Method] = registry.load("methods", name)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
@@ -101,7 +112,7 @@ def make_method(
 def _value(field: dataclasses.Field[Any], text: str) -> Any:
     """`text` as JSON where it is, else as it stands; of a type that the field's annotation names."""
     try:
-        value = json.loads(text)
+        value = json_module.loads(text)
     except ValueError:
         value = text
     value = tuple(value) if isinstance(value, list) else value
@@ -117,6 +128,10 @@ def _value(field: dataclasses.Field[Any], text: str) -> Any:
 
 def published(backbone: Backbone, method: Method, num_tasks: int) -> PaperRow | None:
     """Table 2's row of this setting; None where it has none, or the table is not installed."""
+    from orchestrator.resolving import catalogue
+    from orchestrator.study.naming import method_name
+    from orchestrator.study.paper import read_rows
+
     fields = dataclasses.asdict(method)
     if (backbone.name, num_tasks, fields.get("rank")) != (TABLE2_BACKBONE, TABLE2_TASKS, TABLE2_RANK):
         return None
@@ -147,6 +162,8 @@ def _about(method: Method, sites: Sites, paper: PaperRow | None) -> list[str]:
     """Why the paper's figures are not ours."""
     if paper is None:
         return []
+    from lilora.costs.parameters import mebibytes
+
     source = f"Paper: {SOURCE}; its MB are MiB."
     fields = dataclasses.asdict(method)
     if not fields.get("share_a") or fields["decompose_b"]:
@@ -165,6 +182,8 @@ def _about(method: Method, sites: Sites, paper: PaperRow | None) -> list[str]:
 
 def _title(method: Method) -> str:
     """The method's name and ranks."""
+    from orchestrator.study.naming import method_name
+
     ranks = [("r", getattr(method, "rank", None))]
     if getattr(method, "decompose_b", True):
         ranks.append(("r~", getattr(method, "inner_rank", None)))
@@ -178,6 +197,8 @@ def _title(method: Method) -> str:
 
 
 def _table(counted: Account, paper: PaperRow | None) -> Table:
+    from lilora.costs.parameters import mebibytes
+
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("", no_wrap=True)
     for column in ("parameters", "MiB at 2 bytes", *(("paper, MB",) if paper else ())):
@@ -200,6 +221,9 @@ def _table(counted: Account, paper: PaperRow | None) -> Table:
 def _answer(
     backbone: Backbone, size: int, method: Method, counted: Account, paper: PaperRow | None, notes: list[str]
 ) -> dict[str, Any]:
+    from lilora.costs.parameters import mebibytes
+    from orchestrator.study.naming import method_name
+
     numbers = dataclasses.asdict(counted)
     return {
         "backbone": backbone.name,

@@ -10,89 +10,85 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
-from orchestrator.cli.phases import Phase, Phases, together
-from orchestrator.cli.tables.choices import show_choices
-from orchestrator.cli.tables.figures import show_figures
-from orchestrator.cli.tables.results import show_results
-from orchestrator.cli.tables.sweeps import show_sweep, sweep_json
-from orchestrator.cluster.demand import Scale
-from orchestrator.execution.events import Outcome
+from orchestrator.cli.options import STORE, AsJson, Real, StoreFolder, StudyName, TrackingUri, chosen, open_store
 from orchestrator.formats import duration
-from orchestrator.planning.lowering import Lowered
-from orchestrator.resolving.catalogue import find_target
-from orchestrator.resolving.resolve import resolve, settled_table
-from orchestrator.resolving.swept import sweep_of
-from orchestrator.results.claims import claim_json, claims
-from orchestrator.results.orders import orders_json
-from orchestrator.results.reading import read_results
-from orchestrator.results.savings import Savings, savings
-from orchestrator.results.table import table, trial_json
-from orchestrator.storage.store import Store
-from orchestrator.study import Study
-from orchestrator.study.search import Choice, choice_json
+
+if TYPE_CHECKING:
+    from orchestrator.cli.phases import Phase, Phases
+    from orchestrator.execution.events import Outcome
+    from orchestrator.planning.lowering import Lowered
+    from orchestrator.results.savings import Savings
+    from orchestrator.storage.store import Store
+    from orchestrator.study import Study
+    from orchestrator.study.search import Choice
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def run(
-    name: str,
-    store: Store,
-    output: Output,
-    slots: int | None,
-    address: str | None,
-    uri: str | None,
-    scale: Scale | None = None,
-) -> int:
-    """Run the study `name`; gives the exit code.
+    study: StudyName,
+    store: StoreFolder = STORE,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster; else a local one is started.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Steps at once; by default one a core.")] = None,
+    scale_to: Annotated[
+        str | None,
+        typer.Option(metavar="NxCORES[+GPUS]", help="What a cluster that grows on demand may grow to, as in 8x16+4."),
+    ] = None,
+    real: Real = False,
+    tracking: TrackingUri = None,
+    json: AsJson = False,
+) -> None:
+    """Run what is missing of a study, and print its table.
 
-    Args:
-        name: a study's name, or `path.py:function`.
-        store: where results are, and go.
-        output: where words go.
-        slots: steps at once.
-        address: of a running cluster.
-        uri: where MLflow keeps its data; "none" for no tracking.
-        scale: what a cluster that grows on demand may grow to.
+    Example: lilora run quickstart --slots 2
     """
-    where = ["--store", store.url]
-    where += ["--tracking", uri] if uri is not None else []
-    cluster = ["--address", address] if address else []
-    cluster += ["--slots", str(slots)] if slots else []
+    from orchestrator.cli.phases import Phases, together
+    from orchestrator.cluster.demand import Scale
+    from orchestrator.resolving.catalogue import find_target
+    from orchestrator.results.savings import savings
+
+    output, place, name = Output(json), open_store(store), chosen(study, real)
+    scale = Scale.parse(scale_to) if scale_to else None
+    where = ["--store", place.url, *(["--tracking", tracking] if tracking is not None else [])]
+    cluster = [*(["--address", address] if address else []), *(["--slots", str(slots)] if slots else [])]
     remedy = shlex.join(["lilora", "track", name, *where])
     target = find_target(name)
     started = time.monotonic()
-    with output.quiet(), Phases(store, output.errors, slots, address, scale, uri, remedy) as runner:
-        store.prepare()
+    with output.quiet(), Phases(place, output.errors, slots, address, scale, tracking, remedy) as runner:
+        place.prepare()
         answer: dict[str, Any] = {"study": target.name, "trials": []}
         if target.asked is not None:
-            if target.asked.sweep is None:
-                phases, found = _run_study(target.asked, store, output, runner)
-            else:
-                phases, found = _run_sweep(target.asked, store, output, runner)
+            run_phases = _run_study if target.asked.sweep is None else _run_sweep
+            phases, found = run_phases(target.asked, place, output, runner)
             answer |= found
         else:
             phases = [runner.plan(target.plan)]
         outcome = together(phases)
         lowereds = [phase.lowered for phase in phases if phase.lowered]
-        saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), store)
+        saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), place)
         work = {"hours_requested": round(saved.requested / 3600, 4), "hours_saved": round(saved.hours, 4)}
-        answer = counts(outcome) | work | {"seconds": round(time.monotonic() - started, 1), "store": store.url} | answer
+        answer = counts(outcome) | work | {"seconds": round(time.monotonic() - started, 1), "store": place.url} | answer
         _say_counts(output, outcome, time.monotonic() - started, saved if lowereds else None)
-        _say_places(output, answer, store, name, uri, target.has_trials)
+        _say_places(output, answer, place, name, tracking, target.has_trials)
         _say_how_to_go_on(output, shlex.join(["lilora", "run", name, *where, *cluster]), outcome)
     output.finish(answer)
-    if outcome.interrupted:
-        return INTERRUPTED
-    return OK if outcome.ok else FAILED
+    raise typer.Exit(INTERRUPTED if outcome.interrupted else OK if outcome.ok else FAILED)
 
 
 def _run_study(study: Study, store: Store, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
     """Run the search, if there is one, and then the table; gives what was run and what a machine wants to know."""
+    from orchestrator.cli.tables.choices import show_choices
+    from orchestrator.resolving.resolve import resolve, settled_table
+    from orchestrator.study.search import choice_json
+
     phases: list[Phase] = []
     resolved = resolve(study, store)
     if resolved.search is not None:
@@ -116,7 +112,12 @@ def _run_study(study: Study, store: Store, output: Output, runner: Phases) -> tu
 
 def _run_sweep(study: Study, store: Store, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
     """Run the sweep's trials, and then the table of what they chose, if it ends in one."""
+    from orchestrator.cli.tables.sweeps import show_sweep, sweep_json
     from orchestrator.report import write_report
+    from orchestrator.resolving.resolve import resolve
+    from orchestrator.resolving.swept import sweep_of
+    from orchestrator.results.reading import read_results
+    from orchestrator.study.search import choice_json
 
     phases = [runner.sweep(study, "sweep, 1 of 2" if sweep_of(study).final else "", last=not sweep_of(study).final)]
     resolved = resolve(study, store)
@@ -162,7 +163,13 @@ def counts(outcome: Outcome) -> dict[str, Any]:
 
 def _results(lowered: Lowered, store: Store, output: Output, outcome: Outcome) -> dict[str, Any]:
     """Print the table, write the report; gives what a machine wants to know of both."""
+    from orchestrator.cli.tables.figures import show_figures
+    from orchestrator.cli.tables.results import show_results
     from orchestrator.report import write_report
+    from orchestrator.results.claims import claim_json, claims
+    from orchestrator.results.orders import orders_json
+    from orchestrator.results.reading import read_results
+    from orchestrator.results.table import table, trial_json
 
     results = read_results(lowered, store)
     show_results(lowered.study.title or lowered.study.name, results, output, lowered.study.paper)

@@ -7,58 +7,77 @@ import random
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.markup import escape
 
-from lilora.benchmarks import Benchmark, Stream, Task
-from lilora.data.image_files import open_picture, read_picture
-from lilora.data.location import build_config, find_benchmark, picture_folder
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import STORE, AsJson, StoreFolder, open_store
 from orchestrator.errors import UserError
-from orchestrator.execution.events import Event, StepFinished, StepStarted
 from orchestrator.formats import duration
-from orchestrator.steps.plan import Plan
-from orchestrator.steps.step import Step
-from orchestrator.storage.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lilora.benchmarks import Benchmark, Task
+    from orchestrator.execution.events import Event
+    from orchestrator.steps.step import Step
+    from orchestrator.storage.store import Store
 
 SPLITS = ("train", "validation", "test")
 CHARACTERS = 34
 COLUMN, SIDE, LINE = 2.35, 1.35, 0.125
 
 
-def show(name: str, instructions: str, split: str, columns: int, out: Path, store: Store, output: Output) -> None:
-    """Draw `columns` items of each task to `out`.
+def show(
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file of lilora/benchmarks.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture.")] = Path("sheet.png"),
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    columns: Annotated[int, typer.Option(min=1, max=12, help="Items a task.")] = 6,
+    instructions: Annotated[str, typer.Option(help="single or five.")] = "single",
+    store: StoreFolder = STORE,
+    json: AsJson = False,
+) -> None:
+    """Draw a contact sheet of a benchmark: pictures, questions, answers.
 
-    Raises:
-        ValueError: an unknown benchmark, split or instruction setting, or building a task's data failed.
+    Data that the store lacks are built first.
+
+    Example: lilora show mini --out sheet.png
     """
-    benchmark = find_benchmark(name)
-    stream = Stream(name, instructions=instructions)
+    from lilora.benchmarks import Stream
+    from lilora.data.location import find_benchmark
+
+    output, place = Output(json), open_store(store)
+    found = find_benchmark(benchmark)
+    stream = Stream(benchmark, instructions=instructions)
     if split not in SPLITS:
         raise UserError(f"no split '{split}'; there are: {', '.join(SPLITS)}")
     if not out.absolute().parent.is_dir():
         raise UserError(f"there is no folder {out.absolute().parent}: make it, or name another --out FILE")
-    steps = {task.name: build_step(benchmark, task, stream.instructions) for task in benchmark.tasks}
+    steps = {task.name: build_step(found, task, stream.instructions) for task in found.tasks}
     with output.quiet():
-        _build(steps, store, output)
-        rows = {task: _pick(store.path(steps[task.name].digest), split, columns) for task in benchmark.tasks}
-        _draw(benchmark, rows, split, columns, out)
+        _build(steps, place, output)
+        rows = {task: _pick(place.path(steps[task.name].digest), split, columns) for task in found.tasks}
+        _draw(found, rows, split, columns, out)
     output.say(f"contact sheet   {escape(str(out))}")
-    output.finish({"benchmark": name, "split": split, "sheet": str(out)})
+    output.finish({"benchmark": benchmark, "split": split, "sheet": str(out)})
 
 
 def build_step(benchmark: Benchmark, task: Task, instructions: str) -> Step:
     """The step that builds a task's data: the one that studies ask for."""
+    from lilora.benchmarks import Stream
+    from lilora.data.location import build_config
+    from orchestrator.steps.step import Step
+
     config = build_config(benchmark, task, Stream(benchmark.name, instructions=instructions))
     return Step(f"build {benchmark.name} {task.name}", "lilora.stages:build_task", config)
 
 
 def _build(steps: dict[str, Step], store: Store, output: Output) -> None:
+    from orchestrator.execution.events import StepFinished, StepStarted
     from orchestrator.execution.executor import execute_inline
+    from orchestrator.steps.plan import Plan
 
     def listen(event: Event) -> None:
         if isinstance(event, StepStarted):
@@ -77,6 +96,9 @@ def _build(steps: dict[str, Step], store: Store, output: Output) -> None:
 def _pick(artifact: Path, split: str, count: int) -> list[dict[str, Any]]:
     """`count` rows, the same ones every time, the question types in turn; their pictures as bytes or None."""
     import polars
+
+    from lilora.data.image_files import read_picture
+    from lilora.data.location import picture_folder
 
     path = artifact / f"{split}.parquet"
     if not path.is_file():
@@ -141,6 +163,8 @@ def _draw(benchmark: Benchmark, rows: dict[Task, list[dict[str, Any]]], split: s
 
 
 def _draw_cell(figure: Figure, left: float, top: float, cell: Cell) -> None:
+    from lilora.data.image_files import open_picture
+
     width, height = figure.get_size_inches()
     if cell.row["picture"] is not None:
         axes = figure.add_axes((left / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height))

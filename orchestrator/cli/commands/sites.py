@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich import box
 from rich.table import Table
 
-from lilora.backbones import Backbone, Candidates, candidate_sites
-from lilora.core import registry
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import AsJson
 from orchestrator.errors import UserError
+
+if TYPE_CHECKING:
+    from lilora.backbones import Backbone, Candidates
 
 #: What is said of each kind of layer.
 KINDS = {
@@ -22,14 +26,21 @@ KINDS = {
 }
 
 
-def show_sites(name: str, output: Output) -> None:
-    """Print the linear layers of backbone `name`, or of the model whose config.json is in the folder `name`.
+def sites(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A backbone of lilora, or a folder with a model's config.json.")
+    ],
+    json: AsJson = False,
+) -> None:
+    """List the linear layers of a vision-language model, and name those to adapt.
 
-    Raises:
-        UserError: a folder without a config.json.
-        ValueError: neither a backbone nor a folder, or sizes are to be had nowhere.
+    Nothing is loaded but the configuration. Any model that transformers' AutoModelForImageTextToText loads will do.
+
+    Example: lilora sites qwen2.5-vl-7b
     """
-    backbone = _backbone(name)
+    from lilora.backbones import candidate_sites
+
+    output, backbone = Output(json), _backbone(model)
     with output.quiet():
         found = candidate_sites(backbone.meta_model())
     output.say(f"{backbone.name}: linear layers, as patterns of module names")
@@ -39,11 +50,13 @@ def show_sites(name: str, output: Output) -> None:
     output.say(f"sites=(\n{lines})")
     if not found.projector:
         output.say("No layer's name says that it is the projector's: look among the others and add it by hand.")
-    answer = {field.name: dict(getattr(found, field.name)) for field in fields(Candidates)}
-    output.finish({"backbone": backbone.name, **answer, "sites": list(found.sites)})
+    output.finish({"backbone": backbone.name, **asdict(found), "sites": list(found.sites)})
 
 
 def _backbone(name: str) -> Backbone:
+    from lilora.backbones import Backbone
+    from lilora.core import registry
+
     folder = Path(name)
     if not folder.is_dir():
         backbone: Backbone = registry.load("backbones", name)

@@ -1,23 +1,59 @@
-"""`lilora why`: what a step's digest is made of, and where two steps differ."""
+"""`lilora why`: the parts of a step's digest, and the fields in which two steps differ."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.json import JSON
+import typer
 from rich.markup import escape
 
-from lilora.core.identity import Json
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import STORE, AsJson, StoreFolder, open_store
 from orchestrator.errors import UserError
-from orchestrator.resolving.catalogue import find_target, studies
-from orchestrator.steps.explain import Difference, explain
-from orchestrator.steps.plan import Plan
-from orchestrator.steps.step import Step
-from orchestrator.storage.store import Store
+
+if TYPE_CHECKING:
+    from lilora.core.identity import Json
+    from orchestrator.steps.explain import Difference
+    from orchestrator.steps.plan import Plan
+    from orchestrator.steps.step import Step
+    from orchestrator.storage.store import Store
+
+
+def why(
+    step: Annotated[str, typer.Argument(metavar="STEP", help="Its label, or the first digits of its digest.")],
+    other: Annotated[str | None, typer.Argument(metavar="[STEP]", help="Another step, to see what differs.")] = None,
+    study: Annotated[str | None, typer.Option(metavar="STUDY", help="Look in this study only.")] = None,
+    store: StoreFolder = STORE,
+    json: AsJson = False,
+) -> None:
+    """What a step's digest is made of; with two steps, what differs.
+
+    Example: lilora why --study quickstart 'train seqlora 2/6 TextVQA, seed 0' 'train lilora 2/6 TextVQA, seed 0'
+    """
+    from rich.json import JSON
+
+    from orchestrator.steps.explain import explain
+
+    output, place = Output(json), open_store(store)
+    a = find_step(step, study, place)
+    if other is None:
+        output.say(f"{escape(a.label)}\ndigest  {a.digest}\nstore   {_place(a, place)}\nmade of")
+        output.say(JSON.from_data(a.identity, sort_keys=True))
+        for name, label in a.input_labels.items():
+            output.say(f"input '{name}' is {escape(label)}")
+        output.finish({"digest": a.digest, "label": a.label, "identity": a.identity, "in_store": place.has(a.digest)})
+        return
+    b = find_step(other, study, place)
+    differences = explain(a.step, b.step) if a.step and b.step else tuple(_differences("", a.identity, b.identity))
+    output.say(f"a  {a.digest[:12]}  {escape(a.label)}\nb  {b.digest[:12]}  {escape(b.label)}")
+    if not differences:
+        output.say("one and the same step")
+    for item in differences:
+        output.say(f"  {escape(item.path)}: [red]{escape(repr(item.a))}[/red] -> [green]{escape(repr(item.b))}[/green]")
+    output.finish({"a": a.digest, "b": b.digest, "differences": [asdict(item) for item in differences]})
 
 
 @dataclass(frozen=True)
@@ -46,27 +82,6 @@ class Known:
         return cls(digest, record.label, identity, labels)
 
 
-def show_why(first: str, second: str | None, study: str | None, store: Store, output: Output) -> None:
-    """Print what a step's digest is made of; with two steps, which fields differ."""
-    a = find_step(first, study, store)
-    if second is None:
-        output.say(f"{escape(a.label)}\ndigest  {a.digest}\nstore   {_place(a, store)}\nmade of")
-        output.say(JSON.from_data(a.identity, sort_keys=True))
-        for name, label in a.input_labels.items():
-            output.say(f"input '{name}' is {escape(label)}")
-        output.finish({"digest": a.digest, "label": a.label, "identity": a.identity, "in_store": store.has(a.digest)})
-        return
-    b = find_step(second, study, store)
-    differences = explain(a.step, b.step) if a.step and b.step else tuple(_differences("", a.identity, b.identity))
-    output.say(f"a  {a.digest[:12]}  {escape(a.label)}\nb  {b.digest[:12]}  {escape(b.label)}")
-    if not differences:
-        output.say("one and the same step")
-    for item in differences:
-        output.say(f"  {escape(item.path)}: [red]{escape(repr(item.a))}[/red] -> [green]{escape(repr(item.b))}[/green]")
-    listed = [{"path": item.path, "a": item.a, "b": item.b} for item in differences]
-    output.finish({"a": a.digest, "b": b.digest, "differences": listed})
-
-
 def _place(known: Known, store: Store) -> str:
     return escape(str(store.path(known.digest))) if store.has(known.digest) else "not there"
 
@@ -77,6 +92,8 @@ def find_step(name: str, study: str | None, store: Store) -> Known:
     Raises:
         UserError: none, or more than one, is called so.
     """
+    from orchestrator.resolving.catalogue import find_target, studies
+
     found: dict[str, Known] = {}
     places: dict[str, list[str]] = {}
     for candidate in [study] if study else studies():
@@ -117,6 +134,8 @@ def _some(names: Sequence[str]) -> str:
 
 def _differences(path: str, a: Any, b: Any) -> Iterator[Difference]:
     """Fields of two identities that differ, as plain data: a field at its default is absent."""
+    from orchestrator.steps.explain import Difference
+
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
             yield from _differences(f"{path}.{key}" if path else key, a.get(key), b.get(key))

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.console import Output
+from orchestrator.resolving.resolve import Resolved
 from orchestrator.study.search import Choice, describe_protocol, describe_values
 
 
@@ -25,6 +26,18 @@ def show_choices(choices: Sequence[Choice], output: Output) -> None:
     output.say("", "[bold]the search, on validation data[/bold]")
     output.table(grid)
     output.say(f"[dim]{escape(describe_protocol(choices))}[/dim]")
+
+
+def show_search(resolved: Resolved, output: Output) -> None:
+    """How much of it is the search, and what was chosen or assumed."""
+    if resolved.search is None:
+        return
+    what = "search" if resolved.swept is None else "sweep"
+    output.say(f"of these, {resolved.search.plan.distinct} distinct are the {what}'s; what it shares counts once")
+    if resolved.provisional:
+        output.say(f"the {what} is not finished, so the table is counted with the first value of each, for now:")
+    if resolved.swept is None:
+        show_choices(resolved.choices, output)
 
 
 def _cells(choice: Choice) -> tuple[Any, ...]:

@@ -22,8 +22,8 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from lilora.training import Training
 from orchestrator.cli import app
-from orchestrator.cli.commands import export as command
 from orchestrator.planning.lowering import Lowered, lower
+from orchestrator.resolving import catalogue
 from orchestrator.resolving.catalogue import Target
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
@@ -59,7 +59,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lowered, Store]:
 @pytest.fixture(autouse=True)
 def _study(place: tuple[Lowered, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     lowered, store = place
-    monkeypatch.setattr(command, "find_target", lambda name: Target(name, lowered.study))
+    monkeypatch.setattr(catalogue, "find_target", lambda name: Target(name, lowered.study))
     monkeypatch.setenv("LILORA_STORE", str(store.root))
 
 
@@ -144,8 +144,3 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
         "--method", "lilora", "--out", str(tmp_path)
     )
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_the_command_has_help_with_an_example() -> None:
-    shown = CliRunner().invoke(app, ["export", "--help"]).stdout
-    assert "Example: lilora export" in shown

@@ -113,10 +113,6 @@ def test_fields_are_set_as_json_or_bare_text() -> None:
         make_method("lilora", None, None, ["basis=loose"])
 
 
-def test_the_help_has_an_example() -> None:
-    assert "Example: lilora params --backbone llava-1.5-7b" in run("--help").stdout
-
-
 def test_importing_the_command_leaves_torch_alone() -> None:
     code = "import sys, orchestrator.cli.commands.params; print({'torch', 'transformers', 'ray'} & set(sys.modules))"
     root = Path(__file__).parents[3]

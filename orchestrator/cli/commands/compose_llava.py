@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
+from orchestrator.cli.options import AsJson
 
 #: Where a study finds the backbone of this size, by the language model's width.
 BACKBONES = {4096: "llava_1_5_7b", 5120: "llava_1_5_13b"}
 
 
-def compose_llava(llm: Path, vision: Path, projector: Path, out: Path, output: Output) -> None:
-    """Write the model to `out`, and say how a study names it.
+def compose_llava(
+    llm: Annotated[Path, typer.Option(metavar="DIR", help="Vicuna: config, tokenizer and weights.")],
+    vision: Annotated[Path, typer.Option(metavar="DIR", help="CLIP, with preprocessor_config.json.")],
+    projector: Annotated[Path, typer.Option(metavar="FILE", help="LLaVA's mm_projector.bin of stage 1.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the model; must be new or empty.")],
+    json: AsJson = False,
+) -> None:
+    """Build LLaVA's first-stage model from its parts, in transformers' form.
 
-    Raises:
-        ValueError: see `lilora.pretraining.compose.compose`.
+    Example: lilora compose-llava --llm vicuna-7b-v1.5 --vision clip-vit-large-patch14-336 --projector
+    llava-v1.5-mlp2x-336px-pretrain-vicuna-7b-v1.5/mm_projector.bin --out llava-7b-stage1
     """
     from lilora.pretraining.compose import compose
 
+    output = Output(json)
     with output.quiet():
         made = compose(llm, vision, projector, out)
     output.say(

@@ -1,0 +1,34 @@
+"""`lilora report`: a study's page, and its table and matrices as CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from orchestrator.cli.console import Output
+from orchestrator.cli.options import STORE, AsJson, Real, StoreFolder, StudyName, chosen, open_store
+
+
+def report(
+    study: StudyName,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for it; by default in the store.")] = None,
+    real: Real = False,
+    store: StoreFolder = STORE,
+    json: AsJson = False,
+) -> None:
+    """Write a study's report, finished or not: one HTML file, and CSV.
+
+    Example: lilora report quickstart --out report
+    """
+    from orchestrator.report import write_report
+    from orchestrator.resolving.catalogue import find_target
+
+    output, place = Output(json), open_store(store)
+    lowered = find_target(chosen(study, real)).study(place)
+    with output.quiet():
+        path = write_report(lowered, place, out)
+    output.say(f"report   {escape(str(path))}")
+    output.finish({"study": lowered.study.name, "report": str(path)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import time
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.cluster.parcel import Parcel
 from orchestrator.errors import ClusterError, UserError
 
 CONNECT_SECONDS = 10.0
@@ -120,8 +122,8 @@ class Head:
         listed = ", ".join(f"{job.name} ({job.status})" for job in known[-8:]) or "none"
         raise UserError(f"no job '{name}' at {self.address}; there are: {listed}")
 
-    def submit(self, base: str, command: str, parcel: Path, metadata: Mapping[str, str]) -> tuple[str, bool]:
-        """Start `command` in the unpacked `parcel` (a zip); gives its name, and False if it runs already.
+    def submit(self, base: str, command: str, parcel: Parcel, metadata: Mapping[str, str]) -> tuple[str, bool]:
+        """Start `command` in a copy of the `parcel`; gives its name, and False if it runs already.
 
         Of two that ask at the same time, one starts it and the other finds it: the head takes a name once.
         """
@@ -130,7 +132,11 @@ class Head:
             return jobs[-1].name, False
         name = f"{base}-{_number(jobs[-1].name, base) + 1 if jobs else 1}"
         # Rich asks COLUMNS for the width of what is no terminal.
-        environment = {"working_dir": str(parcel), "env_vars": {"PYTHONUNBUFFERED": "1", "COLUMNS": "140"}}
+        environment = {
+            "working_dir": str(parcel.folder),
+            "excludes": list(parcel.excludes),
+            "env_vars": {"PYTHONUNBUFFERED": "1", "COLUMNS": "140"},
+        }
         deadline = time.monotonic() + START_SECONDS
         while True:
             with self._explained():
@@ -260,6 +266,9 @@ class _Follower:
 
 def _client_class() -> Any:
     from ray.job_submission import JobSubmissionClient
+
+    # It tells of every file of patterns that it meets and of every folder that it leaves out by itself.
+    logging.getLogger("ray").setLevel(logging.ERROR)
 
     class Client(JobSubmissionClient):
         """Ray's client, which sets no limit on how long it waits for an answer, with one."""

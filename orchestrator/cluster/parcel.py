@@ -1,15 +1,16 @@
-"""What of a working folder goes to a cluster: the code of a study, without data, results or environments.
+"""The parcel of a submission: the working folder that Ray packs and sends, and what of it stays here.
 
-The parcel is a zip whose bytes depend on the files alone, so the same code is uploaded once. Files that are too big to
-be code are left out, and named; a parcel that is still too big is refused, with what makes it so.
+Ray packs it by its own rules, of which `.gitignore` and `.rayignore` are part; the same code is uploaded once. Files
+that are too big to be code stay here, and are named; a parcel that is still too big is refused, with what makes it so,
+before anything is sent.
 """
 
 from __future__ import annotations
 
-import fnmatch
+import logging
 import os
-import zipfile
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ LEFT_OUT = (
     *("__pycache__", "*.pyc", ".pytest_cache", ".mypy_cache", ".ruff_cache"),
     *(".lilora*", "mlruns", "mlartifacts", "*.db", "*.parquet", "*.arrow"),
 )
-"""Names of files and folders that are never code: environments, caches, results, data."""
+"""Files and folders that are never code, as `.gitignore` would say it: environments, caches, results, data."""
 
 MAXIMUM_FILE_BYTES = 16 * 2**20
 MAXIMUM_BYTES = 64 * 2**20
@@ -30,37 +31,29 @@ NUM_NAMED = 5
 
 @dataclass(frozen=True)
 class Parcel:
-    """The files of `folder` to be sent, by their names inside it.
+    """A working folder for Ray's `working_dir`, and the `excludes` that go with it.
 
     Attributes:
         folder: the working folder.
-        files: names with slashes, sorted.
-        bytes: their sizes added up, before they are packed.
+        excludes: what stays here beside what its `.gitignore` and `.rayignore` name, in their language.
+        files: names of what is sent, with slashes, sorted.
+        bytes: their sizes added up; Ray does not compress them.
         too_big: files left out since each is over `MAXIMUM_FILE_BYTES`: name and size.
     """
 
     folder: Path
+    excludes: tuple[str, ...]
     files: tuple[str, ...]
     bytes: int
     too_big: tuple[tuple[str, int], ...]
 
-    def write(self, target: Path) -> None:
-        """Write the parcel as a zip; the same files give the same bytes."""
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in self.files:
-                path = self.folder / name
-                entry = zipfile.ZipInfo(name)
-                entry.external_attr = (0o755 if os.access(path, os.X_OK) else 0o644) << 16
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, path.read_bytes())
-
 
 def collect(folder: Path, left_out: Sequence[str] = (), besides: Path | None = None) -> Parcel:
-    """What of `folder` is sent.
+    """The parcel of a folder.
 
     Args:
         folder: the working folder.
-        left_out: more patterns (as `LEFT_OUT`; also of paths inside the folder, as "data/*") of what stays.
+        left_out: more patterns of what stays, as `.gitignore` has them.
         besides: a folder that stays here wherever it lies: the store.
 
     Raises:
@@ -69,8 +62,7 @@ def collect(folder: Path, left_out: Sequence[str] = (), besides: Path | None = N
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder} to send: name the one with your code with --working-dir DIR")
     folder = folder.resolve()
-    store = besides.resolve() if besides else None
-    sizes = {name: (folder / name).stat().st_size for name in _names(folder, (*LEFT_OUT, *left_out), store)}
+    sizes, excludes = _travel(folder, [*LEFT_OUT, *left_out], besides.resolve() if besides else None)
     too_big = tuple((name, count) for name, count in sizes.items() if count > MAXIMUM_FILE_BYTES)
     kept = {name: count for name, count in sizes.items() if count <= MAXIMUM_FILE_BYTES}
     total = sum(kept.values())
@@ -82,24 +74,39 @@ def collect(folder: Path, left_out: Sequence[str] = (), besides: Path | None = N
             f"most is in {_largest(kept)}. Leave it out with --exclude PATTERN, or name a folder with less in it with "
             "--working-dir DIR; data belong on the shared storage"
         )
-    return Parcel(folder, tuple(sorted(kept)), total, too_big)
+    return Parcel(folder, (*excludes, *(_only(name) for name, _ in too_big)), tuple(sorted(kept)), total, too_big)
 
 
-def _names(folder: Path, patterns: Sequence[str], store: Path | None) -> Iterator[str]:
-    for parent, folders, names in os.walk(folder):
-        here = Path(parent)
-        folders[:] = sorted(name for name in folders if _goes(folder, here / name, patterns, store))
-        for name in sorted(names):
-            path = here / name
-            if path.is_file() and _goes(folder, path, patterns, store):
-                yield path.relative_to(folder).as_posix()
+def _travel(folder: Path, patterns: list[str], store: Path | None) -> tuple[dict[str, int], list[str]]:
+    """The files that Ray would pack, with their sizes, and the patterns with what was found on the way that stays."""
+    from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE
+
+    # Private, but the very functions that pack: two readings of `.gitignore` would sooner or later differ.
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+    sizes: dict[str, int] = {}
+    stays: list[str] = []
+
+    def stays_here(path: Path) -> bool:
+        # Ray follows links to folders: into the data, or in circles.
+        if path != store and not (path.is_symlink() and path.is_dir()):
+            return False
+        stays.append(_only(path.relative_to(folder).as_posix()))
+        return True
+
+    def measure(path: Path) -> None:
+        if path.is_file():
+            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+
+    gitignore = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
+    rules, silent = [_get_excludes(folder, patterns), stays_here], logging.getLogger(__name__)
+    _dir_travel(folder, rules, measure, include_gitignore=gitignore, logger=silent)
+    return sizes, [*patterns, *stays]
 
 
-def _goes(folder: Path, path: Path, patterns: Sequence[str], store: Path | None) -> bool:
-    """Whether a path is part of the parcel: neither its name nor its place inside the folder matches a pattern."""
-    inside = path.relative_to(folder).as_posix()
-    matched = any(fnmatch.fnmatchcase(path.name, item) or fnmatch.fnmatchcase(inside, item) for item in patterns)
-    return not matched and path != store
+def _only(name: str) -> str:
+    """The pattern of this path inside the folder, and of no other."""
+    return "/" + re.sub(r"[\\*?\[\] ]", r"\\\g<0>", name)
 
 
 def _largest(sizes: dict[str, int]) -> str:

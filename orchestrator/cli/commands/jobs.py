@@ -74,8 +74,6 @@ def submit(
 
     Example: lilora submit quickstart --address http://HEAD:8265 --store /shared/store --wait -- --slots 8
     """
-    import tempfile
-
     from orchestrator.cluster.head import Head, base_name
     from orchestrator.cluster.parcel import collect
 
@@ -84,12 +82,9 @@ def submit(
     name, steps = look(named, parcel.folder)
     head = Head(address)
     command = entrypoint(named, place, options or [])
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "code.zip"
-        parcel.write(file)
-        metadata = {"study": name, "store": place, "from": "lilora submit"}
-        job, started = head.submit(base_name(name, place), command, file, metadata)
-        _say_submitted(output, job, started, parcel, file.stat().st_size, steps)
+    metadata = {"study": name, "store": place, "from": "lilora submit"}
+    job, started = head.submit(base_name(name, place), command, parcel, metadata)
+    _say_submitted(output, job, started, parcel, steps)
     answer = {"job": job, "address": head.address, "study": name, "store": place, "started": started}
     if wait:
         raise typer.Exit(_follow(head, job, output, answer))
@@ -209,11 +204,11 @@ def _follow(head: Head, name: str, output: Output, answer: dict[str, object]) ->
     return job.code
 
 
-def _say_submitted(output: Output, name: str, started: bool, parcel: Parcel, packed: int, steps: int) -> None:
+def _say_submitted(output: Output, name: str, started: bool, parcel: Parcel, steps: int) -> None:
     if not started:
         output.say(f"{name} runs already, with the code that it was sent then; nothing was started")
         return
-    sent = f"{len(parcel.files)} files, {size(packed)} packed"
+    sent = f"{len(parcel.files)} files, {size(parcel.bytes)}"
     output.say(f"{name}: {steps} steps; sent {sent} of {escape(str(parcel.folder))}")
     for file, count in parcel.too_big:
         output.say(f"[yellow]left out, too big for code:[/yellow] {escape(file)} ({size(count)})")

@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray._private.runtime_env.packaging import create_package, get_uri_for_directory
 
 from orchestrator.cli.commands.jobs import checked_store, entrypoint, look
 from orchestrator.cluster import head as head_module
 from orchestrator.cluster import sharing
 from orchestrator.cluster.head import Head, Job, base_name
-from orchestrator.cluster.parcel import collect
+from orchestrator.cluster.parcel import Parcel, collect
 from orchestrator.errors import ClusterError, StoreError, UserError
 
 ROOT = Path(__file__).parents[3]
@@ -75,16 +76,38 @@ def test_nothing_to_send_is_refused(tmp_path: Path) -> None:
         collect(tmp_path / "none")
 
 
-def test_the_same_code_gives_the_same_bytes(code: Path, tmp_path: Path) -> None:
+def packed_by_ray(parcel: Parcel, folder: Path) -> dict[str, int]:
+    """What Ray's job client sends of a parcel: names and modes of files."""
+    target = folder / "sent.zip"
+    create_package(str(parcel.folder), target, include_gitignore=True, excludes=list(parcel.excludes))
+    with zipfile.ZipFile(target) as archive:
+        return {entry.filename: entry.external_attr >> 16 & 0o777 for entry in archive.infolist() if not entry.is_dir()}
+
+
+def test_ray_sends_exactly_what_was_measured(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.cluster.parcel.MAXIMUM_FILE_BYTES", 1000)
     (code / "run.sh").write_text("true")
     (code / "run.sh").chmod(0o755)
-    collect(code).write(tmp_path / "one.zip")
+    for name in ("big [1]*.bin", "store/record.json", "store.py", "private/a.py", "later.txt"):
+        (code / name).parent.mkdir(exist_ok=True)
+        (code / name).write_bytes(bytes(1001 if "big" in name else 1))
+    (code / ".gitignore").write_text("private/\n")
+    (code / "experiments" / ".rayignore").write_text("a.py\n")
+    (code / "again").symlink_to(code)
+    (code / "linked.py").symlink_to(code / "b.py")
+    parcel = collect(code, ["*.txt"], besides=code / "store")
+    sent = packed_by_ray(parcel, tmp_path)
+    assert sorted(sent) == list(parcel.files)
+    assert set(sent) == {".gitignore", "b.py", "experiments/.rayignore", "linked.py", "run.sh", "store.py"}
+    assert sent["run.sh"] == 0o755
+    assert parcel.too_big == (("big [1]*.bin", 1001),)
+
+
+def test_the_same_code_is_uploaded_once_whenever_it_was_written(code: Path) -> None:
+    before = get_uri_for_directory(str(code), include_gitignore=True, excludes=list(collect(code).excludes))
     os.utime(code / "b.py", (1, 1))
-    collect(code).write(tmp_path / "two.zip")
-    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
-    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
-        assert archive.read("experiments/a.py") == b"experiments/a.py"
-        assert archive.getinfo("run.sh").external_attr >> 16 == 0o755
+    (code / "data.parquet").write_text("others")
+    assert before == get_uri_for_directory(str(code), include_gitignore=True, excludes=list(collect(code).excludes))
 
 
 def test_this_repository_is_small_enough_to_be_sent() -> None:

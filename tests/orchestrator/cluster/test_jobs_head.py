@@ -159,19 +159,16 @@ def test_a_wrong_token_and_an_unknown_job_are_refused_with_the_remedy(lilora: An
     assert "no job 'nothing'" in ended(lilora("attach", "nothing"), code=2)
 
 
-def test_two_that_submit_at_once_start_one_job(
-    head: LocalHead, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_that_submit_at_once_start_one_job(head: LocalHead, code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.cluster.parcel import collect
 
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", head.environment["RAY_AUTH_TOKEN_PATH"])
     # A variable of Ray's own that names another cluster does not lead astray.
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    collect(code).write(tmp_path / "code.zip")
     server = Head(head.address)
-    first = server.submit("lilora-race", "sleep 60", tmp_path / "code.zip", {})
+    first = server.submit("lilora-race", "sleep 60", collect(code), {})
     monkeypatch.setattr(Head, "jobs", _blind_once(Head.jobs))
-    second = server.submit("lilora-race", "sleep 60", tmp_path / "code.zip", {})
+    second = server.submit("lilora-race", "sleep 60", collect(code), {})
     assert first == ("lilora-race-1", True)
     assert second == ("lilora-race-1", False)
     assert server.stop("lilora-race-1").code == 130
@@ -203,7 +200,7 @@ def can_hide_folders() -> bool:
 # A driver of its own: what Ray knows of tokens it read when it was first imported.
 DRIVER = """
 import sys, time, ray
-from orchestrator.storage import sharing
+from orchestrator.cluster import sharing
 from orchestrator.storage.store import Store
 sharing.APPEAR_SECONDS = 1.0
 ray.init(address=sys.argv[1], log_to_driver=False)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cli.progress import Progress
-from orchestrator.cluster.demand import Scale
+from orchestrator.cluster.demand import ScaleLimit
 from orchestrator.execution.events import Event, Listener, Outcome, StepFinished
 from orchestrator.planning.data import require_data
 from orchestrator.planning.lowering import Lowered
@@ -73,7 +73,7 @@ class Phases(contextlib.ExitStack):
     console: Console
     slots: int | None
     address: str | None
-    scale: Scale | None
+    scale: ScaleLimit | None
     uri: str | None
     remedy: str
 

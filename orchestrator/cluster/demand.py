@@ -1,4 +1,7 @@
-"""Demand of a step and room on machines: what fits at all, as pure bookkeeping."""
+"""The demand of steps, in cores and accelerators, and what a cluster has or may grow to for it: pure bookkeeping.
+
+A step that fits nowhere is refused before anything runs, with what there is.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Scale:
+class ScaleLimit:
     """What a cluster that grows on demand may grow to: `machines` of `each`, and how long one may take to come."""
 
     machines: int
@@ -40,7 +43,7 @@ class Scale:
     seconds: float = 900.0
 
     @classmethod
-    def parse(cls, text: str) -> Scale:
+    def parse(cls, text: str) -> ScaleLimit:
         """Read "8x16" (8 machines of 16 cores) or "8x16+4" (and 4 accelerators each).
 
         Raises:
@@ -58,16 +61,16 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How a step is placed: `workers` processes that need `each`, on different machines if `spread` and possible."""
+class StepDemand:
+    """What a step asks for: `workers` processes that need `each`, on different machines if `spread` and possible."""
 
     workers: int
     each: Demand
     spread: bool = False
 
     @classmethod
-    def of(cls, resources: Resources) -> Shape:
-        """The shape that a step's resources ask for."""
+    def of(cls, resources: Resources) -> StepDemand:
+        """The demand of a step with these resources."""
         spread = resources.spread and resources.workers > 1
         return cls(resources.workers, Demand(float(resources.cpus), float(resources.gpus)), spread)
 
@@ -76,9 +79,22 @@ class Shape:
         """Of all workers together."""
         return Demand(self.workers * self.each.cpus, self.workers * self.each.gpus)
 
+    def fits_on(self, machines: Iterable[Demand], apart: bool = False) -> bool:
+        """True if all workers find room on machines with so much free, none split; `apart`: each on its own."""
+        places = 0
+        for machine in machines:
+            # 1e-4 is what Ray counts in: three processes of a third of a GPU do fit.
+            counts = [int((machine.cpus + 1e-4) / self.each.cpus)]
+            if self.each.gpus:
+                counts.append(int((machine.gpus + 1e-4) / self.each.gpus))
+            places += max(0, min(*counts, 1) if apart else min(counts))
+        return places >= self.workers
 
-def check_fits(steps: Sequence[Step], machines: Sequence[Demand], slots: int | None, scale: Scale | None = None) -> int:
-    """The number of slots to use.
+
+def checked_slots(
+    steps: Sequence[Step], machines: Sequence[Demand], slots: int | None, scale: ScaleLimit | None = None
+) -> int:
+    """The number of slots to use, once every step fits.
 
     Args:
         steps: what is to run.
@@ -104,23 +120,12 @@ def check_fits(steps: Sequence[Step], machines: Sequence[Demand], slots: int | N
         if step.resources in checked:
             continue
         checked.add(step.resources)
-        shape = Shape.of(step.resources)
-        if shape.workers < 1 or shape.each.cpus <= 0:
+        demand = StepDemand.of(step.resources)
+        if demand.workers < 1 or demand.each.cpus <= 0:
             raise PlacementError(f"'{step.label}' asks for {step.resources}: a step needs at least 1 worker and a core")
-        if not packs(shape, machines) and not (scale and packs(shape, [scale.each] * scale.machines)):
+        if not demand.fits_on(machines) and not (scale and demand.fits_on([scale.each] * scale.machines)):
             raise PlacementError(
-                f"'{step.label}' needs {shape.workers} worker(s) with {shape.each.cpus:g} cores and "
-                f"{shape.each.gpus:g} GPUs each, and {has}: ask for fewer workers, or give the address of a larger one"
+                f"'{step.label}' needs {demand.workers} worker(s) with {demand.each.cpus:g} cores and "
+                f"{demand.each.gpus:g} GPUs each, and {has}: ask for fewer workers, or give the address of a larger one"
             )
     return slots if slots is not None else max(int(cores), 1)
-
-
-def packs(shape: Shape, machines: Iterable[Demand], apart: bool = False) -> bool:
-    """True if all workers of `shape` find room on machines with so much free, none split; `apart`: each on its own."""
-    places = 0
-    for machine in machines:
-        counts = [int((machine.cpus + 1e-4) / shape.each.cpus)]
-        if shape.each.gpus:
-            counts.append(int((machine.gpus + 1e-4) / shape.each.gpus))
-        places += max(0, min(*counts, 1) if apart else min(counts))
-    return places >= shape.workers

@@ -11,7 +11,7 @@ import json
 import time
 from typing import Any, Protocol
 
-from orchestrator.cluster.demand import Demand, Scale, Shape
+from orchestrator.cluster.demand import Demand, ScaleLimit, StepDemand
 from orchestrator.errors import ClusterError
 from orchestrator.execution import events
 from orchestrator.execution.deaths import Deaths
@@ -56,7 +56,7 @@ class Driver:
         slots: int,
         tally: Tally,
         requests: Requests | None = None,
-        scale: Scale | None = None,
+        scale: ScaleLimit | None = None,
         standby: Standby | None = None,
     ) -> None:
         """`standby`: keeps the workers, once every step is over; without one they end with the run."""
@@ -93,7 +93,7 @@ class Driver:
                     self.ready.put(step)
                 away = self.elsewhere or self.deaths.resting
                 idle = not self.pool.busy and not away and not self._awaits_machines()
-                if idle and (self.ready.shapes() or not more):
+                if idle and (self.ready.demands() or not more):
                     break
                 self._wait()
             self._check_nothing_left()
@@ -103,19 +103,19 @@ class Driver:
     def _dispatch(self) -> None:
         """Give ready steps to workers, the most urgent first, then one more to those that make quick ones."""
         held, held_slots = Demand(), 0
-        waiting: set[Shape] = set()
-        while shapes := [shape for shape in self.ready.shapes() if shape not in waiting]:
-            shape = shapes[0]
-            slot = self.pool.place(shape, held, held_slots)
+        waiting: set[StepDemand] = set()
+        while demands := [demand for demand in self.ready.demands() if demand not in waiting]:
+            demand = demands[0]
+            slot = self.pool.place(demand, held, held_slots)
             if slot is None:
-                waiting.add(shape)
-                held, held_slots = held + shape.total, held_slots + self.pool.width(shape)
+                waiting.add(demand)
+                held, held_slots = held + demand.total, held_slots + self.pool.width(demand)
             else:
-                self._give(slot, self.ready.pop(shape))
+                self._give(slot, self.ready.pop(demand))
         for slot in self.pool.busy:
-            shapes = self.ready.shapes()
-            if shapes and shapes[0] == slot.shape and self._is_quick(slot):
-                self._give(slot, self.ready.pop(slot.shape))
+            demands = self.ready.demands()
+            if demands and demands[0] == slot.demand and self._is_quick(slot):
+                self._give(slot, self.ready.pop(slot.demand))
 
     def _is_quick(self, slot: Slot) -> bool:
         """True if the only step in the queue is of a kind that took well under a second."""
@@ -252,25 +252,25 @@ class Driver:
         """The workers of a group do not come up, since a machine is gone perhaps: its step is tried with another."""
         step, _ = slot.queue.pop(0)
         self._bury(slot)
-        self._died(step, f"its {slot.shape.workers} workers were not up after {self.gathering:.0f} s", begun=False)
+        self._died(step, f"its {slot.demand.workers} workers were not up after {self.gathering:.0f} s", begun=False)
 
     def _awaits_machines(self) -> bool:
         """Whether nothing runs since ready steps find no room, and machines may still come (back)."""
-        shapes = self.ready.shapes()
-        if not shapes or shapes[0].total.fits(self.pool.total):
+        demands = self.ready.demands()
+        if not demands or demands[0].total.fits(self.pool.total):
             self.lacking = None
-            return bool(shapes)
+            return bool(demands)
         if self.lacking is None:
             self.lacking = time.monotonic()
-            self.tally.say(events.MachinesAwaited(str(shapes[0].total), str(self.pool.total), RETURN_SECONDS))
+            self.tally.say(events.MachinesAwaited(str(demands[0].total), str(self.pool.total), RETURN_SECONDS))
         return time.monotonic() - self.lacking < RETURN_SECONDS
 
     def _check_nothing_left(self) -> None:
-        shapes = self.ready.shapes()
-        if shapes:
-            step = self.ready.pop(shapes[0])
+        demands = self.ready.demands()
+        if demands:
+            step = self.ready.pop(demands[0])
             raise ClusterError(
-                f"'{step.label}' needs {shapes[0].total}, and the cluster shrank to {self.pool.total} for "
+                f"'{step.label}' needs {demands[0].total}, and the cluster shrank to {self.pool.total} for "
                 f"{RETURN_SECONDS:.0f} s: bring its machines back and run the same command again. What is finished is "
                 "kept"
             )

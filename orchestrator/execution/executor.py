@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from types import FrameType
 
-from orchestrator.cluster.demand import Scale, check_fits
+from orchestrator.cluster.demand import ScaleLimit, checked_slots
 from orchestrator.cluster.sharing import check_shared
 from orchestrator.errors import LeaseLostError
 from orchestrator.execution import events
@@ -40,7 +40,7 @@ def execute(
     address: str | None = None,
     listeners: Iterable[Listener] = (),
     checkpoint_seconds: float = 30.0,
-    scale: Scale | None = None,
+    scale: ScaleLimit | None = None,
     keep: Standby | None = None,
 ) -> Outcome:
     """Make the results of `plan` that `store` lacks, on Ray.
@@ -78,7 +78,7 @@ def execute(
             with contextlib.ExitStack() as own, terminated_like_interrupted():
                 machines = (keep or own).enter_context(session(address))
                 check_shared(store)
-                slots = check_fits(needs.missing, [machine.total for machine in machines], slots, scale)
+                slots = checked_slots(needs.missing, [machine.total for machine in machines], slots, scale)
                 settings = Settings(store.url, checkpoint_seconds, import_path(), worker_environment())
                 tally.start()
                 Driver(Ready(needs), store, settings, slots, tally, scale=scale, standby=keep).run()

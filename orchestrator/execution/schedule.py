@@ -1,4 +1,4 @@
-"""Which step runs next, and whether there is room for it: pure bookkeeping, no processes.
+"""The schedule of a run: the graph of its steps, and which of them is next. Pure bookkeeping, no processes.
 
 What most trials wait for comes first; of equals, what has the longest remaining path, so that training the next stage
 never waits for the evaluation of the last. A step that waits for room keeps that room from lighter ones, so it cannot
@@ -12,7 +12,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 
-from orchestrator.cluster.demand import Shape
+from orchestrator.cluster.demand import StepDemand
 from orchestrator.steps.plan import Needs
 from orchestrator.steps.step import Step
 
@@ -40,7 +40,7 @@ class Ready:
         self._asked: dict[str, set[str]] = {}
         self._ready: set[str] = set()
         self._in_hand: set[str] = set()
-        self._heaps: dict[Shape, list[tuple[int, float, int, str]]] = {}
+        self._heaps: dict[StepDemand, list[tuple[int, float, int, str]]] = {}
         if needs is not None:
             self.add(needs)
 
@@ -86,15 +86,15 @@ class Ready:
         elif step.digest in self.steps:
             self._remove(step.digest)
 
-    def shapes(self) -> list[Shape]:
-        """The shapes of the ready steps, the one with the most urgent step first."""
-        tops = [(top, shape) for shape in self._heaps if (top := self._top(shape)) is not None]
-        return [shape for _, shape in sorted(tops, key=lambda item: item[0])]
+    def demands(self) -> list[StepDemand]:
+        """The different demands of the ready steps, the one with the most urgent step first."""
+        tops = [(top, demand) for demand in self._heaps if (top := self._top(demand)) is not None]
+        return [demand for _, demand in sorted(tops, key=lambda item: item[0])]
 
-    def pop(self, shape: Shape) -> Step:
-        """The most urgent ready step of this shape."""
-        self._top(shape)
-        digest = heapq.heappop(self._heaps[shape])[-1]
+    def pop(self, demand: StepDemand) -> Step:
+        """The most urgent ready step with this demand; it is in hand now."""
+        self._top(demand)
+        digest = heapq.heappop(self._heaps[demand])[-1]
         self._ready.discard(digest)
         self._in_hand.add(digest)
         return self.steps[digest]
@@ -150,12 +150,12 @@ class Ready:
     def _push(self, digest: str) -> None:
         """Put a ready step where it belongs now; where it was before is passed over."""
         if digest in self._ready:
-            shape = Shape.of(self.steps[digest].resources)
-            heapq.heappush(self._heaps.setdefault(shape, []), self._key(digest))
+            demand = StepDemand.of(self.steps[digest].resources)
+            heapq.heappush(self._heaps.setdefault(demand, []), self._key(digest))
 
-    def _top(self, shape: Shape) -> tuple[int, float, int, str] | None:
-        """The most urgent entry of this shape, once those that are out of date are gone."""
-        heap = self._heaps[shape]
+    def _top(self, demand: StepDemand) -> tuple[int, float, int, str] | None:
+        """The most urgent entry with this demand, once those that are out of date are gone."""
+        heap = self._heaps[demand]
         while heap and not (heap[0][-1] in self._ready and heap[0] == self._key(heap[0][-1])):
             heapq.heappop(heap)
         return heap[0] if heap else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from orchestrator.cluster.demand import Scale, check_fits
+from orchestrator.cluster.demand import ScaleLimit, checked_slots
 from orchestrator.cluster.sharing import check_shared
 from orchestrator.errors import ClusterError
 from orchestrator.execution.driver import Driver
@@ -61,7 +61,7 @@ def execute_sweep(
     address: str | None = None,
     listeners: Iterable[Listener] = (),
     checkpoint_seconds: float = 30.0,
-    scale: Scale | None = None,
+    scale: ScaleLimit | None = None,
     keep: Standby | None = None,
 ) -> SweepOutcome:
     """Make what the study's sweep lacks in `store`; see `executor.execute` for the arguments.
@@ -84,7 +84,7 @@ def execute_sweep(
         with contextlib.ExitStack() as own, terminated_like_interrupted(), store.using(run.used) as use:
             machines = (keep or own).enter_context(session(address))
             check_shared(store)
-            slots = check_fits(run.samples(), [machine.total for machine in machines], slots, scale)
+            slots = checked_slots(run.samples(), [machine.total for machine in machines], slots, scale)
             settings = Settings(store.url, checkpoint_seconds, import_path(), worker_environment())
             run.drive(settings, slots, scale, use)
             return run.finish()
@@ -147,7 +147,9 @@ class _Run:
         corners = [replace(self.study, trials=(trial,), sweep=None) for trial in shapes(self.swept.sweep)]
         return [*known, *(step for corner in corners for step in lower_as(corner, ["-"], ["-"]).plan.steps)]
 
-    def drive(self, settings: Settings, slots: int, scale: Scale | None, use: Callable[[Iterable[str]], None]) -> None:
+    def drive(
+        self, settings: Settings, slots: int, scale: ScaleLimit | None, use: Callable[[Iterable[str]], None]
+    ) -> None:
         """Tune's trials and the executor, until every trial is over.
 
         Raises:
@@ -171,7 +173,7 @@ class _Run:
         mailbox: Mailbox,
         settings: Settings,
         slots: int,
-        scale: Scale | None,
+        scale: ScaleLimit | None,
         use: Callable[[Iterable[str]], None],
     ) -> Asking:
         """One go of Tune's over the points that are open."""

@@ -51,12 +51,12 @@ def run(
     Example: lilora run quickstart --slots 2
     """
     from orchestrator.cli.phases import Phases, together
-    from orchestrator.cluster.demand import Scale
+    from orchestrator.cluster.demand import ScaleLimit
     from orchestrator.resolving.catalogue import find_target
     from orchestrator.results.savings import savings
 
     output, place, name = Output(json), open_store(store), chosen(study, real)
-    scale = Scale.parse(scale_to) if scale_to else None
+    scale = ScaleLimit.parse(scale_to) if scale_to else None
     where = ["--store", place.url, *(["--tracking", tracking] if tracking is not None else [])]
     cluster = [*(["--address", address] if address else []), *(["--slots", str(slots)] if slots else [])]
     remedy = shlex.join(["lilora", "track", name, *where])

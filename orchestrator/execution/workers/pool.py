@@ -1,7 +1,7 @@
 """Worker processes, of one run or of several: resident actors, and trainers with a group for steps that want several.
 
 One owner of the cluster's room: what it hands out never adds up to more than there is. An idle actor makes way for a
-step of another shape.
+step with another demand.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from orchestrator.cluster.demand import Demand, Shape
+from orchestrator.cluster.demand import Demand, StepDemand
 from orchestrator.cluster.session import nodes
 from orchestrator.execution.workers.actor import Settings, Worker, node_id
-from orchestrator.execution.workers.fit import Tenant, has_room, needed
+from orchestrator.execution.workers.fit import Tenant, fewest_enough, has_room
 from orchestrator.execution.workers.reservations import Reservations, places, release
 from orchestrator.execution.workers.trainer import LEAVE_SECONDS, Trainer
 from orchestrator.steps.step import Step
@@ -31,7 +31,7 @@ class Slot:
     """A worker process and the steps it was given: the first is in its hands, the others wait there."""
 
     handle: Any
-    shape: Shape
+    demand: StepDemand
     ready: Any
     born: float = field(default_factory=time.monotonic)
     started: bool = False
@@ -49,7 +49,7 @@ class Slot:
         # Asked again once it is answered: after a failure the group may be another one, with other cores. One call that
         # waits is enough, and each takes a thread of the trainer.
         waits = self.reservation is not None and not ray.wait([self.reservation], timeout=0)[0]
-        if self.shape.workers > 1 and not waits:
+        if self.demand.workers > 1 and not waits:
             self.reservation = self.handle.reservation.remote()
 
     def reserved(self) -> str:
@@ -62,7 +62,7 @@ class Slot:
 
     def gathers(self) -> bool:
         """Whether a group has a step in hand and its workers are not up."""
-        return self.shape.workers > 1 and bool(self.queue) and not self.reserved()
+        return self.demand.workers > 1 and bool(self.queue) and not self.reserved()
 
     def up(self) -> None:
         """`ready` has answered, or the process died before."""
@@ -149,25 +149,25 @@ class Pool:
         """Those with a step in hand."""
         return [slot for slot in self.slots if slot.queue]
 
-    def place(self, shape: Shape, held: Demand, held_slots: int) -> Slot | None:
-        """A process for a step of this shape, or None if there is no room beside what runs and what is `held` back."""
+    def place(self, demand: StepDemand, held: Demand, held_slots: int) -> Slot | None:
+        """A process for a step with this demand; None without room beside what runs and what is `held` back."""
         busy = self.busy
-        room = self.total - sum((slot.shape.total for slot in busy), held)
-        taken = sum(self.width(slot.shape) for slot in busy) + held_slots
-        if not shape.total.fits(room) or taken + self.width(shape) > self.limit:
+        room = self.total - sum((slot.demand.total for slot in busy), held)
+        taken = sum(self.width(slot.demand) for slot in busy) + held_slots
+        if not demand.total.fits(room) or taken + self.width(demand) > self.limit:
             return None
         for slot in reversed(self.slots):
-            if slot.shape == shape and not slot.queue:
+            if slot.demand == demand and not slot.queue:
                 return slot
-        self._make_way(shape)
-        return self._start(shape)
+        self._make_way(demand)
+        return self._start(demand)
 
-    def width(self, shape: Shape) -> int:
+    def width(self, demand: StepDemand) -> int:
         """How many of the run's slots a step takes; one with more workers than there are slots takes all."""
-        return min(shape.workers, self.limit)
+        return min(demand.workers, self.limit)
 
-    def _make_way(self, shape: Shape) -> None:
-        """Stop idle processes until the cluster has room for `shape`: those unused longest first, and only those whose
+    def _make_way(self, demand: StepDemand) -> None:
+        """Stop idle processes until the cluster has room for `demand`: those unused longest first, and only those whose
         room helps. If all together give too little, they all go, since more may come free beside them.
         """
         idle = [slot for slot in self.slots if not slot.queue]
@@ -175,21 +175,21 @@ class Pool:
             return
         tenants = {} if self._one_for_good else self._tenants()
         gone = idle
-        for apart in dict.fromkeys((shape.spread, False)):
-            enough = partial(self._has_room, shape, tenants, apart)
-            gone = needed(idle, enough)
+        for apart in dict.fromkeys((demand.spread, False)):
+            enough = partial(self._has_room, demand, tenants, apart)
+            gone = fewest_enough(idle, enough)
             if enough(gone):
                 break
         for slot in gone:
             self.stop(slot)
 
-    def _has_room(self, shape: Shape, tenants: Mapping[Slot, Tenant], apart: bool, gone: Sequence[Slot]) -> bool:
-        """Whether there is a slot and room for `shape` once these are gone; `apart`: a machine for each worker."""
+    def _has_room(self, demand: StepDemand, tenants: Mapping[Slot, Tenant], apart: bool, gone: Sequence[Slot]) -> bool:
+        """Whether there is a slot and room for `demand` once these are gone; `apart`: a machine for each worker."""
         rest = [slot for slot in self.slots if slot not in gone]
-        used = sum((slot.shape.total for slot in rest), Demand())
-        if len(rest) >= self.limit or not shape.total.fits(self.total - used):
+        used = sum((slot.demand.total for slot in rest), Demand())
+        if len(rest) >= self.limit or not demand.total.fits(self.total - used):
             return False
-        return self._one_for_good or has_room(shape, self.machines, [tenants[slot] for slot in rest], apart)
+        return self._one_for_good or has_room(demand, self.machines, [tenants[slot] for slot in rest], apart)
 
     @property
     def _one_for_good(self) -> bool:
@@ -202,26 +202,26 @@ class Pool:
         found = places({name for name in reserved.values() if name})
         tenants = {}
         for slot, name in reserved.items():
-            alone = (slot.node,) if slot.node and slot.shape.workers == 1 else ()
+            alone = (slot.node,) if slot.node and slot.demand.workers == 1 else ()
             known = found[name] if name else alone
-            tenants[slot] = Tenant(slot.shape.each, known, 0 if name else slot.shape.workers - len(known))
+            tenants[slot] = Tenant(slot.demand.each, known, 0 if name else slot.demand.workers - len(known))
         return tenants
 
-    def _start(self, shape: Shape) -> Slot:
+    def _start(self, demand: StepDemand) -> Slot:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        if shape.workers == 1:
-            actor: Any = ray.remote(num_cpus=shape.each.cpus, num_gpus=shape.each.gpus, max_restarts=0)(Worker)
+        if demand.workers == 1:
+            actor: Any = ray.remote(num_cpus=demand.each.cpus, num_gpus=demand.each.gpus, max_restarts=0)(Worker)
         else:
             self.reserves = True
             # A thread for each worker that waits for its next step, and some for the driver.
             # It and Ray Train's controller beside it live and die with this driver's machine, not with a worker's.
             here = NodeAffinitySchedulingStrategy(node_id(), soft=True)
             actor = ray.remote(num_cpus=0, max_restarts=0)(Trainer)
-            actor = actor.options(max_concurrency=shape.workers + 8, scheduling_strategy=here)
-        handle = actor.remote(self.settings.with_threads(shape.each.cpus))
-        slot = Slot(handle, shape, handle.ready.remote())
+            actor = actor.options(max_concurrency=demand.workers + 8, scheduling_strategy=here)
+        handle = actor.remote(self.settings.with_threads(demand.each.cpus))
+        slot = Slot(handle, demand, handle.ready.remote())
         self.slots.append(slot)
         return slot
 
@@ -233,7 +233,7 @@ class Pool:
     def stop(self, slot: Slot) -> None:
         """End one process; a group that idles leaves in good order, and its cores are free a moment later."""
         self.slots.remove(slot)
-        if slot.shape.workers > 1 and slot.started and not slot.queue:
+        if slot.demand.workers > 1 and slot.started and not slot.queue:
             self.leaving.append((slot, slot.handle.leave.remote(), time.monotonic()))
         else:
             self._kill(slot)

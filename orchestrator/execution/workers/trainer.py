@@ -1,7 +1,7 @@
 """Training steps under Ray Train's TorchTrainer.
 
 One worker: local mode (`num_workers=0`), the loop runs in the calling process and pays no process start. Several
-workers: a group of processes that stays for the next step of its shape (`orchestrator.execution.workers.group`).
+workers: a group of processes that stays for the next step of its demand (`orchestrator.execution.workers.group`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.cluster.demand import Shape
+from orchestrator.cluster.demand import StepDemand
 from orchestrator.execution import events
 from orchestrator.execution.deaths import DEATH_SECONDS, MAXIMUM_DEATHS, MAXIMUM_MISSES, Deaths
 from orchestrator.execution.driver import Driver
@@ -87,12 +87,12 @@ def test_a_group_whose_workers_do_not_come_up_is_ended_and_its_steps_go_elsewher
     needs = plan.needs(store)
     tally = Tally(plan, events.Listeners([said.append]), needs)
     driver = Driver(Ready(needs), store, Settings(str(tmp_path), 30, (), ()), 2, tally)
-    shape = Shape.of(two)
-    steps = [driver.ready.pop(shape), driver.ready.pop(shape)]
-    slot = Slot(None, shape, None, queue=[(step, None) for step in steps])
+    demand = StepDemand.of(two)
+    steps = [driver.ready.pop(demand), driver.ready.pop(demand)]
+    slot = Slot(None, demand, None, queue=[(step, None) for step in steps])
     assert slot.gathers()
     driver._regroup(slot)
-    assert gone == [slot] and driver.ready.pop(shape) == steps[1]
+    assert gone == [slot] and driver.ready.pop(demand) == steps[1]
     assert [step for _, step in driver.deaths.resting.values()] == steps[:1]
     [retried] = [event for event in said if isinstance(event, events.StepRetried)]
     assert (retried.step, retried.reason) == (steps[0], "its 2 workers were not up after 300 s")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.demand import Demand, Shape, check_fits
+from orchestrator.cluster.demand import Demand, StepDemand, checked_slots
 from orchestrator.errors import PlacementError
 from orchestrator.execution.schedule import Ready
-from orchestrator.execution.workers.fit import Tenant, has_room, needed
+from orchestrator.execution.workers.fit import Tenant, fewest_enough, has_room
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Resources, Step
 from orchestrator.storage.store import Store
@@ -30,8 +30,8 @@ def step(kind: str, value: int, *inputs: Step) -> Step:
 
 def drain(ready: Ready) -> list[str]:
     order = []
-    while shapes := ready.shapes():
-        item = ready.pop(shapes[0])
+    while demands := ready.demands():
+        item = ready.pop(demands[0])
         order.append(item.label)
         ready.done(item)
     return order
@@ -56,12 +56,12 @@ def test_the_longest_remaining_path_goes_first(tmp_path: Path) -> None:
 def test_a_step_is_ready_only_when_all_its_inputs_are_done(tmp_path: Path) -> None:
     left, right = step("add", 1), step("add", 2)
     ready = ready_for(step("add", 3, left, right), tmp_path=tmp_path)
-    shape = ready.shapes()[0]
-    first, second = ready.pop(shape), ready.pop(shape)
+    demand = ready.demands()[0]
+    first, second = ready.pop(demand), ready.pop(demand)
     ready.done(first)
-    assert ready.shapes() == []
+    assert ready.demands() == []
     ready.done(second)
-    assert ready.pop(shape).label == "add 3"
+    assert ready.pop(demand).label == "add 3"
 
 
 def test_everything_behind_a_step_is_found_once(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_everything_behind_a_step_is_found_once(tmp_path: Path) -> None:
 
 
 def test_slots_default_to_the_cores_of_the_cluster() -> None:
-    assert check_fits([number(1)], TWO_MACHINES, None) == 8
+    assert checked_slots([number(1)], TWO_MACHINES, None) == 8
 
 
 @pytest.mark.parametrize(
@@ -88,26 +88,26 @@ def test_slots_default_to_the_cores_of_the_cluster() -> None:
 )
 def test_what_the_cluster_cannot_hold_is_refused_before_it_starts(resources: Resources) -> None:
     with pytest.raises(PlacementError, match=r"the cluster has 8 cores and 2 GPUs on 2 machine\(s\): ask for fewer"):
-        check_fits([number(1, resources=resources)], TWO_MACHINES, None)
+        checked_slots([number(1, resources=resources)], TWO_MACHINES, None)
 
 
 @pytest.mark.parametrize(
     "resources", [Resources(cpus=4), Resources(workers=2, cpus=4, gpus=1), Resources(workers=8)], ids=str
 )
 def test_what_just_fits_is_taken(resources: Resources) -> None:
-    assert check_fits([number(1, resources=resources)], TWO_MACHINES, 2) == 2
+    assert checked_slots([number(1, resources=resources)], TWO_MACHINES, 2) == 2
 
 
 @pytest.mark.parametrize(("slots", "message"), [(0, "use 1 or more"), (9, "use at most 8 slots")])
 def test_an_impossible_number_of_slots_is_refused(slots: int, message: str) -> None:
     with pytest.raises(PlacementError, match=message):
-        check_fits([number(1)], TWO_MACHINES, slots)
+        checked_slots([number(1)], TWO_MACHINES, slots)
 
 
 @pytest.mark.parametrize("resources", [Resources(workers=0), Resources(cpus=0)], ids=str)
 def test_a_step_without_a_worker_or_a_core_is_refused(resources: Resources) -> None:
     with pytest.raises(PlacementError, match="at least 1 worker and a core"):
-        check_fits([number(1, resources=resources)], TWO_MACHINES, None)
+        checked_slots([number(1, resources=resources)], TWO_MACHINES, None)
 
 
 ONE, WHOLE = Demand(1), Demand(2)
@@ -116,18 +116,18 @@ MACHINES = {"a": WHOLE, "b": WHOLE}
 
 def test_room_in_sum_may_be_too_little_on_each_machine() -> None:
     apart, together = [Tenant(ONE, ("a", "b"))], [Tenant(ONE, ("a", "a"))]
-    assert not has_room(Shape(1, WHOLE), MACHINES, apart)
-    assert has_room(Shape(1, WHOLE), MACHINES, together)
-    assert has_room(Shape(2, ONE), MACHINES, apart, apart=True)
-    assert has_room(Shape(2, ONE), MACHINES, together)
-    assert not has_room(Shape(2, ONE), MACHINES, together, apart=True)
+    assert not has_room(StepDemand(1, WHOLE), MACHINES, apart)
+    assert has_room(StepDemand(1, WHOLE), MACHINES, together)
+    assert has_room(StepDemand(2, ONE), MACHINES, apart, apart=True)
+    assert has_room(StepDemand(2, ONE), MACHINES, together)
+    assert not has_room(StepDemand(2, ONE), MACHINES, together, apart=True)
 
 
 def test_a_process_that_may_be_on_any_machine_is_counted_on_every_one() -> None:
-    assert not has_room(Shape(1, WHOLE), MACHINES, [Tenant(ONE, unplaced=1)])
-    assert has_room(Shape(2, ONE), MACHINES, [Tenant(ONE, unplaced=1)])
-    assert not has_room(Shape(1, ONE), {**MACHINES, "c": WHOLE}, [Tenant(ONE, unplaced=3)])
-    assert has_room(Shape(1, WHOLE), MACHINES, [Tenant(ONE, ("a machine that is gone",))])
+    assert not has_room(StepDemand(1, WHOLE), MACHINES, [Tenant(ONE, unplaced=1)])
+    assert has_room(StepDemand(2, ONE), MACHINES, [Tenant(ONE, unplaced=1)])
+    assert not has_room(StepDemand(1, ONE), {**MACHINES, "c": WHOLE}, [Tenant(ONE, unplaced=3)])
+    assert has_room(StepDemand(1, WHOLE), MACHINES, [Tenant(ONE, ("a machine that is gone",))])
 
 
 def test_of_idle_processes_only_those_make_way_whose_room_helps() -> None:
@@ -135,9 +135,9 @@ def test_of_idle_processes_only_those_make_way_whose_room_helps() -> None:
 
     def enough(gone: Sequence[int]) -> bool:
         stay = [Tenant(ONE, (place,)) for number, place in enumerate(places) if number not in gone]
-        return has_room(Shape(1, WHOLE), MACHINES, stay)
+        return has_room(StepDemand(1, WHOLE), MACHINES, stay)
 
-    assert needed(range(3), enough) == [1]
-    assert needed(range(3), lambda gone: len(gone) >= 2) == [0, 1]
-    assert needed(range(3), lambda gone: True) == []
-    assert needed(range(3), lambda gone: False) == [0, 1, 2]
+    assert fewest_enough(range(3), enough) == [1]
+    assert fewest_enough(range(3), lambda gone: len(gone) >= 2) == [0, 1]
+    assert fewest_enough(range(3), lambda gone: True) == []
+    assert fewest_enough(range(3), lambda gone: False) == [0, 1, 2]

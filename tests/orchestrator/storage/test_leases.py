@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lilora.core.stage_run import Placement
-from orchestrator.cluster.demand import Shape
+from orchestrator.cluster.demand import StepDemand
 from orchestrator.errors import LeaseLostError, MadeElsewhereError
 from orchestrator.execution import events
 from orchestrator.execution.driver import Driver
@@ -313,7 +313,7 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, St
     plan = Plan.of([number(8, step)])
     tally = Tally(plan, events.Listeners([said.append]), plan.needs(store))
     driver = Driver(Ready(plan.needs(store)), store, Settings(str(tmp_path), 30, (), ()), 1, tally)
-    driver.ready.pop(Shape.of(step.resources))
+    driver.ready.pop(StepDemand.of(step.resources))
     result = attempt(Job.of(step), store, 30)
     assert (result.record, result.elsewhere) == (None, True)
     assert "is made by process" in result.error and "on far" in result.error
@@ -327,12 +327,12 @@ def test_a_driver_takes_the_result_that_another_run_commits(
 ) -> None:
     driver, step, said = waiting
     driver._look_elsewhere()
-    assert (list(driver.elsewhere), driver.ready.shapes(), said) == ([step.digest], [], [])
+    assert (list(driver.elsewhere), driver.ready.demands(), said) == ([step.digest], [], [])
     job = Job.of(step)
     make(job, driver.store, stage_run(job, driver.store, Placement(), 30))
     driver._look_elsewhere()
     assert (driver.elsewhere, driver.tally.run, driver.tally.elsewhere) == ({}, 0, 1)
-    assert driver.ready.shapes(), "what needs it can begin"
+    assert driver.ready.demands(), "what needs it can begin"
     assert isinstance(said[-1], events.StepFinished)
 
 
@@ -344,7 +344,7 @@ def test_a_driver_takes_over_from_a_maker_that_falls_silent(
     driver.clock[0] = 100.0  # type: ignore[attr-defined]
     driver._look_elsewhere()
     assert driver.elsewhere == {}
-    assert driver.ready.pop(Shape.of(step.resources)) == step
+    assert driver.ready.pop(StepDemand.of(step.resources)) == step
     assert attempt(Job.of(step), driver.store, 30).record is not None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 
-from orchestrator.cluster.demand import Demand, Scale, Shape, check_fits
+from orchestrator.cluster.demand import Demand, ScaleLimit, StepDemand, checked_slots
 from orchestrator.errors import PlacementError
 from orchestrator.execution.events import Listeners
 from orchestrator.execution.executor import checked_needs, execute_inline
@@ -52,7 +52,7 @@ class Bench:
 
     def take(self) -> Step:
         """The next step, as the driver would give it to a worker."""
-        return self.ready.pop(self.ready.shapes()[0])
+        return self.ready.pop(self.ready.demands()[0])
 
     def make(self, step: Step) -> None:
         """Make it, or let it fail."""
@@ -65,7 +65,7 @@ class Bench:
 
     def make_all(self) -> None:
         """Until nothing is ready."""
-        while self.ready.shapes():
+        while self.ready.demands():
             self.make(self.take())
 
     def make_until_one_fails(self) -> None:
@@ -95,7 +95,7 @@ def test_equal_steps_of_two_trials_are_one_step_also_while_it_is_in_hand(bench: 
     shared = bench.take()
     assert shared == first.stages[0]
     bench.owner.ask("b", rows(second), bench.ready)
-    assert shared not in [bench.ready.pop(shape) for shape in bench.ready.shapes()]
+    assert shared not in [bench.ready.pop(demand) for demand in bench.ready.demands()]
     bench.make(shared)
     bench.make_all()
     assert bench.made.count(shared.label) == 1 and len(bench.made) == len(set(bench.made))
@@ -124,7 +124,7 @@ def _asked(long: Step, other: Step, common: Step) -> dict[str, list[Step]]:
 
 def _next(ready: Ready) -> Step:
     """The step that would go next; it stays ready."""
-    step = ready.pop(ready.shapes()[0])
+    step = ready.pop(ready.demands()[0])
     ready.put(step)
     return step
 
@@ -154,9 +154,9 @@ def test_a_step_in_hand_is_finished_though_its_trial_was_stopped_and_is_not_begu
     bench.owner.ask("a", rows(plan), bench.ready)
     step = bench.take()
     bench.owner.leave("a", bench.ready)
-    assert not bench.ready.shapes()
+    assert not bench.ready.demands()
     bench.owner.ask("b", rows(plan), bench.ready)
-    assert not bench.ready.shapes()
+    assert not bench.ready.demands()
     bench.make(step)
     bench.make_all()
     assert bench.made.count(step.label) == 1
@@ -174,7 +174,7 @@ def test_a_failed_stage_fails_the_trials_that_need_it_and_no_other(bench: Bench)
     assert all("toy trouble" in answers["bad", stop] for stop in (2, 3))
     # Asked again in the same run, it is answered at once, and nothing is tried again.
     bench.owner.ask("again", rows(bad, 1), bench.ready)
-    assert not bench.ready.shapes()
+    assert not bench.ready.demands()
     assert "toy trouble" in bench.owner.collect()[0].error
 
 
@@ -196,7 +196,7 @@ def test_a_trial_that_asks_for_everything_at_once_is_answered_once_when_all_of_i
     (plan,) = plans(Toy())
     bench.owner.ask("a", {3: plan.steps_of(range(3))}, bench.ready)
     answered = []
-    while bench.ready.shapes():
+    while bench.ready.demands():
         assert not answered
         bench.make(bench.take())
         answered += bench.owner.collect()
@@ -209,7 +209,7 @@ def test_a_trial_that_asked_for_everything_hears_once_of_a_failure_and_the_rest_
     for key, plan in (("bad", bad), ("worse", worse)):
         bench.owner.ask(key, {3: plan.steps_of(range(3))}, bench.ready)
     told: dict[str, int] = {}
-    while bench.ready.shapes():
+    while bench.ready.demands():
         bench.make(bench.take())
         for answer in bench.owner.collect():
             assert "toy trouble" in answer.error and answer.key not in told
@@ -313,8 +313,8 @@ def test_a_thousand_trials_leave_nothing_behind_in_the_graph(bench: Bench) -> No
     base = number(0)
     for trial in range(1000):
         ready.add(Plan.of([number(trial + 1, base)]).needs(store), str(trial))
-    while ready.shapes():
-        ready.done(ready.pop(ready.shapes()[0]))
+    while ready.demands():
+        ready.done(ready.pop(ready.demands()[0]))
     for trial in range(1000):
         ready.withdraw(str(trial))
     kept = {name: len(value) for name, value in vars(ready).items() if hasattr(value, "__len__")}
@@ -327,15 +327,15 @@ def test_a_thousand_trials_leave_nothing_behind_in_the_graph(bench: Bench) -> No
 
 def test_a_sweep_may_need_what_the_cluster_may_grow_to_and_not_more() -> None:
     step = number(1, resources=Resources(cpus=8, gpus=2, workers=2))
-    scale = Scale.parse("2x16+2")
+    scale = ScaleLimit.parse("2x16+2")
     assert (scale.machines, scale.each) == (2, Demand(16, 2))
-    assert check_fits([step], [Demand(4)], None, scale) == 32
+    assert checked_slots([step], [Demand(4)], None, scale) == 32
     with pytest.raises(PlacementError, match=r"on 1 machine\(s\): ask for fewer workers"):
-        check_fits([step], [Demand(4)], None)
+        checked_slots([step], [Demand(4)], None)
     with pytest.raises(PlacementError, match="may grow to 1 with 16 cores and 2 GPUs each"):
-        check_fits([step], [Demand(4)], None, Scale.parse("1x16+2"))
+        checked_slots([step], [Demand(4)], None, ScaleLimit.parse("1x16+2"))
     with pytest.raises(ValueError, match="as in 8x16"):
-        Scale.parse("many")
+        ScaleLimit.parse("many")
 
 
 def test_the_number_of_live_trials_is_computed_from_the_slots() -> None:
@@ -348,7 +348,7 @@ def test_shapes_of_several_sizes_are_ordered_by_their_most_urgent_step() -> None
     ready = Ready()
     ready.add(Plan.of([small, large]).needs(Store("/nowhere")), "a")
     ready.add(Plan.of([large]).needs(Store("/nowhere")), "b")
-    assert ready.shapes() == [Shape.of(large.resources), Shape.of(small.resources)]
+    assert ready.demands() == [StepDemand.of(large.resources), StepDemand.of(small.resources)]
 
 
 def test_the_first_answers_wait_until_the_first_trials_are_up() -> None:

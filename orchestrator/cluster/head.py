@@ -44,7 +44,7 @@ def base_name(study: str, store: str) -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class HeadJob:
     """A job as the head tells of it: `status` is Ray's word; `exit_code` the driver's, None before it ended."""
 
     name: str
@@ -101,14 +101,14 @@ class Head:
         with self._explained(), _without(_OVERRIDES):
             self._client = _client_class()(self.address, headers=headers)
 
-    def jobs(self, base: str) -> list[Job]:
+    def jobs(self, base: str) -> list[HeadJob]:
         """The submissions with this base name, by number."""
         with self._explained():
             found = [_job(item) for item in self._client.list_jobs() if item.submission_id]
         mine = {number: job for job in found if (number := _number(job.name, base))}
         return [mine[number] for number in sorted(mine)]
 
-    def job(self, name: str) -> Job:
+    def job(self, name: str) -> HeadJob:
         """The submission of this name.
 
         Raises:
@@ -158,17 +158,17 @@ class Head:
         with self._explained():
             return str(self._client.get_job_logs(name))
 
-    def wait_for_start(self, name: str) -> Job:
+    def wait_for_start(self, name: str) -> HeadJob:
         """The job once it runs or has ended, or after a minute."""
         return self._wait(name, lambda job: job.status != "PENDING")
 
-    def stop(self, name: str) -> Job:
+    def stop(self, name: str) -> HeadJob:
         """Ask the job to end, as Ctrl-C would; gives it once it has, or after a minute."""
         with self._explained():
             self._client.stop_job(name)
         return self._wait(name, lambda job: job.ended)
 
-    def follow(self, name: str, write: Callable[[str], None]) -> Job:
+    def follow(self, name: str, write: Callable[[str], None]) -> HeadJob:
         """Pass on what the job says from its beginning, until it ends.
 
         Raises:
@@ -177,7 +177,7 @@ class Head:
         with self._explained():
             return asyncio.run(_Follower(self._client, name, write).run())
 
-    def _wait(self, name: str, done: Callable[[Job], bool]) -> Job:
+    def _wait(self, name: str, done: Callable[[HeadJob], bool]) -> HeadJob:
         deadline = time.monotonic() + STOP_SECONDS
         while True:
             job = self.job(name)
@@ -219,7 +219,7 @@ class _Follower:
     shown: int = 0
     heard: float = 0.0
 
-    async def run(self) -> Job:
+    async def run(self) -> HeadJob:
         import aiohttp
         import requests
 
@@ -237,7 +237,7 @@ class _Follower:
                     raise
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _ask(self) -> Job:
+    async def _ask(self) -> HeadJob:
         job = _job(await asyncio.to_thread(self.client.get_job_info, self.name))
         self.heard = time.monotonic()
         return job
@@ -285,9 +285,9 @@ def _checked(address: str) -> str:
     return address.rstrip("/")
 
 
-def _job(details: Any) -> Job:
+def _job(details: Any) -> HeadJob:
     status = getattr(details.status, "value", details.status)
-    return Job(details.submission_id or "", str(status), details.driver_exit_code, details.message or "")
+    return HeadJob(details.submission_id or "", str(status), details.driver_exit_code, details.message or "")
 
 
 def _number(name: str, base: str) -> int:

@@ -1,4 +1,4 @@
-"""How often a step's worker may die before the step is given up, and when it is tried again.
+"""The deaths of workers: how many a step may see before it is given up, and when it is tried again.
 
 A step that kills its workers must fail soon; one whose workers are killed by others must not. So deaths count only
 while the step gets no further between them (each attempt goes on from the last one's checkpoint), and the death of a

@@ -15,8 +15,8 @@ from orchestrator.cluster.demand import Demand, ScaleLimit, StepDemand
 from orchestrator.errors import ClusterError
 from orchestrator.execution import events
 from orchestrator.execution.deaths import Deaths
+from orchestrator.execution.run_count import RunCount
 from orchestrator.execution.schedule import Ready
-from orchestrator.execution.tally import Tally
 from orchestrator.execution.workers.actor import Result, Settings, pack
 from orchestrator.execution.workers.making import Job
 from orchestrator.execution.workers.pool import Pool, Slot, Standby
@@ -54,14 +54,14 @@ class Driver:
         store: Store,
         settings: Settings,
         slots: int,
-        tally: Tally,
+        count: RunCount,
         requests: Requests | None = None,
         scale: ScaleLimit | None = None,
         standby: Standby | None = None,
     ) -> None:
         """`standby`: keeps the workers, once every step is over; without one they end with the run."""
         self.store = store
-        self.tally = tally
+        self.count = count
         self.ready = ready
         self.requests = requests
         growth = scale.total if scale else Demand()
@@ -124,7 +124,7 @@ class Driver:
     def _give(self, slot: Slot, step: Step) -> None:
         slot.give(step, pack(Job.of(step)))
         if len(slot.queue) == 1:
-            self.tally.say(events.StepStarted(step))
+            self.count.say(events.StepStarted(step))
 
     def _wait(self) -> None:
         """Until a step is done, a worker is up, or it is time to look at progress."""
@@ -182,17 +182,17 @@ class Driver:
         self.progress_seen.pop(step.digest, None)
         if result.record is not None:
             self._learn(step, result.record.seconds)
-            self.tally.finished(step, result.record, self.ready, result.elsewhere and not self.deaths.of(step))
+            self.count.finished(step, result.record, self.ready, result.elsewhere and not self.deaths.of(step))
         elif result.elsewhere:
             self.elsewhere[step.digest] = step, time.monotonic()
-            self.tally.say(events.StepAwaited(step, str(self.store.maker(step.digest) or "another run")))
+            self.count.say(events.StepAwaited(step, str(self.store.maker(step.digest) or "another run")))
         elif result.died:
             self._died(step, result.error, bool(slot.node) and result.begun)
         else:
-            self.tally.failed(step, result.error, self.store, self.ready)
+            self.count.failed(step, result.error, self.store, self.ready)
         if slot in self.pool.slots:
             if slot.queue:
-                self.tally.say(events.StepStarted(slot.queue[0][0]))
+                self.count.say(events.StepStarted(slot.queue[0][0]))
             else:
                 self.pool.rest(slot)
 
@@ -201,9 +201,9 @@ class Driver:
         self.pool.measure()
         final = self.deaths.add(step, why, begun, not self.pool.one_machine)
         if final:
-            self.tally.failed(step, final, self.store, self.ready)
+            self.count.failed(step, final, self.store, self.ready)
         else:
-            self.tally.say(events.StepRetried(step, self.deaths.of(step), why))
+            self.count.say(events.StepRetried(step, self.deaths.of(step), why))
 
     def _look_elsewhere(self) -> None:
         """Take what other runs made of the steps in their hands; what they no longer make is ours to make again."""
@@ -215,14 +215,14 @@ class Driver:
             maker = self.store.maker(digest)
             if self.store.has(digest):
                 del self.elsewhere[digest]
-                self.tally.finished(step, self.store.record(digest), self.ready, elsewhere=True)
+                self.count.finished(step, self.store.record(digest), self.ready, elsewhere=True)
             elif maker is None:
                 del self.elsewhere[digest]
                 self.ready.put(step)
             elif now - since > LONGEST_WAIT_SECONDS:
                 del self.elsewhere[digest]
                 why = f"{maker} has it in hand for {LONGEST_WAIT_SECONDS / 3600:.0f} h and gives no result: stop it"
-                self.tally.failed(step, why, self.store, self.ready)
+                self.count.failed(step, why, self.store, self.ready)
 
     def _learn(self, step: Step, seconds: float) -> None:
         """Keep a running mean of how long each kind of call takes."""
@@ -262,7 +262,7 @@ class Driver:
             return bool(demands)
         if self.lacking is None:
             self.lacking = time.monotonic()
-            self.tally.say(events.MachinesAwaited(str(demands[0].total), str(self.pool.total), RETURN_SECONDS))
+            self.count.say(events.MachinesAwaited(str(demands[0].total), str(self.pool.total), RETURN_SECONDS))
         return time.monotonic() - self.lacking < RETURN_SECONDS
 
     def _check_nothing_left(self) -> None:
@@ -288,4 +288,4 @@ class Driver:
             except FileNotFoundError:
                 continue
             self.progress_seen[step.digest] = changed
-            self.tally.say(events.StepProgress(step, data["done"], data["total"], data["metrics"]))
+            self.count.say(events.StepProgress(step, data["done"], data["total"], data["metrics"]))

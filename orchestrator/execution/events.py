@@ -1,4 +1,4 @@
-"""What happens during a run, as values. A listener is any callable that takes one event.
+"""The events of a run, as values. A listener is any callable that takes one event.
 
 Progress bars, MLflow and logs are listeners: views of a run, never read back by it.
 """

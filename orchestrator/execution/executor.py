@@ -1,4 +1,4 @@
-"""Run what a plan is missing, in parallel, on Ray; or in this process.
+"""The run of what a plan is missing: in parallel, on Ray; or in this process.
 
 Each digest runs once, on one of a few resident workers. A failure blocks only what depends on it. A worker that dies
 is replaced, and its step goes on from its scratch. What is committed stays, whatever ends the run.
@@ -21,10 +21,10 @@ from orchestrator.execution import events
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.events import Listener, Listeners, Outcome
 from orchestrator.execution.journal import Journal
+from orchestrator.execution.run_count import RunCount
 from orchestrator.execution.schedule import Ready
-from orchestrator.execution.tally import Tally
 from orchestrator.execution.workers.actor import Settings, describe_error
-from orchestrator.execution.workers.making import PROGRESS_SECONDS, Job, device_for, make, stage_run
+from orchestrator.execution.workers.making import PROGRESS_SECONDS, Job, device_for, make_artifact, stage_run
 from orchestrator.execution.workers.pool import Standby
 from orchestrator.steps.plan import Needs, Plan
 from orchestrator.steps.step import Step
@@ -64,15 +64,15 @@ def execute(
         StoreError, PlacementError, ClusterError: before any work starts, with the remedy.
     """
     say = Listeners.of([*listeners, Journal(store)])
-    tally = Tally(plan, say)
+    count = RunCount(plan, say)
     try:
         store.prepare()
         with store.using(plan.by_digest):
             needs = checked_needs(plan, store, say)
-            tally.needs = needs
+            count.needs = needs
             if not needs.missing:
-                tally.start()
-                return tally.finish()
+                count.start()
+                return count.end()
             from orchestrator.cluster.session import import_path, session, worker_environment
 
             with contextlib.ExitStack() as own, terminated_like_interrupted():
@@ -80,11 +80,11 @@ def execute(
                 check_shared(store)
                 slots = checked_slots(needs.missing, [machine.total for machine in machines], slots, scale)
                 settings = Settings(store.url, checkpoint_seconds, import_path(), worker_environment())
-                tally.start()
-                Driver(Ready(needs), store, settings, slots, tally, scale=scale, standby=keep).run()
-                return tally.finish()
+                count.start()
+                Driver(Ready(needs), store, settings, slots, count, scale=scale, standby=keep).run()
+                return count.end()
     except KeyboardInterrupt:
-        return tally.finish(interrupted=True)
+        return count.end(interrupted=True)
 
 
 def execute_inline(
@@ -95,19 +95,19 @@ def execute_inline(
     A step that asks for several workers runs with one; its result is the same, since placement is not identity.
     """
     say = Listeners.of(listeners)
-    tally = Tally(plan, say)
+    count = RunCount(plan, say)
     try:
         store.prepare()
         with store.using(plan.by_digest):
-            needs = tally.needs = checked_needs(plan, store, say)
-            tally.start()
+            needs = count.needs = checked_needs(plan, store, say)
+            count.start()
             ready = Ready(needs)
             for step in needs.missing:
-                if step.digest not in tally.blocked:
-                    _make_inline(step, store, tally, ready, checkpoint_seconds)
+                if step.digest not in count.blocked:
+                    _make_inline(step, store, count, ready, checkpoint_seconds)
     except KeyboardInterrupt:
-        return tally.finish(interrupted=True)
-    return tally.finish()
+        return count.end(interrupted=True)
+    return count.end()
 
 
 def checked_needs(plan: Plan, store: Store, say: Listeners, shelf: Shelf | None = None) -> Needs:
@@ -140,32 +140,32 @@ def _why_unusable(store: Store, step: Step) -> tuple[str, ...]:
     return store.quick_check(step.digest) or ("it refers to an artifact that is gone",)
 
 
-def _make_inline(step: Step, store: Store, tally: Tally, ready: Ready, checkpoint_seconds: float) -> None:
+def _make_inline(step: Step, store: Store, count: RunCount, ready: Ready, checkpoint_seconds: float) -> None:
     job, last = Job.of(step), [0.0]
 
     def report(done: int, total: int, metrics: dict[str, float]) -> None:
         if time.monotonic() - last[0] >= PROGRESS_SECONDS or done >= total:
             last[0] = time.monotonic()
-            tally.say(events.StepProgress(step, done, total, metrics))
+            count.say(events.StepProgress(step, done, total, metrics))
 
     placement = step.resources.placement(device_for(step.resources))
-    tally.say(events.StepStarted(step))
+    count.say(events.StepStarted(step))
     try:
         with store.lock(step.digest, step.label):
             elsewhere = store.has(step.digest)
             if elsewhere:
                 record = store.record(step.digest)
             else:
-                record = make(job, store, stage_run(job, store, placement, checkpoint_seconds, report))
+                record = make_artifact(job, store, stage_run(job, store, placement, checkpoint_seconds, report))
     except LeaseLostError:
         # Another run has it now; with its result, or after its end, it is our turn.
-        return _make_inline(step, store, tally, ready, checkpoint_seconds)
+        return _make_inline(step, store, count, ready, checkpoint_seconds)
     except Exception as error:
         with store.log(step.digest).open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        tally.failed(step, describe_error(error, store), store, ready)
+        count.failed(step, describe_error(error, store), store, ready)
     else:
-        tally.finished(step, record, ready, elsewhere)
+        count.finished(step, record, ready, elsewhere)
 
 
 @contextlib.contextmanager

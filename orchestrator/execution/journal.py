@@ -1,4 +1,4 @@
-"""What happened in a store, a line an event, only ever appended to: who made which step, what was lost and went on.
+"""The journal of a store, a line an event, only ever appended to: who made which step, what was lost and went on.
 
     root/journal.jsonl
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.execution import events
+from orchestrator.execution.run_count import RunCount
 from orchestrator.execution.schedule import Ready
-from orchestrator.execution.tally import Tally
 from orchestrator.steps.plan import Needs, Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.record import Record
@@ -153,8 +153,8 @@ class Owner:
 
 
 @dataclass
-class SweepTally(Tally):
-    """A tally that tells the owner of what is settled."""
+class SweepCount(RunCount):
+    """A count that tells the owner of what is settled."""
 
     owner: Owner | None = None
     made: set[str] = field(default_factory=set)
@@ -163,11 +163,11 @@ class SweepTally(Tally):
 
     @property
     def reused(self) -> int:
-        """See `Tally`; at the end as counted over what the trials asked for in the end."""
+        """See `RunCount`; at the end as counted over what the trials asked for in the end."""
         return super().reused if self.settled is None else self.settled
 
     def finished(self, step: Step, record: Record, ready: Ready, elsewhere: bool = False) -> None:
-        """See `Tally`."""
+        """See `RunCount`."""
         super().finished(step, record, ready, elsewhere)
         if not elsewhere:
             self.made.add(step.digest)
@@ -175,7 +175,7 @@ class SweepTally(Tally):
             self.owner.done(step, record)
 
     def failed(self, step: Step, error: str, store: Store, ready: Ready) -> list[Step]:
-        """See `Tally`."""
+        """See `RunCount`."""
         behind = super().failed(step, error, store, ready)
         if self.owner is not None:
             self.owner.failed(step, error, behind)

@@ -30,7 +30,7 @@ from orchestrator.study.sweep import Point
 from orchestrator.sweeps.dispatch import Asking
 from orchestrator.sweeps.events import TrialsSettled
 from orchestrator.sweeps.mailbox import Mailbox
-from orchestrator.sweeps.requests import Owner, SweepTally
+from orchestrator.sweeps.requests import Owner, SweepCount
 
 #: How often Tune is started for trials that it gave up without a word.
 ROUNDS = 3
@@ -99,15 +99,15 @@ class _Run:
         self.study, self.store, self.say, self.keep = study, store, say, keep
         self.ledger: Ledger = Ledger()
         self.swept = lower_sweep(study)
-        self.tally = SweepTally(Plan.of(()), say)
+        self.count = SweepCount(Plan.of(()), say)
         self.open_points: tuple[Point, ...] = ()
         self.failed: dict[str, str] = {}
 
     def begin(self) -> None:
         """See what is missing, and say so; every artifact that will be read passes its checksums first."""
         self.shelf = Shelf(self.store)
-        self.tally.plan, self.tally.needs, self.open_points = self._look()
-        self.tally.start()
+        self.count.plan, self.count.needs, self.open_points = self._look()
+        self.count.start()
 
     def _look(self, settled: Collection[Point] = ()) -> tuple[Plan, Needs, tuple[Point, ...]]:
         """The plan of the trials known so far, what it lacks, and the points that Tune has to run."""
@@ -141,7 +141,7 @@ class _Run:
 
     def samples(self) -> Sequence[Step]:
         """Steps of every kind of trial: what one of them needs is what any of the sweep's needs."""
-        known = self.tally.needs.missing if self.tally.needs else ()
+        known = self.count.needs.missing if self.count.needs else ()
         if self.swept.sweep.sampler != "optuna":
             return known
         corners = [replace(self.study, trials=(trial,), sweep=None) for trial in shapes(self.swept.sweep)]
@@ -193,26 +193,26 @@ class _Run:
         )
         total = (sweep.samples or 0) if of_optuna else len(self.open_points)
         tuning = Tuning(sweep, self.open_points, self.ledger, num_live(slots, total), mailbox, orders, self.store)
-        known = {step.digest for step in (*self.tally.more, *(self.tally.needs.missing if self.tally.needs else ()))}
+        known = {step.digest for step in (*self.count.more, *(self.count.needs.missing if self.count.needs else ()))}
         check = partial(checked_needs, store=self.store, say=self.say, shelf=self.shelf)
-        owner = Owner(self.shelf, check, known, self.tally.added)
-        self.tally.owner = owner
+        owner = Owner(self.shelf, check, known, self.count.added)
+        self.count.owner = owner
         finished = 0 if of_optuna else len(self.swept.points) - len(self.open_points)
         asking = Asking(self.swept, self.store, tuning, owner, self.say, use, finished, self.failed)
         with tuning.running():
-            Driver(Ready(), self.store, settings, slots, self.tally, asking, scale, self.keep).run()
+            Driver(Ready(), self.store, settings, slots, self.count, asking, scale, self.keep).run()
         return asking
 
     def finish(self, interrupted: bool = False) -> SweepOutcome:
         """Count: over the trials as they are known now, each as far as it went."""
-        tally = self.tally
-        if tally.needs is None:
-            return SweepOutcome(tally.finish(interrupted), self.swept)
-        to_run = (*tally.needs.missing, *tally.more)
+        count = self.count
+        if count.needs is None:
+            return SweepOutcome(count.end(interrupted), self.swept)
+        to_run = (*count.needs.missing, *count.more)
         self._read_notes()
         plan = self.swept.lowered.plan
         undone = {step.digest for step in plan.needs(self.shelf).missing}
-        made = {step.digest for step in plan.steps} & tally.made
-        tally.plan, tally.settled = plan, len(plan.steps) - len(undone) - len(made)
+        made = {step.digest for step in plan.steps} & count.made
+        count.plan, count.settled = plan, len(plan.steps) - len(undone) - len(made)
         self.say(TrialsSettled(self.swept.lowered))
-        return SweepOutcome(tally.finish(interrupted), self.swept, self.failed, to_run)
+        return SweepOutcome(count.end(interrupted), self.swept, self.failed, to_run)

@@ -22,7 +22,7 @@ from orchestrator.errors import UserError
 from orchestrator.formats import size
 
 if TYPE_CHECKING:
-    from orchestrator.cluster.head import Head, Job
+    from orchestrator.cluster.head import Head, HeadJob
     from orchestrator.cluster.parcel import Parcel
 
 Address = Annotated[
@@ -219,6 +219,6 @@ def _say_how_to(output: Output, head: Head, name: str) -> None:
         output.say(f"{what:<8} {escape(shlex.join(['lilora', verb, name, '--address', head.address]))}")
 
 
-def _say_log(output: Output, head: Head, job: Job) -> None:
+def _say_log(output: Output, head: Head, job: HeadJob) -> None:
     output.say(f"{job.name} ended at once: {job.status}, exit code {job.code}")
     output.say(escape(head.log(job.name) or job.message))

@@ -1,6 +1,6 @@
-"""What runs in a worker process: a resident actor that makes one step after another and keeps its caches warm.
+"""The resident actor of a worker process: it makes one step after another and keeps its caches warm.
 
-A worker never raises for a step: what went wrong comes back as data, and the step's output and traceback are in its
+It never raises for a step: what went wrong comes back as data, and the step's output and traceback are in its
 log. So an error seen by the driver on a call means that the process itself died.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import LeaseLostError, MadeElsewhereError, UserError, explain_os_error
-from orchestrator.execution.workers.making import Job, device_for, make, stage_run
+from orchestrator.execution.workers.making import Job, device_for, make_artifact, stage_run
 from orchestrator.storage.leases.leases import Lease
 from orchestrator.storage.opening import open_store
 from orchestrator.storage.record import Record
@@ -63,8 +63,8 @@ class Settings:
         sys.path.extend(entry for entry in self.import_path if entry not in sys.path)
 
 
-class Worker:
-    """The body of a resident actor (`ray.remote(Worker)`); also works without Ray."""
+class StepActor:
+    """The body of the actor (`ray.remote(StepActor)`), for steps of one worker; also works without Ray."""
 
     def __init__(self, settings: Settings) -> None:
         settings.apply()
@@ -94,8 +94,8 @@ def attempt(job: Job, store: Store, checkpoint_seconds: float) -> Result:
                 if job.kind in LOCAL_TRAINER_KINDS:
                     from orchestrator.execution.workers.local_trainer import in_local_trainer
 
-                    return Result(make(job, store, run, in_local_trainer))
-                return Result(make(job, store, run))
+                    return Result(make_artifact(job, store, run, in_local_trainer))
+                return Result(make_artifact(job, store, run))
             except BaseException:
                 traceback.print_exc()
                 raise
@@ -154,7 +154,7 @@ def _flush() -> None:
 
 
 def pack(job: Job) -> bytes:
-    """`job` as bytes for `Worker.run`. Classes of a script that is the main program travel by value."""
+    """`job` as bytes for `StepActor.run`. Classes of a script that is the main program travel by value."""
     from ray import cloudpickle
 
     packed: Any = cloudpickle.dumps(job)

@@ -1,4 +1,4 @@
-"""What runs on each worker of a group: it asks its trainer for a step, takes part in it, and asks for the next.
+"""The loop on each worker of a group: it asks its trainer for a step, takes part in it, and asks for the next.
 
 Rank 0 holds the step's lock and commits what was written. The process group is Ray Train's and lasts as long as the
 worker group; what the workers do with it (DDP, DeepSpeed) is the science code's, told by `Placement`. Nothing waits in
@@ -17,7 +17,7 @@ from typing import Any
 
 from lilora.core.stage_run import StageRun
 from orchestrator.execution.workers.actor import Settings, captured, describe_error
-from orchestrator.execution.workers.making import Job, input_paths, make, stage_run
+from orchestrator.execution.workers.making import Job, input_paths, make_artifact, stage_run
 from orchestrator.steps.step import function_of
 from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
@@ -77,7 +77,7 @@ def take_part(job: Job, store: Store, rank: int, world_size: int, checkpoint_sec
             there = [store.has(job.digest)]
             dist.broadcast_object_list(there, src=0)
             if not there[0]:
-                make(job, store, run)
+                make_artifact(job, store, run)
     else:
         there = [False]
         dist.broadcast_object_list(there, src=0)

@@ -1,4 +1,4 @@
-"""Make one step's artifact in this process: the same few lines whether a notebook, an actor or a trainer runs it."""
+"""The making of one step's artifact in this process: the same few lines in a notebook, an actor or a trainer."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def stage_run(
     )
 
 
-def make(
+def make_artifact(
     job: Job,
     store: Store,
     run: StageRun,

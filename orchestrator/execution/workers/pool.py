@@ -15,7 +15,7 @@ from typing import Any
 
 from orchestrator.cluster.demand import Demand, StepDemand
 from orchestrator.cluster.session import nodes
-from orchestrator.execution.workers.actor import Settings, Worker, node_id
+from orchestrator.execution.workers.actor import Settings, StepActor, node_id
 from orchestrator.execution.workers.fit import Tenant, fewest_enough, has_room
 from orchestrator.execution.workers.reservations import Reservations, places, release
 from orchestrator.execution.workers.trainer import LEAVE_SECONDS, Trainer
@@ -212,7 +212,7 @@ class Pool:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         if demand.workers == 1:
-            actor: Any = ray.remote(num_cpus=demand.each.cpus, num_gpus=demand.each.gpus, max_restarts=0)(Worker)
+            actor: Any = ray.remote(num_cpus=demand.each.cpus, num_gpus=demand.each.gpus, max_restarts=0)(StepActor)
         else:
             self.reserves = True
             # A thread for each worker that waits for its next step, and some for the driver.

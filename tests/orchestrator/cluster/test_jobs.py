@@ -16,7 +16,7 @@ from ray._private.runtime_env.packaging import create_package, get_uri_for_direc
 from orchestrator.cli.commands.jobs import checked_store, entrypoint, look
 from orchestrator.cluster import head as head_module
 from orchestrator.cluster import sharing
-from orchestrator.cluster.head import Head, Job, base_name
+from orchestrator.cluster.head import Head, HeadJob, base_name
 from orchestrator.cluster.parcel import Parcel, collect
 from orchestrator.errors import ClusterError, StoreError, UserError
 
@@ -127,15 +127,15 @@ def test_a_submission_is_named_by_its_study_and_its_store() -> None:
 @pytest.mark.parametrize(
     ("job", "code"),
     [
-        (Job("a", "SUCCEEDED", 0), 0),
-        (Job("a", "FAILED", 1), 1),
-        (Job("a", "FAILED", 2), 2),
-        (Job("a", "FAILED", -9), 137),
-        (Job("a", "FAILED"), 1),
-        (Job("a", "STOPPED", -15), 130),
+        (HeadJob("a", "SUCCEEDED", 0), 0),
+        (HeadJob("a", "FAILED", 1), 1),
+        (HeadJob("a", "FAILED", 2), 2),
+        (HeadJob("a", "FAILED", -9), 137),
+        (HeadJob("a", "FAILED"), 1),
+        (HeadJob("a", "STOPPED", -15), 130),
     ],
 )
-def test_the_drivers_exit_code_becomes_the_one_of_who_waits(job: Job, code: int) -> None:
+def test_the_drivers_exit_code_becomes_the_one_of_who_waits(job: HeadJob, code: int) -> None:
     assert job.code == code
 
 

@@ -13,8 +13,8 @@ from orchestrator.cluster.demand import StepDemand
 from orchestrator.execution import events
 from orchestrator.execution.deaths import DEATH_SECONDS, MAXIMUM_DEATHS, MAXIMUM_MISSES, Deaths
 from orchestrator.execution.driver import Driver
+from orchestrator.execution.run_count import RunCount
 from orchestrator.execution.schedule import Ready
-from orchestrator.execution.tally import Tally
 from orchestrator.execution.workers.actor import Settings
 from orchestrator.execution.workers.pool import Slot
 from orchestrator.steps.plan import Plan
@@ -85,8 +85,8 @@ def test_a_group_whose_workers_do_not_come_up_is_ended_and_its_steps_go_elsewher
     said: list[events.Event] = []
     plan = Plan.of([first, second])
     needs = plan.needs(store)
-    tally = Tally(plan, events.Listeners([said.append]), needs)
-    driver = Driver(Ready(needs), store, Settings(str(tmp_path), 30, (), ()), 2, tally)
+    count = RunCount(plan, events.Listeners([said.append]), needs)
+    driver = Driver(Ready(needs), store, Settings(str(tmp_path), 30, (), ()), 2, count)
     demand = StepDemand.of(two)
     steps = [driver.ready.pop(demand), driver.ready.pop(demand)]
     slot = Slot(None, demand, None, queue=[(step, None) for step in steps])

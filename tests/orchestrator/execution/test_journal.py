@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.execution import journal
 from orchestrator.execution.executor import execute_inline
-from orchestrator.execution.workers.making import Job, make, stage_run
+from orchestrator.execution.workers.making import Job, make_artifact, stage_run
 from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import number
@@ -33,7 +33,7 @@ def test_a_step_made_a_second_time_is_told_from_the_first(tmp_path: Path) -> Non
     store.prepare()
     placement = number(1).resources.placement("cpu")
     for _ in range(2):
-        make(job, store, stage_run(job, store, placement, 30.0))
+        make_artifact(job, store, stage_run(job, store, placement, 30.0))
     assert [line["what"] for line in journal.read(tmp_path)] == ["made", "made again"]
 
 

@@ -20,10 +20,10 @@ from orchestrator.errors import LeaseLostError, MadeElsewhereError
 from orchestrator.execution import events
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.executor import execute_inline
+from orchestrator.execution.run_count import RunCount
 from orchestrator.execution.schedule import Ready
-from orchestrator.execution.tally import Tally
 from orchestrator.execution.workers.actor import Settings, attempt
-from orchestrator.execution.workers.making import Job, make, stage_run
+from orchestrator.execution.workers.making import Job, make_artifact, stage_run
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.leases.leases import FolderBoard, Lease, Leases, Watch
@@ -311,8 +311,8 @@ def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, St
     store.leases.poll_seconds = 0.0
     said: list[events.Event] = []
     plan = Plan.of([number(8, step)])
-    tally = Tally(plan, events.Listeners([said.append]), plan.needs(store))
-    driver = Driver(Ready(plan.needs(store)), store, Settings(str(tmp_path), 30, (), ()), 1, tally)
+    count = RunCount(plan, events.Listeners([said.append]), plan.needs(store))
+    driver = Driver(Ready(plan.needs(store)), store, Settings(str(tmp_path), 30, (), ()), 1, count)
     driver.ready.pop(StepDemand.of(step.resources))
     result = attempt(Job.of(step), store, 30)
     assert (result.record, result.elsewhere) == (None, True)
@@ -329,9 +329,9 @@ def test_a_driver_takes_the_result_that_another_run_commits(
     driver._look_elsewhere()
     assert (list(driver.elsewhere), driver.ready.demands(), said) == ([step.digest], [], [])
     job = Job.of(step)
-    make(job, driver.store, stage_run(job, driver.store, Placement(), 30))
+    make_artifact(job, driver.store, stage_run(job, driver.store, Placement(), 30))
     driver._look_elsewhere()
-    assert (driver.elsewhere, driver.tally.run, driver.tally.elsewhere) == ({}, 0, 1)
+    assert (driver.elsewhere, driver.count.run, driver.count.elsewhere) == ({}, 0, 1)
     assert driver.ready.demands(), "what needs it can begin"
     assert isinstance(said[-1], events.StepFinished)
 
@@ -357,4 +357,4 @@ def test_a_driver_does_not_wait_for_ever_for_a_maker_that_hangs(
     assert driver.elsewhere == {}
     [failure] = [event for event in said if isinstance(event, events.StepFailed)]
     assert "on far has it in hand" in failure.error and "stop it" in failure.error
-    assert driver.tally.blocked, "what needs it is blocked"
+    assert driver.count.blocked, "what needs it is blocked"

@@ -16,7 +16,7 @@ from lilora.core.stage_run import Placement
 from orchestrator.errors import DamagedError, StoreError
 from orchestrator.execution.executor import execute_inline
 from orchestrator.execution.workers.actor import describe_error
-from orchestrator.execution.workers.making import Job, make, stage_run
+from orchestrator.execution.workers.making import Job, make_artifact, stage_run
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.record import FileEntry, Record
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Store:
 def made(step: Step, store: Store) -> Record:
     job = Job.of(step)
     with store.lock(step.digest):
-        return make(job, store, stage_run(job, store, Placement(), 30))
+        return make_artifact(job, store, stage_run(job, store, Placement(), 30))
 
 
 def commit(store: Store, text: str, digest: str = "d" * 64) -> Record:

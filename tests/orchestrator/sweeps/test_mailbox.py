@@ -21,8 +21,8 @@ from orchestrator.cluster import session
 from orchestrator.errors import ClusterError
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.events import Listeners
+from orchestrator.execution.run_count import RunCount
 from orchestrator.execution.schedule import Ready
-from orchestrator.execution.tally import Tally
 from orchestrator.execution.workers.actor import Settings
 from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
@@ -88,8 +88,8 @@ def test_a_trials_word_wakes_the_drivers_loop_while_nothing_runs(
             asleep.set()
             box.sleep(seconds)
 
-    tally, settings = Tally(Plan.of([]), Listeners([])), Settings(str(tmp_path), 30, (), ())
-    running = threading.Thread(target=Driver(Ready(), store, settings, 1, tally, Listening()).run, daemon=True)
+    count, settings = RunCount(Plan.of([]), Listeners([])), Settings(str(tmp_path), 30, (), ())
+    running = threading.Thread(target=Driver(Ready(), store, settings, 1, count, Listening()).run, daemon=True)
     running.start()
     assert asleep.wait(30)
     trial("key", 2, ASKED)

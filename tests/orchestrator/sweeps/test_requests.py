@@ -27,7 +27,7 @@ from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Stopping, Study, Sweep
 from orchestrator.sweeps.dispatch import GATHER_SECONDS, Gathering
 from orchestrator.sweeps.mailbox import Answer
-from orchestrator.sweeps.requests import Owner, SweepTally
+from orchestrator.sweeps.requests import Owner, SweepCount
 from orchestrator.sweeps.suggesting import Suggesting
 from orchestrator.sweeps.trial import PLACE, Orders, SweepTrial, stops
 from orchestrator.sweeps.tuning import _Halt, _Halted, _Watcher, num_live
@@ -47,7 +47,7 @@ class Bench:
         self.owner = Owner(
             self.shelf, lambda plan: checked_needs(plan, self.store, say, self.shelf), tell=self.told.append
         )
-        self.tally = SweepTally(Plan.of(()), say, owner=self.owner)
+        self.count = SweepCount(Plan.of(()), say, owner=self.owner)
         self.made: list[str] = []
 
     def take(self) -> Step:
@@ -58,10 +58,10 @@ class Bench:
         """Make it, or let it fail."""
         outcome = execute_inline(Plan.of([step]), self.store)
         if outcome.failed:
-            self.tally.failed(step, outcome.failures[0].error, self.store, self.ready)
+            self.count.failed(step, outcome.failures[0].error, self.store, self.ready)
             return
         self.made.append(step.label)
-        self.tally.finished(step, self.store.record(step.digest), self.ready)
+        self.count.finished(step, self.store.record(step.digest), self.ready)
 
     def make_all(self) -> None:
         """Until nothing is ready."""
@@ -70,7 +70,7 @@ class Bench:
 
     def make_until_one_fails(self) -> None:
         """Until the first failure."""
-        while not self.tally.failures:
+        while not self.count.failures:
             self.make(self.take())
 
 
@@ -251,7 +251,7 @@ def test_what_is_asked_for_again_counts_as_asked_for_now(bench: Bench) -> None:
     execute_inline(Plan.of([last]), bench.store)
     bench.owner.ask("a", {3: steps}, bench.ready)
     bench.make_all()
-    bench.tally.finished(last, bench.store.record(last.digest), bench.ready)
+    bench.count.finished(last, bench.store.record(last.digest), bench.ready)
     assert bench.owner.collect() == [Answer("a", 3)] and not bench.owner._waiting
 
 

@@ -1,4 +1,4 @@
-"""The count of a run as it goes, told to the listeners."""
+"""The count of a run as it goes: what was reused, made, failed and blocked, and telling the listeners so."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from orchestrator.storage.store import Store
 
 
 @dataclass
-class Tally:
-    """Counts a run, and tells the listeners."""
+class RunCount:
+    """How far a run is; each change is said to the listeners."""
 
     plan: Plan
     say: Listeners
@@ -56,7 +56,7 @@ class Tally:
                 self.say(events.StepBlocked(other, step))
         return behind
 
-    def finish(self, interrupted: bool = False) -> Outcome:
+    def end(self, interrupted: bool = False) -> Outcome:
         """Say how it ended; once, even if an interrupt comes while the cluster is stopped."""
         if self.outcome is not None:
             return self.outcome

@@ -35,18 +35,18 @@ MEASURE_SECONDS = 5.0
 RETURN_SECONDS = 300.0
 
 
-class Requests(Protocol):
-    """Who asks for more steps while a run goes on: a sweep's trials."""
+class StepFeed(Protocol):
+    """What adds steps to a run while it goes on: a sweep's trials ask for them."""
 
     def admit(self, ready: Ready) -> bool:
-        """Add to `ready` what was asked for since the last call, drop what is not wanted; False once it is over."""
+        """Add to `ready` what was asked for since the last call, drop what is not wanted; False: no more will come."""
 
     def sleep(self, seconds: float) -> None:
         """Until something was asked for; `seconds` at most."""
 
 
 class Driver:
-    """One run on Ray: of the steps that are in `ready`, and of those that `requests` adds to it meanwhile."""
+    """One run on Ray: of the steps that are in `ready`, and of those that `feed` adds to it meanwhile."""
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class Driver:
         settings: Settings,
         slots: int,
         count: RunCount,
-        requests: Requests | None = None,
+        feed: StepFeed | None = None,
         scale: ScaleLimit | None = None,
         standby: Standby | None = None,
     ) -> None:
-        """`standby`: keeps the workers, once every step is over; without one they end with the run."""
+        """`standby`: keeps the workers, when a run comes to its end; without one they end with it."""
         self.store = store
         self.count = count
         self.ready = ready
-        self.requests = requests
+        self.feed = feed
         growth = scale.total if scale else Demand()
         self.pool = standby.pool(settings, slots, growth) if standby else Pool(settings, slots, growth)
         self.keeps_workers = standby is not None
         self.patience = scale.seconds if scale else START_SECONDS
-        self.gathering = max(self.patience, RETURN_SECONDS)
+        self.group_patience = max(self.patience, RETURN_SECONDS)
         self.deaths = Deaths(store)
         self.seconds: dict[str, float] = {}
         self.progress_seen: dict[str, int] = {}
@@ -79,7 +79,7 @@ class Driver:
         self.lacking: float | None = None
 
     def run(self) -> None:
-        """Until every step is done, failed or blocked.
+        """Until every step is finished, failed or blocked.
 
         Raises:
             ClusterError: the cluster has no room for any worker; what is committed stays.
@@ -87,7 +87,7 @@ class Driver:
         with contextlib.ExitStack() as ends:
             ends.callback(self.pool.close)
             while True:
-                more = self.requests is not None and self.requests.admit(self.ready)
+                more = self.feed is not None and self.feed.admit(self.ready)
                 self._dispatch()
                 for step in self.deaths.due(time.monotonic()):
                     self.ready.put(step)
@@ -134,7 +134,7 @@ class Driver:
         starting = {slot.ready: slot for slot in self.pool.slots if not slot.started}
         refs = [*heads, *starting]
         done: list[Any] = []
-        patience, sleep = (LISTEN_SECONDS, self.requests.sleep) if self.requests else (POLL_SECONDS, time.sleep)
+        patience, sleep = (LISTEN_SECONDS, self.feed.sleep) if self.feed else (POLL_SECONDS, time.sleep)
         if not refs:
             sleep(patience)
         else:
@@ -156,7 +156,9 @@ class Driver:
             self._look_elsewhere()
             for slot in [slot for slot in self.pool.slots if not slot.started and now - slot.born > self.patience]:
                 self._give_up(slot)
-            for slot in [slot for slot in self.pool.busy if now - slot.given > self.gathering and slot.gathers()]:
+            for slot in [
+                slot for slot in self.pool.busy if now - slot.given > self.group_patience and slot.awaits_workers()
+            ]:
                 self._regroup(slot)
 
     def _take(self, slot: Slot, ref: Any) -> None:
@@ -252,7 +254,9 @@ class Driver:
         """The workers of a group do not come up, since a machine is gone perhaps: its step is tried with another."""
         step, _ = slot.queue.pop(0)
         self._bury(slot)
-        self._died(step, f"its {slot.demand.workers} workers were not up after {self.gathering:.0f} s", begun=False)
+        self._died(
+            step, f"its {slot.demand.workers} workers were not up after {self.group_patience:.0f} s", begun=False
+        )
 
     def _awaits_machines(self) -> bool:
         """Whether nothing runs since ready steps find no room, and machines may still come (back)."""

@@ -41,7 +41,7 @@ class RunCount:
         """`step` is in the store; `elsewhere`: by the work of another run."""
         self.run += not elsewhere
         self.elsewhere += elsewhere
-        ready.done(step)
+        ready.finished(step)
         self.say(events.StepFinished(step, record, elsewhere))
 
     def failed(self, step: Step, error: str, store: Store, ready: Ready) -> list[Step]:

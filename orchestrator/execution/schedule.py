@@ -26,7 +26,7 @@ class Ready:
 
     Steps come with `add` and are made for whoever asked for them. What most askers wait for goes first, then what has
     the longest remaining path, then what came first. A step that nobody waits for any more is dropped; one that is
-    done is forgotten. Made with `needs`, the graph has one asker, so that only the paths count.
+    finished is forgotten. Made with `needs`, the graph has one asker, so that only the paths count.
     """
 
     def __init__(self, needs: Needs | None = None) -> None:
@@ -99,7 +99,7 @@ class Ready:
         self._in_hand.add(digest)
         return self.steps[digest]
 
-    def done(self, step: Step) -> None:
+    def finished(self, step: Step) -> None:
         """`step` is in the store: steps that waited only for it become ready."""
         if step.digest not in self.steps:
             return

@@ -1,4 +1,4 @@
-"""The driver's view of a sweep's trials: it admits what they ask for, answers them, and notes how each of them ends."""
+"""The dispatch of a sweep: what its trials ask for goes to the driver, the answers to them, their ends to the notes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from orchestrator.storage.store import Store
 from orchestrator.study.sweep import Point
 from orchestrator.sweeps.events import TrialAdded
 from orchestrator.sweeps.mailbox import Asked
-from orchestrator.sweeps.requests import Owner
+from orchestrator.sweeps.requests import OpenRequests
 
 if TYPE_CHECKING:
-    from orchestrator.sweeps.tuning import Ended, Tuning
+    from orchestrator.sweeps.tuning import TuneTrialEnded, Tuning
 
 Use = Callable[[Iterable[str]], None]
 
@@ -32,12 +32,12 @@ DONE, STOPPED, FAILED = "done", "stopped", "failed"
 #: With nothing to run and no word from any trial for so long, a sweep ends with an error.
 STUCK_SECONDS = 300.0
 #: How long the first answers may wait for one more of the first trials to be up.
-GATHER_SECONDS = 20.0
+GATE_SECONDS = 20.0
 
 
 @dataclass
-class Gathering:
-    """Whether the first trials are up, or no more of them came for `GATHER_SECONDS`: the first answer may go out.
+class StartGate:
+    """Holds back the first answer until the first trials are up, or no more of them came for `GATE_SECONDS`.
 
     Tune gives the process of a trial that ends to one whose own is still starting, kills that, and starts another for
     the next trial. Where trials end faster than processes start this never ends, and takes most of the machine.
@@ -51,33 +51,33 @@ class Gathering:
     clock: Callable[[], float] = time.monotonic
     _seen: int = 0
     _last: float = 0.0
-    _over: bool = False
+    _open: bool = False
 
-    def over(self, asked: int, expected: int) -> bool:
+    def is_open(self, asked: int, expected: int) -> bool:
         """True once as many have asked as are to be up, of those still expected, or had their time to; and for ever."""
         if asked > self._seen:
             self._seen, self._last = asked, self.clock()
-        if self._seen and not self._over:
-            late = self.clock() - self._last > GATHER_SECONDS
-            self._over = late or asked >= min(self.live, expected)
-        return self._over
+        if self._seen and not self._open:
+            late = self.clock() - self._last > GATE_SECONDS
+            self._open = late or asked >= min(self.live, expected)
+        return self._open
 
 
-class Asking:
-    """`driver.Requests` of a sweep.
+class Dispatch:
+    """The `driver.StepFeed` of a sweep: it stands between its trials, Ray Tune and the driver.
 
     Args:
         swept: the trials as they are known when the run begins.
         store: where stops are noted.
         tuning: Ray Tune, which runs.
-        owner: what live trials wait for.
+        requests: what live trials wait for.
         say: the listeners.
         use: tells retention of steps that were not known when the run began.
-        finished: trials that were over before.
+        num_ended: trials that had ended before.
         failed: where the name of a trial that fails goes, and why it did.
 
     Attributes:
-        settled: points of the trials that are over.
+        ended: points of the trials that ended in this run.
     """
 
     def __init__(
@@ -85,25 +85,25 @@ class Asking:
         swept: Swept,
         store: Store,
         tuning: Tuning,
-        owner: Owner,
+        requests: OpenRequests,
         say: Listeners,
         use: Use,
-        finished: int,
+        num_ended: int,
         failed: dict[str, str],
     ) -> None:
-        self.swept, self.store, self.tuning, self.owner, self.say = swept, store, tuning, owner, say
+        self.swept, self.store, self.tuning, self.requests, self.say = swept, store, tuning, requests, say
         self.use = use
         self.mailbox = tuning.mailbox
-        self.ended, self.total = finished, finished + tuning.num_trials
+        self.num_ended, self.total = num_ended, num_ended + tuning.num_trials
         self.failed = failed
-        self.settled: set[Point] = set()
+        self.ended: set[Point] = set()
         self._expected = tuning.num_trials
         self._plans: dict[Point, TrialPlan] = dict(zip(swept.points, swept.plans, strict=True))
         self._attempts: dict[str, tuple[str, Point]] = {}
-        self._gone: list[str] = []
-        self._over = False
+        self._left: list[str] = []
+        self._tune_ended = False
         self._last_word = time.monotonic()
-        self._gathering = Gathering(tuning.live)
+        self._gate = StartGate(tuning.live)
 
     @property
     def num_lost(self) -> int:
@@ -112,11 +112,11 @@ class Asking:
         return max(0, self._expected)
 
     def sleep(self, seconds: float) -> None:
-        """See `driver.Requests`."""
+        """See `driver.StepFeed`."""
         self.mailbox.sleep(seconds)
 
     def admit(self, ready: Ready) -> bool:
-        """See `driver.Requests`.
+        """See `driver.StepFeed`.
 
         Raises:
             ClusterError: Ray Tune broke, or nothing moves any more.
@@ -125,28 +125,28 @@ class Asking:
             self._last_word = time.monotonic()
             self._ask(asked, ready)
         self._hear(ready)
-        up = self._gathering.over(len(self._attempts), self._expected)
-        answers = self.owner.collect() if up else []
-        if answers or self._gone:
-            self.mailbox.answer(answers, self._gone)
-            self._gone = []
+        up = self._gate.is_open(len(self._attempts), self._expected)
+        answers = self.requests.collect() if up else []
+        if answers or self._left:
+            self.mailbox.answer(answers, self._left)
+            self._left = []
         if answers or ready.steps:
             self._last_word = time.monotonic()
         self._check_moving()
-        return not self._over
+        return not self._tune_ended
 
     def _ask(self, asked: Asked, ready: Ready) -> None:
         """A trial wants rows, stop by stop; an earlier attempt at it is dead."""
         before, _ = self._attempts.get(asked.trial, (asked.key, ()))
         if before != asked.key:
-            self.owner.leave(before, ready)
-            self._gone.append(before)
+            self.requests.leave(before, ready)
+            self._left.append(before)
             self.say(events.TrialRetried(self._plan(asked.point).name))
         self._attempts[asked.trial] = asked.key, asked.point
         plan = self._plan(asked.point)
         if plan.digest != asked.digest:
             for stop in asked.stops:
-                self.owner.refuse(
+                self.requests.refuse(
                     asked.key,
                     stop,
                     "the trial's process lowers it to other steps than this driver: install the same lilora on "
@@ -155,7 +155,7 @@ class Asking:
             return
         bounds = itertools.pairwise((asked.first, *asked.stops))
         stretches = {stop: plan.steps_of(range(first, stop)) for first, stop in bounds}
-        self.owner.ask(asked.key, stretches, ready)
+        self.requests.ask(asked.key, stretches, ready)
 
     def _plan(self, point: Point) -> TrialPlan:
         if point not in self._plans:
@@ -165,8 +165,8 @@ class Asking:
         return self._plans[point]
 
     def _hear(self, ready: Ready) -> None:
-        """What Tune says of trials that are over."""
-        from orchestrator.sweeps.tuning import Over
+        """Take what Tune says of trials that ended."""
+        from orchestrator.sweeps.tuning import TuneEnded
 
         while True:
             try:
@@ -174,24 +174,24 @@ class Asking:
             except queue.Empty:
                 return
             self._last_word = time.monotonic()
-            if isinstance(message, Over):
-                self._over = True
+            if isinstance(message, TuneEnded):
+                self._tune_ended = True
                 if message.error:
                     raise ClusterError(f"Ray Tune ended with {message.error}. What is finished is kept; run it again")
                 return
             self._end(message, ready)
 
-    def _end(self, message: Ended, ready: Ready) -> None:
-        self.ended += 1
+    def _end(self, message: TuneTrialEnded, ready: Ready) -> None:
+        self.num_ended += 1
         self._expected -= 1
         point = message.point
         key, _ = self._attempts.pop(message.trial, ("", ()))
         if key:
-            self.owner.leave(key, ready)
-            self._gone.append(key)
-        self.settled.add(point)
+            self.requests.leave(key, ready)
+            self._left.append(key)
+        self.ended.add(point)
         plan, sweep = self._plan(point), self.swept.sweep
-        error = self.owner.errors.pop(key, "") or message.error
+        error = self.requests.errors.pop(key, "") or message.error
         if not error and not message.tasks:
             error = "it ended before it reported anything"
         noted = trial_digest(sweep, point) in self.tuning.ledger.stopped
@@ -209,10 +209,10 @@ class Asking:
             self.failed[name] = reason
         else:
             self.failed.pop(name, None)
-        self.say(events.TrialEnded(name, state, self.ended, self.total, reason))
+        self.say(events.TrialEnded(name, state, self.num_ended, self.total, reason))
 
     def _check_moving(self) -> None:
-        if self._over or time.monotonic() - self._last_word < STUCK_SECONDS:
+        if self._tune_ended or time.monotonic() - self._last_word < STUCK_SECONDS:
             return
         if self._attempts:
             names = ", ".join(self._plan(point).name for _, point in list(self._attempts.values())[:3])

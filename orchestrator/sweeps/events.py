@@ -1,4 +1,4 @@
-"""Events of a sweep's trials, as values, beside those of any run."""
+"""The events of a sweep's trials, as values, beside those of any run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrialAdded(Event):
 
 
 @dataclass(frozen=True)
-class TrialsSettled(Event):
-    """A sweep is over, and these are its trials: each as far as it went."""
+class SweepEnded(Event):
+    """A sweep ended, and these are its trials: each as far as it went."""
 
     lowered: Lowered

@@ -1,4 +1,4 @@
-"""Between a sweep's trials, which are processes of Ray Tune, and the driver that owns the executor: a local socket.
+"""The mailbox of a sweep: a local socket between its trials, processes of Ray Tune, and the driver with the executor.
 
 A trial posts what it asks for and waits for it stop by stop; the driver takes what was posted and posts answers. Trials
 are on the driver's machine and end with it, so the two need neither a network nor an actor between them, which would
@@ -69,7 +69,7 @@ class Mailbox:
         self._lock = threading.Lock()
         self._something = threading.Event()
         self._posted: list[Asked] = []
-        self._settled: dict[str, dict[int, str]] = {}
+        self._answered: dict[str, dict[int, str]] = {}
         self._waiting: dict[str, tuple[int, _Line]] = {}
         self._lines: set[_Line] = set()
         self._closed = ""
@@ -117,7 +117,7 @@ class Mailbox:
             if asked is not None:
                 self._posted.append(asked)
                 self._something.set()
-            error = self._closed or self._settled.get(key, {}).get(stop)
+            error = self._closed or self._answered.get(key, {}).get(stop)
             if error is None:
                 self._waiting[key] = stop, line
             else:
@@ -134,15 +134,15 @@ class Mailbox:
         """Until something is posted; `seconds` at most."""
         self._something.wait(seconds)
 
-    def answer(self, answers: Iterable[Answer], gone: Iterable[str]) -> None:
-        """Stops that are settled, and attempts that nobody will ask for again."""
+    def answer(self, answers: Iterable[Answer], left: Iterable[str]) -> None:
+        """Answer stops; and forget attempts that nobody will ask for again."""
         with self._lock:
             for item in answers:
-                self._settled.setdefault(item.key, {})[item.stop] = item.error
+                self._answered.setdefault(item.key, {})[item.stop] = item.error
                 if self._waiting.get(item.key, (None,))[0] == item.stop:
                     self._tell(item.key, item.error)
-            for key in gone:
-                self._settled.pop(key, None)
+            for key in left:
+                self._answered.pop(key, None)
                 if key in self._waiting:
                     self._tell(key, "the attempt is over")
 

@@ -1,4 +1,4 @@
-"""The one executor's side of a sweep: what all live trials ask for, merged; each is told once it is there.
+"""The open requests of a sweep's trials: what all live ones ask for, merged; each is answered once it is there.
 
 A trial waits at a stop until some rows are there: a row is a task that it has learned, with its stage and every cell of
 the matrix after it. Equal steps of different trials are one step of the graph; a trial that ends withdraws its claim,
@@ -25,15 +25,15 @@ Stretches = Mapping[int, Sequence[Step]]
 
 
 @dataclass
-class Owner:
-    """What live trials wait for.
+class OpenRequests:
+    """What live trials wait for, by attempt (its key) and stop.
 
     Attributes:
         shelf: what the store holds.
         check: gives what a plan needs of the store (`executor.checked_needs`).
         announced: digests that the listeners were told of when the run began.
         tell: called with steps that they were not told of.
-        answers: stops settled since they were last collected.
+        answers: given since they were last collected.
     """
 
     shelf: Shelf
@@ -46,8 +46,8 @@ class Owner:
         self.errors: dict[str, str] = {}
         self._open: dict[str, dict[int, set[str]]] = {}
         self._waiting: dict[str, set[tuple[str, int]]] = {}
-        self._broken: dict[str, str] = {}
-        self._lost: dict[tuple[str, int], str] = {}
+        self._failed: dict[str, str] = {}
+        self._refusals: dict[tuple[str, int], str] = {}
 
     def ask(self, key: str, stretches: Stretches, ready: Ready) -> None:
         """The attempt `key` wants what these stops take; what it asked for before stays wanted.
@@ -59,8 +59,8 @@ class Owner:
         for stop in stretches.keys() & wanted.keys():
             self._drop(key, stop)
         plans = {stop: Plan.of(steps) for stop, steps in stretches.items()}
-        lost = {stop: error for stop, plan in plans.items() if (error := self._why_broken(plan))}
-        plans |= {stop: Plan.of(self._unbroken(plans[stop])) for stop in lost}
+        refused = {stop: error for stop, plan in plans.items() if (error := self._why_failed(plan))}
+        plans |= {stop: Plan.of(self._reachable(plans[stop])) for stop in refused}
         results = [step for plan in plans.values() for step in plan.results]
         needs = self.check(next(iter(plans.values())) if len(plans) == 1 else Plan.of(results))
         missing = {step.digest for step in needs.missing}
@@ -70,9 +70,9 @@ class Owner:
             wanted[stop] = {step.digest for step in plan.results} & missing
             for digest in wanted[stop]:
                 self._waiting.setdefault(digest, set()).add((key, stop))
-            if stop in lost:
-                self._lost[key, stop] = lost[stop]
-            self._settle(key, stop)
+            if stop in refused:
+                self._refusals[key, stop] = refused[stop]
+            self._answer_if_met(key, stop)
 
     def leave(self, key: str, ready: Ready) -> None:
         """The attempt is over; `errors` still has the first error that it was told of."""
@@ -81,12 +81,12 @@ class Owner:
         del self._open[key]
         ready.withdraw(key)
 
-    def done(self, step: Step, record: Record) -> None:
+    def finished(self, step: Step, record: Record) -> None:
         """A step is in the store."""
         self.shelf.put(step.digest, record.references)
         for key, stop in self._waiting.pop(step.digest, ()):
             self._open[key][stop].discard(step.digest)
-            self._settle(key, stop)
+            self._answer_if_met(key, stop)
 
     def failed(self, step: Step, error: str, behind: Sequence[Step]) -> None:
         """A step failed, and those behind it cannot run: stops that wait for one of them are told, once all else that
@@ -94,25 +94,25 @@ class Owner:
         """
         why = f"'{step.label}' failed: {error}"
         for other in (step, *behind):
-            self._broken[other.digest] = why
+            self._failed[other.digest] = why
             for key, stop in self._waiting.pop(other.digest, set()):
-                self._lost.setdefault((key, stop), why)
+                self._refusals.setdefault((key, stop), why)
                 self._open[key][stop].discard(other.digest)
-                self._settle(key, stop)
+                self._answer_if_met(key, stop)
 
-    def _settle(self, key: str, stop: int) -> None:
-        """Answer a stop if there is nothing more that it waits for."""
+    def _answer_if_met(self, key: str, stop: int) -> None:
+        """Answer a stop that waits for nothing more."""
         if self._open[key][stop]:
             return
         del self._open[key][stop]
-        if why := self._lost.pop((key, stop), ""):
+        if why := self._refusals.pop((key, stop), ""):
             self.refuse(key, stop, why)
         else:
             self.answers.append(Answer(key, stop))
 
     def _drop(self, key: str, stop: int) -> None:
         """Nobody waits at this stop any more, or it is asked for again."""
-        self._lost.pop((key, stop), None)
+        self._refusals.pop((key, stop), None)
         for digest in self._open[key].pop(stop):
             self._forget(digest, key, stop)
 
@@ -122,20 +122,20 @@ class Owner:
         self.answers.append(Answer(key, stop, error))
 
     def collect(self) -> list[Answer]:
-        """The stops settled since the last call."""
+        """The answers since the last call."""
         answers, self.answers = self.answers, []
         return answers
 
-    def _why_broken(self, plan: Plan) -> str:
-        if not self._broken:
+    def _why_failed(self, plan: Plan) -> str:
+        if not self._failed:
             return ""
-        return next((self._broken[step.digest] for step in plan.steps if step.digest in self._broken), "")
+        return next((self._failed[step.digest] for step in plan.steps if step.digest in self._failed), "")
 
-    def _unbroken(self, plan: Plan) -> list[Step]:
+    def _reachable(self, plan: Plan) -> list[Step]:
         """The results that need nothing of what failed."""
         blocked: set[str] = set()
         for step in plan.steps:
-            if step.digest in self._broken or any(parent.digest in blocked for _, parent in step.inputs):
+            if step.digest in self._failed or any(parent.digest in blocked for _, parent in step.inputs):
                 blocked.add(step.digest)
         return [step for step in plan.results if step.digest not in blocked]
 
@@ -154,31 +154,31 @@ class Owner:
 
 @dataclass
 class SweepCount(RunCount):
-    """A count that tells the owner of what is settled."""
+    """A count that tells the open requests of each step that is finished or failed."""
 
-    owner: Owner | None = None
+    requests: OpenRequests | None = None
     made: set[str] = field(default_factory=set)
     more: list[Step] = field(default_factory=list)
-    settled: int | None = None
+    reused_in_the_end: int | None = None
 
     @property
     def reused(self) -> int:
-        """See `RunCount`; at the end as counted over what the trials asked for in the end."""
-        return super().reused if self.settled is None else self.settled
+        """See `RunCount`; in the end, over what the trials asked for by then."""
+        return super().reused if self.reused_in_the_end is None else self.reused_in_the_end
 
     def finished(self, step: Step, record: Record, ready: Ready, elsewhere: bool = False) -> None:
         """See `RunCount`."""
         super().finished(step, record, ready, elsewhere)
         if not elsewhere:
             self.made.add(step.digest)
-        if self.owner is not None:
-            self.owner.done(step, record)
+        if self.requests is not None:
+            self.requests.finished(step, record)
 
     def failed(self, step: Step, error: str, store: Store, ready: Ready) -> list[Step]:
         """See `RunCount`."""
         behind = super().failed(step, error, store, ready)
-        if self.owner is not None:
-            self.owner.failed(step, error, behind)
+        if self.requests is not None:
+            self.requests.failed(step, error, behind)
         return behind
 
     def added(self, steps: tuple[Step, ...]) -> None:

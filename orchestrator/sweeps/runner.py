@@ -1,4 +1,4 @@
-"""Run a sweep: Ray Tune's trials on one side, the one executor on the other, and the store to go on from."""
+"""The run of a sweep: Ray Tune's trials on one side, the one executor on the other, and the store to go on from."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.study.points import shapes
 from orchestrator.study.sweep import Point
-from orchestrator.sweeps.dispatch import Asking
-from orchestrator.sweeps.events import TrialsSettled
+from orchestrator.sweeps.dispatch import Dispatch
+from orchestrator.sweeps.events import SweepEnded
 from orchestrator.sweeps.mailbox import Mailbox
-from orchestrator.sweeps.requests import Owner, SweepCount
+from orchestrator.sweeps.requests import OpenRequests, SweepCount
 
 #: How often Tune is started for trials that it gave up without a word.
 ROUNDS = 3
@@ -109,7 +109,7 @@ class _Run:
         self.count.plan, self.count.needs, self.open_points = self._look()
         self.count.start()
 
-    def _look(self, settled: Collection[Point] = ()) -> tuple[Plan, Needs, tuple[Point, ...]]:
+    def _look(self, ended: Collection[Point] = ()) -> tuple[Plan, Needs, tuple[Point, ...]]:
         """The plan of the trials known so far, what it lacks, and the points that Tune has to run."""
         sweep = self.swept.sweep
         self._read_notes()
@@ -119,7 +119,7 @@ class _Run:
         lacking = [
             point
             for point, trial in zip(self.swept.points, self.swept.plans, strict=True)
-            if point not in settled and any(step.digest in missing for step in trial.steps)
+            if point not in ended and any(step.digest in missing for step in trial.steps)
         ]
         if sweep.sampler == "optuna" and len(self.ledger.suggested) < (sweep.samples or 0):
             return plan, needs, self.swept.points or ((),)
@@ -150,22 +150,22 @@ class _Run:
     def drive(
         self, settings: Settings, slots: int, scale: ScaleLimit | None, use: Callable[[Iterable[str]], None]
     ) -> None:
-        """Tune's trials and the executor, until every trial is over.
+        """Tune's trials and the executor, until every trial has ended.
 
         Raises:
             ClusterError: Tune gave up trials without a word, again and again.
         """
         for _ in range(ROUNDS):
             with Mailbox() as mailbox:
-                asking = self._round(mailbox, settings, slots, scale, use)
-            if not asking.num_lost:
+                dispatch = self._round(mailbox, settings, slots, scale, use)
+            if not dispatch.num_lost:
                 return
-            _, _, self.open_points = self._look(asking.settled)
+            _, _, self.open_points = self._look(dispatch.ended)
             if not self.open_points:
                 return
         raise ClusterError(
-            f"Ray Tune gave up {asking.num_lost} trials without a word, {ROUNDS} times: the machine of this driver is "
-            "too busy, perhaps. What is finished is kept; run the same command again"
+            f"Ray Tune gave up {dispatch.num_lost} trials without a word, {ROUNDS} times: the machine of this driver "
+            "is too busy, perhaps. What is finished is kept; run the same command again"
         )
 
     def _round(
@@ -175,7 +175,7 @@ class _Run:
         slots: int,
         scale: ScaleLimit | None,
         use: Callable[[Iterable[str]], None],
-    ) -> Asking:
+    ) -> Dispatch:
         """One go of Tune's over the points that are open."""
         from ray import cloudpickle
 
@@ -195,13 +195,13 @@ class _Run:
         tuning = Tuning(sweep, self.open_points, self.ledger, num_live(slots, total), mailbox, orders, self.store)
         known = {step.digest for step in (*self.count.more, *(self.count.needs.missing if self.count.needs else ()))}
         check = partial(checked_needs, store=self.store, say=self.say, shelf=self.shelf)
-        owner = Owner(self.shelf, check, known, self.count.added)
-        self.count.owner = owner
-        finished = 0 if of_optuna else len(self.swept.points) - len(self.open_points)
-        asking = Asking(self.swept, self.store, tuning, owner, self.say, use, finished, self.failed)
+        requests = OpenRequests(self.shelf, check, known, self.count.added)
+        self.count.requests = requests
+        num_ended = 0 if of_optuna else len(self.swept.points) - len(self.open_points)
+        dispatch = Dispatch(self.swept, self.store, tuning, requests, self.say, use, num_ended, self.failed)
         with tuning.running():
-            Driver(Ready(), self.store, settings, slots, self.count, asking, scale, self.keep).run()
-        return asking
+            Driver(Ready(), self.store, settings, slots, self.count, dispatch, scale, self.keep).run()
+        return dispatch
 
     def finish(self, interrupted: bool = False) -> SweepOutcome:
         """Count: over the trials as they are known now, each as far as it went."""
@@ -213,6 +213,6 @@ class _Run:
         plan = self.swept.lowered.plan
         undone = {step.digest for step in plan.needs(self.shelf).missing}
         made = {step.digest for step in plan.steps} & count.made
-        count.plan, count.settled = plan, len(plan.steps) - len(undone) - len(made)
-        self.say(TrialsSettled(self.swept.lowered))
+        count.plan, count.reused_in_the_end = plan, len(plan.steps) - len(undone) - len(made)
+        self.say(SweepEnded(self.swept.lowered))
         return SweepOutcome(count.end(interrupted), self.swept, self.failed, to_run)

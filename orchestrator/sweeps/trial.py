@@ -1,4 +1,4 @@
-"""What a trial of a sweep does in its process: lower its point, ask for its rows, and report to Ray Tune.
+"""The trial of a sweep, a process of Ray Tune: it lowers its point, asks for its rows, and reports to Tune.
 
 It trains nothing and owns nothing: the executor makes the steps, for all trials at once. With early stopping it asks
 only as far as the next rung, so that what the scheduler ends was not begun, and reports each task that is learned;

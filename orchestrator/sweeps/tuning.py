@@ -62,7 +62,7 @@ def num_live(slots: int, trials: int) -> int:
 
 
 @dataclass(frozen=True)
-class Ended:
+class TuneTrialEnded:
     """Tune is done with a trial: its point, the tasks that it reported, and the error if its process kept dying."""
 
     trial: str
@@ -72,13 +72,13 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Over:
+class TuneEnded:
     """Tune is done; `error` if it broke."""
 
     error: str = ""
 
 
-Message = Ended | Over
+Message = TuneTrialEnded | TuneEnded
 
 
 class _Watcher(TrialProgressCallback):
@@ -105,7 +105,7 @@ class _Watcher(TrialProgressCallback):
 
     def _tell(self, trial: Any, error: str = "") -> None:
         tasks = int((trial.last_result or {}).get(TASKS, 0))
-        self.messages.put(Ended(trial.trial_id, point_of(trial.config, self.points), tasks, error))
+        self.messages.put(TuneTrialEnded(trial.trial_id, point_of(trial.config, self.points), tasks, error))
         self.told.add(trial.trial_id)
         # Tune keeps the history of every metric of every trial, which nobody reads: by tracemalloc 24 KiB a trial.
         trial.metric_analysis.clear()
@@ -199,7 +199,7 @@ class Tuning:
             pass
         except BaseException as problem:
             error = f"{type(problem).__name__}: {problem}"
-        self.messages.put(Over(error))
+        self.messages.put(TuneEnded(error))
 
     def _tuner(self) -> tune.Tuner:
         trainable = tune.with_resources(

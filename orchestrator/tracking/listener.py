@@ -16,7 +16,7 @@ from orchestrator.execution.events import Event, Outcome, RunFinished, RunStarte
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
-from orchestrator.sweeps.events import TrialAdded, TrialsSettled
+from orchestrator.sweeps.events import SweepEnded, TrialAdded
 from orchestrator.tracking.writer import StudyWriter
 
 # How long the end of a run waits for what is still to be written.
@@ -59,7 +59,7 @@ class Tracker:
         elif isinstance(event, TrialAdded):
             self.lowered = replace(self.lowered, trials=(*self.lowered.trials, event.plan))
             self._add_rows(len(self.lowered.trials) - 1, event.plan)
-        elif isinstance(event, TrialsSettled):
+        elif isinstance(event, SweepEnded):
             self._queue.put(event.lowered)
         elif isinstance(event, StepFinished) and event.step.digest in self._rows:
             self._queue.put(event.step.digest)

@@ -60,7 +60,7 @@ class Slot:
             return str(ray.get(self.reservation, timeout=0)) if self.reservation is not None else ""
         return ""
 
-    def gathers(self) -> bool:
+    def awaits_workers(self) -> bool:
         """Whether a group has a step in hand and its workers are not up."""
         return self.demand.workers > 1 and bool(self.queue) and not self.reserved()
 

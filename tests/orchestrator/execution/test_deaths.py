@@ -90,7 +90,7 @@ def test_a_group_whose_workers_do_not_come_up_is_ended_and_its_steps_go_elsewher
     demand = StepDemand.of(two)
     steps = [driver.ready.pop(demand), driver.ready.pop(demand)]
     slot = Slot(None, demand, None, queue=[(step, None) for step in steps])
-    assert slot.gathers()
+    assert slot.awaits_workers()
     driver._regroup(slot)
     assert gone == [slot] and driver.ready.pop(demand) == steps[1]
     assert [step for _, step in driver.deaths.resting.values()] == steps[:1]

@@ -33,7 +33,7 @@ def drain(ready: Ready) -> list[str]:
     while demands := ready.demands():
         item = ready.pop(demands[0])
         order.append(item.label)
-        ready.done(item)
+        ready.finished(item)
     return order
 
 
@@ -58,9 +58,9 @@ def test_a_step_is_ready_only_when_all_its_inputs_are_done(tmp_path: Path) -> No
     ready = ready_for(step("add", 3, left, right), tmp_path=tmp_path)
     demand = ready.demands()[0]
     first, second = ready.pop(demand), ready.pop(demand)
-    ready.done(first)
+    ready.finished(first)
     assert ready.demands() == []
-    ready.done(second)
+    ready.finished(second)
     assert ready.pop(demand).label == "add 3"
 
 

@@ -25,9 +25,9 @@ from orchestrator.steps.step import Resources, Step
 from orchestrator.storage.shelf import Shelf
 from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Stopping, Study, Sweep
-from orchestrator.sweeps.dispatch import GATHER_SECONDS, Gathering
+from orchestrator.sweeps.dispatch import GATE_SECONDS, StartGate
 from orchestrator.sweeps.mailbox import Answer
-from orchestrator.sweeps.requests import Owner, SweepCount
+from orchestrator.sweeps.requests import OpenRequests, SweepCount
 from orchestrator.sweeps.suggesting import Suggesting
 from orchestrator.sweeps.trial import PLACE, Orders, SweepTrial, stops
 from orchestrator.sweeps.tuning import _Halt, _Halted, _Watcher, num_live
@@ -36,7 +36,7 @@ from tests.orchestrator.toy_trials import TASKS, Toy, toy_trial
 
 
 class Bench:
-    """An owner and its graph, with a worker that makes one step at a time in this process."""
+    """Open requests and their graph, with a worker that makes one step at a time in this process."""
 
     def __init__(self, root: Path) -> None:
         self.store = Store(root)
@@ -44,10 +44,10 @@ class Bench:
         self.ready, self.told = Ready(), []  # type: ignore[var-annotated]
         self.shelf = Shelf(self.store)
         say = Listeners()
-        self.owner = Owner(
+        self.requests = OpenRequests(
             self.shelf, lambda plan: checked_needs(plan, self.store, say, self.shelf), tell=self.told.append
         )
-        self.count = SweepCount(Plan.of(()), say, owner=self.owner)
+        self.count = SweepCount(Plan.of(()), say, requests=self.requests)
         self.made: list[str] = []
 
     def take(self) -> Step:
@@ -91,10 +91,10 @@ def rows(plan: TrialPlan, *which: int) -> dict[int, list[Step]]:
 
 def test_equal_steps_of_two_trials_are_one_step_also_while_it_is_in_hand(bench: Bench) -> None:
     first, second = plans(Toy(level=1), Toy(level=2))
-    bench.owner.ask("a", rows(first), bench.ready)
+    bench.requests.ask("a", rows(first), bench.ready)
     shared = bench.take()
     assert shared == first.stages[0]
-    bench.owner.ask("b", rows(second), bench.ready)
+    bench.requests.ask("b", rows(second), bench.ready)
     assert shared not in [bench.ready.pop(demand) for demand in bench.ready.demands()]
     bench.make(shared)
     bench.make_all()
@@ -140,66 +140,66 @@ def test_a_new_consumer_lengthens_the_path_of_what_it_waits_for() -> None:
 
 def test_what_only_a_stopped_trial_waited_for_is_dropped_and_what_another_waits_for_is_kept(bench: Bench) -> None:
     first, second = plans(Toy(level=1), Toy(level=2))
-    bench.owner.ask("a", rows(first), bench.ready)
-    bench.owner.ask("b", rows(second), bench.ready)
-    bench.owner.leave("a", bench.ready)
+    bench.requests.ask("a", rows(first), bench.ready)
+    bench.requests.ask("b", rows(second), bench.ready)
+    bench.requests.leave("a", bench.ready)
     bench.make_all()
     assert set(bench.made) == {step.label for step in Plan.of(second.steps).steps}
-    assert {answer.key for answer in bench.owner.collect()} == {"b"}
-    assert not bench.ready.steps and not bench.owner._waiting
+    assert {answer.key for answer in bench.requests.collect()} == {"b"}
+    assert not bench.ready.steps and not bench.requests._waiting
 
 
 def test_a_step_in_hand_is_finished_though_its_trial_was_stopped_and_is_not_begun_again(bench: Bench) -> None:
     (plan,) = plans(Toy())
-    bench.owner.ask("a", rows(plan), bench.ready)
+    bench.requests.ask("a", rows(plan), bench.ready)
     step = bench.take()
-    bench.owner.leave("a", bench.ready)
+    bench.requests.leave("a", bench.ready)
     assert not bench.ready.demands()
-    bench.owner.ask("b", rows(plan), bench.ready)
+    bench.requests.ask("b", rows(plan), bench.ready)
     assert not bench.ready.demands()
     bench.make(step)
     bench.make_all()
     assert bench.made.count(step.label) == 1
-    assert [(answer.stop, answer.error) for answer in bench.owner.collect()] == [(1, ""), (2, ""), (3, "")]
+    assert [(answer.stop, answer.error) for answer in bench.requests.collect()] == [(1, ""), (2, ""), (3, "")]
 
 
 def test_a_failed_stage_fails_the_trials_that_need_it_and_no_other(bench: Bench) -> None:
     bad, good = plans(Toy(level=1, breaks="TextVQA"), Toy(level=2))
-    bench.owner.ask("bad", rows(bad), bench.ready)
-    bench.owner.ask("good", rows(good), bench.ready)
+    bench.requests.ask("bad", rows(bad), bench.ready)
+    bench.requests.ask("good", rows(good), bench.ready)
     bench.make_all()
-    answers = {(answer.key, answer.stop): answer.error for answer in bench.owner.collect()}
+    answers = {(answer.key, answer.stop): answer.error for answer in bench.requests.collect()}
     assert [answers["good", stop] for stop in (1, 2, 3)] == ["", "", ""]
     assert answers["bad", 1] == ""
     assert all("toy trouble" in answers["bad", stop] for stop in (2, 3))
     # Asked again in the same run, it is answered at once, and nothing is tried again.
-    bench.owner.ask("again", rows(bad, 1), bench.ready)
+    bench.requests.ask("again", rows(bad, 1), bench.ready)
     assert not bench.ready.demands()
-    assert "toy trouble" in bench.owner.collect()[0].error
+    assert "toy trouble" in bench.requests.collect()[0].error
 
 
 def test_rows_that_are_in_the_store_are_answered_at_once_and_a_trial_may_ask_row_by_row(bench: Bench) -> None:
     (plan,) = plans(Toy())
-    bench.owner.ask("a", rows(plan, 0), bench.ready)
+    bench.requests.ask("a", rows(plan, 0), bench.ready)
     bench.make_all()
-    assert bench.owner.collect() == [Answer("a", 1)]
+    assert bench.requests.collect() == [Answer("a", 1)]
     assert {step.config.task for step in Plan.of(plan.stages).steps if step.label in bench.made} == {TASKS[0]}
-    bench.owner.ask("b", rows(plan, 0), bench.ready)
-    assert bench.owner.collect() == [Answer("b", 1)]
-    bench.owner.ask("b", rows(plan, 1, 2), bench.ready)
+    bench.requests.ask("b", rows(plan, 0), bench.ready)
+    assert bench.requests.collect() == [Answer("b", 1)]
+    bench.requests.ask("b", rows(plan, 1, 2), bench.ready)
     bench.make_all()
-    assert [answer.stop for answer in bench.owner.collect()] == [2, 3]
+    assert [answer.stop for answer in bench.requests.collect()] == [2, 3]
     assert len(bench.told) == 3 - 1
 
 
 def test_a_trial_that_asks_for_everything_at_once_is_answered_once_when_all_of_it_is_there(bench: Bench) -> None:
     (plan,) = plans(Toy())
-    bench.owner.ask("a", {3: plan.steps_of(range(3))}, bench.ready)
+    bench.requests.ask("a", {3: plan.steps_of(range(3))}, bench.ready)
     answered = []
     while bench.ready.demands():
         assert not answered
         bench.make(bench.take())
-        answered += bench.owner.collect()
+        answered += bench.requests.collect()
     assert answered == [Answer("a", 3)]
     assert set(bench.made) == {step.label for step in Plan.of(plan.steps).steps}
 
@@ -207,11 +207,11 @@ def test_a_trial_that_asks_for_everything_at_once_is_answered_once_when_all_of_i
 def test_a_trial_that_asked_for_everything_hears_once_of_a_failure_and_the_rest_is_made(bench: Bench) -> None:
     bad, worse = plans(Toy(level=1, breaks="Flickr30k"), Toy(level=2, breaks="TextVQA"))
     for key, plan in (("bad", bad), ("worse", worse)):
-        bench.owner.ask(key, {3: plan.steps_of(range(3))}, bench.ready)
+        bench.requests.ask(key, {3: plan.steps_of(range(3))}, bench.ready)
     told: dict[str, int] = {}
     while bench.ready.demands():
         bench.make(bench.take())
-        for answer in bench.owner.collect():
+        for answer in bench.requests.collect():
             assert "toy trouble" in answer.error and answer.key not in told
             told[answer.key] = len(bench.made)
     wanted = {"bad": bad.steps_of(range(2)), "worse": worse.steps_of(range(1))}
@@ -222,37 +222,37 @@ def test_a_trial_that_asked_for_everything_hears_once_of_a_failure_and_the_rest_
 
 def test_a_trial_that_asks_after_a_failure_gets_what_one_gets_that_asked_before(bench: Bench) -> None:
     (bad,) = plans(Toy(breaks="TextVQA"))
-    bench.owner.ask("first", {3: bad.steps_of(range(3))}, bench.ready)
+    bench.requests.ask("first", {3: bad.steps_of(range(3))}, bench.ready)
     bench.make_until_one_fails()
-    bench.owner.leave("first", bench.ready)
-    bench.owner.ask("again", {3: bad.steps_of(range(3))}, bench.ready)
+    bench.requests.leave("first", bench.ready)
+    bench.requests.ask("again", {3: bad.steps_of(range(3))}, bench.ready)
     bench.make_all()
     assert set(bench.made) == {step.label for step in bad.steps_of(range(1))}
-    (answer,) = bench.owner.collect()
+    (answer,) = bench.requests.collect()
     assert (answer.key, answer.stop) == ("again", 3) and "toy trouble" in answer.error
 
 
 def test_a_trial_that_leaves_after_a_failure_leaves_nothing_behind(bench: Bench) -> None:
     (bad,) = plans(Toy(breaks="TextVQA"))
-    bench.owner.ask("bad", {3: bad.steps_of(range(3))}, bench.ready)
+    bench.requests.ask("bad", {3: bad.steps_of(range(3))}, bench.ready)
     bench.make_until_one_fails()
-    bench.owner.leave("bad", bench.ready)
+    bench.requests.leave("bad", bench.ready)
     bench.make_all()
-    assert not bench.owner.collect() and not bench.ready.steps and not bench.owner._waiting
-    assert not bench.owner._lost and not bench.owner._open
+    assert not bench.requests.collect() and not bench.ready.steps and not bench.requests._waiting
+    assert not bench.requests._refusals and not bench.requests._open
 
 
 def test_what_is_asked_for_again_counts_as_asked_for_now(bench: Bench) -> None:
     (plan,) = plans(Toy())
     steps = plan.steps_of(range(3))
-    bench.owner.ask("a", {3: steps}, bench.ready)
+    bench.requests.ask("a", {3: steps}, bench.ready)
     # Before the trial asks again, another run makes what nothing else needs.
     last = plan.cells[2, 2][1]
     execute_inline(Plan.of([last]), bench.store)
-    bench.owner.ask("a", {3: steps}, bench.ready)
+    bench.requests.ask("a", {3: steps}, bench.ready)
     bench.make_all()
     bench.count.finished(last, bench.store.record(last.digest), bench.ready)
-    assert bench.owner.collect() == [Answer("a", 3)] and not bench.owner._waiting
+    assert bench.requests.collect() == [Answer("a", 3)] and not bench.requests._waiting
 
 
 def test_a_trial_stops_at_each_task_up_to_the_next_rung_and_without_early_stopping_only_at_its_end() -> None:
@@ -302,8 +302,8 @@ def test_a_damaged_artifact_is_found_when_a_trial_asks_for_it(bench: Bench, tmp_
     execute_inline(Plan.of(plan.steps), bench.store)
     scores = bench.store.path(plan.cells[0, 0][1].digest) / "scores.json"
     scores.write_text("{}")
-    bench.shelf = bench.owner.shelf = Shelf(bench.store)
-    bench.owner.ask("a", rows(plan), bench.ready)
+    bench.shelf = bench.requests.shelf = Shelf(bench.store)
+    bench.requests.ask("a", rows(plan), bench.ready)
     bench.make_all()
     assert bench.made == [plan.cells[0, 0][1].label]
 
@@ -314,7 +314,7 @@ def test_a_thousand_trials_leave_nothing_behind_in_the_graph(bench: Bench) -> No
     for trial in range(1000):
         ready.add(Plan.of([number(trial + 1, base)]).needs(store), str(trial))
     while ready.demands():
-        ready.done(ready.pop(ready.demands()[0]))
+        ready.finished(ready.pop(ready.demands()[0]))
     for trial in range(1000):
         ready.withdraw(str(trial))
     kept = {name: len(value) for name, value in vars(ready).items() if hasattr(value, "__len__")}
@@ -353,24 +353,24 @@ def test_shapes_of_several_sizes_are_ordered_by_their_most_urgent_step() -> None
 
 def test_the_first_answers_wait_until_the_first_trials_are_up() -> None:
     now = [0.0]
-    gathering = Gathering(4, lambda: now[0])
-    assert not gathering.over(0, 9)
+    gate = StartGate(4, lambda: now[0])
+    assert not gate.is_open(0, 9)
     now[0] = 1000.0
-    assert not gathering.over(1, 9) and not gathering.over(3, 9)
-    assert gathering.over(4, 9) and gathering.over(1, 9), "once over, for ever"
-    assert Gathering(4).over(2, 2), "the others are over already"
+    assert not gate.is_open(1, 9) and not gate.is_open(3, 9)
+    assert gate.is_open(4, 9) and gate.is_open(1, 9), "once over, for ever"
+    assert StartGate(4).is_open(2, 2), "the others are over already"
 
 
 def test_the_first_answers_do_not_wait_for_ever() -> None:
     now = [0.0]
-    gathering = Gathering(4, lambda: now[0])
-    assert not gathering.over(1, 9)
-    now[0] = GATHER_SECONDS - 1
-    assert not gathering.over(2, 9)
-    now[0] = GATHER_SECONDS + 1
-    assert not gathering.over(2, 9), "one came a moment ago"
-    now[0] = 2 * GATHER_SECONDS
-    assert gathering.over(2, 9)
+    gate = StartGate(4, lambda: now[0])
+    assert not gate.is_open(1, 9)
+    now[0] = GATE_SECONDS - 1
+    assert not gate.is_open(2, 9)
+    now[0] = GATE_SECONDS + 1
+    assert not gate.is_open(2, 9), "one came a moment ago"
+    now[0] = 2 * GATE_SECONDS
+    assert gate.is_open(2, 9)
 
 
 def test_tune_is_ended_once_the_last_trial_is_told_over_and_not_before() -> None:

@@ -1,4 +1,4 @@
-"""What a sweep decided while it ran, kept in the store as small files: what Optuna suggested, ASHA stopped, and failed.
+"""The notes of a sweep in its store, a small file each: what Optuna suggested, what ASHA stopped, and what failed.
 
 The first two depend on the order in which results came, so they cannot be computed again. The same sweep run again
 reads them here: it asks for the same trials and stops them where they were stopped, and Ray Tune's own files are never
@@ -21,7 +21,7 @@ SUGGESTED, STOPPED, FAILED = "suggested", "stopped", "failed"
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Notes:
     """The notes of one sweep.
 
     Attributes:
@@ -44,7 +44,7 @@ def _folder(sweep: Sweep) -> str:
     return f"sweeps/{sweep.digest}"
 
 
-def read(sweep: Sweep, store: Store) -> Ledger:
+def read_notes(sweep: Sweep, store: Store) -> Notes:
     """The notes so far; empty for a sweep that nobody ran."""
     board = store.board(_folder(sweep))
     suggested: list[Point] = []
@@ -61,7 +61,7 @@ def read(sweep: Sweep, store: Store) -> Ledger:
             stopped[key] = int(json.loads(data)["after"])
         elif kind == FAILED:
             failed[key] = str(json.loads(data)["error"])
-    return Ledger(tuple(suggested), stopped, failed)
+    return Notes(tuple(suggested), stopped, failed)
 
 
 def note_suggested(sweep: Sweep, store: Store, place: int, point: Point) -> None:
@@ -82,7 +82,7 @@ def note_failed(sweep: Sweep, store: Store, point: Point, error: str) -> None:
     store.board(_folder(sweep), make=True).write(key, json.dumps({"error": error}).encode())
 
 
-def known_points(sweep: Sweep, ledger: Ledger) -> tuple[Point, ...]:
+def known_points(sweep: Sweep, notes: Notes) -> tuple[Point, ...]:
     """The sweep's points as far as they are known: all of a grid and of random, what Optuna has suggested so far.
 
     Raises:
@@ -91,6 +91,6 @@ def known_points(sweep: Sweep, ledger: Ledger) -> tuple[Point, ...]:
     if sweep.sampler != "optuna":
         return points(sweep)
     distinct: dict[str, Point] = {}
-    for point in ledger.suggested[: sweep.samples]:
+    for point in notes.suggested[: sweep.samples]:
         distinct.setdefault(trial_digest(sweep, point), point)
     return tuple(distinct.values())

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from orchestrator.errors import UserError
 from orchestrator.planning.lowering import Lowered, lower
-from orchestrator.resolving.notes import Ledger, read
+from orchestrator.resolving.notes import Notes, read_notes
 from orchestrator.resolving.searched import choose, chosen, provisional, search_study
 from orchestrator.resolving.swept import Swept, choose_point, final_study, lower_sweep, sweep_of
 from orchestrator.results.reading import TrialResult, read_results
@@ -98,12 +98,12 @@ def resolve(study: Study, store: Store | None = None) -> Resolved:
 def _resolve_sweep(study: Study, store: Store | None) -> Resolved:
     """The sweep's trials, which are the table; or, where it ends in one, the table with the best of them."""
     sweep = sweep_of(study)
-    ledger = read(sweep, store) if store else Ledger()
-    swept = lower_sweep(study, ledger)
+    notes = read_notes(sweep, store) if store else Notes()
+    swept = lower_sweep(study, notes)
     results = read_results(swept.lowered, store) if store else [TrialResult(plan, {}, ()) for plan in swept.plans]
     choice, best = choose_point(swept, results)
     choices = (choice,)
-    unasked = max(0, (sweep.samples or 0) - len(ledger.suggested)) if sweep.sampler == "optuna" else 0
+    unasked = max(0, (sweep.samples or 0) - len(notes.suggested)) if sweep.sampler == "optuna" else 0
     if not sweep.final:
         lowered = replace(swept.lowered, study=replace(swept.lowered.study, choices=choices))
         return Resolved(lowered, None, choices, replace(swept, lowered=lowered), unasked)

@@ -15,7 +15,7 @@ from typing import Any
 
 from lilora.matrix import Matrix
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower_as, lower_trials
-from orchestrator.resolving.notes import Ledger, known_points, trial_digest
+from orchestrator.resolving.notes import Notes, known_points, trial_digest
 from orchestrator.results.reading import TrialResult
 from orchestrator.study import Study, Sweep, Trial
 from orchestrator.study.metrics import METRICS
@@ -78,7 +78,7 @@ def sweep_of(study: Study) -> Sweep:
     return study.sweep
 
 
-def lower_sweep(study: Study, ledger: Ledger = Ledger()) -> Swept:
+def lower_sweep(study: Study, notes: Notes = Notes()) -> Swept:
     """The sweep's trials as steps; with Optuna, those that it has suggested so far.
 
     Raises:
@@ -86,7 +86,7 @@ def lower_sweep(study: Study, ledger: Ledger = Ledger()) -> Swept:
     """
     sweep = sweep_of(study)
     _check_metric(sweep)
-    points = known_points(sweep, ledger)
+    points = known_points(sweep, notes)
     explicit = replace(
         study,
         name=f"{study.name}-sweep" if sweep.final else study.name,
@@ -99,12 +99,12 @@ def lower_sweep(study: Study, ledger: Ledger = Ledger()) -> Swept:
     names = [name_at(sweep, point) for point in points]
     groups = [name_at(sweep, point, seed=False) for point in points]
     lowered = lower_as(explicit, names, groups)
-    digests = [trial_digest(sweep, point) for point in points] if ledger.stopped or ledger.failed else []
-    failed = {place: ledger.failed[digest] for place, digest in enumerate(digests) if digest in ledger.failed}
+    digests = [trial_digest(sweep, point) for point in points] if notes.stopped or notes.failed else []
+    failed = {place: notes.failed[digest] for place, digest in enumerate(digests) if digest in notes.failed}
     stopped = {
-        place: ledger.stopped[digest]
+        place: notes.stopped[digest]
         for place, digest in enumerate(digests)
-        if ledger.stopped.get(digest, math.inf) < len(lowered.trials[place].tasks)
+        if notes.stopped.get(digest, math.inf) < len(lowered.trials[place].tasks)
     }
     plans = [truncated(plan, stopped[place]) if place in stopped else plan for place, plan in enumerate(lowered.trials)]
     return Swept(study, points, Lowered.of(explicit, plans, ()) if stopped else lowered, stopped, failed)

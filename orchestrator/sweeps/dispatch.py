@@ -194,7 +194,7 @@ class Dispatch:
         error = self.requests.errors.pop(key, "") or message.error
         if not error and not message.tasks:
             error = "it ended before it reported anything"
-        noted = trial_digest(sweep, point) in self.tuning.ledger.stopped
+        noted = trial_digest(sweep, point) in self.tuning.notes.stopped
         if error:
             note_failed(sweep, self.store, point, error)
             self._say_ended(plan.name, FAILED, error)

@@ -18,7 +18,7 @@ from orchestrator.execution.schedule import Ready
 from orchestrator.execution.workers.actor import Settings
 from orchestrator.execution.workers.pool import Standby
 from orchestrator.planning.lowering import lower_as
-from orchestrator.resolving.notes import Ledger, read
+from orchestrator.resolving.notes import Notes, read_notes
 from orchestrator.resolving.swept import Swept, lower_sweep
 from orchestrator.steps.plan import Needs, Plan
 from orchestrator.steps.step import Step
@@ -97,7 +97,7 @@ class _Run:
 
     def __init__(self, study: Study, store: Store, say: Listeners, keep: Standby | None) -> None:
         self.study, self.store, self.say, self.keep = study, store, say, keep
-        self.ledger: Ledger = Ledger()
+        self.notes: Notes = Notes()
         self.swept = lower_sweep(study)
         self.count = SweepCount(Plan.of(()), say)
         self.open_points: tuple[Point, ...] = ()
@@ -121,7 +121,7 @@ class _Run:
             for point, trial in zip(self.swept.points, self.swept.plans, strict=True)
             if point not in ended and any(step.digest in missing for step in trial.steps)
         ]
-        if sweep.sampler == "optuna" and len(self.ledger.suggested) < (sweep.samples or 0):
+        if sweep.sampler == "optuna" and len(self.notes.suggested) < (sweep.samples or 0):
             return plan, needs, self.swept.points or ((),)
         if sweep.stopping is None and sweep.sampler != "optuna":
             return plan, needs, tuple(lacking)
@@ -130,9 +130,9 @@ class _Run:
 
     def _read_notes(self) -> None:
         """The trials as the sweep's notes have them now; without news they are not lowered again."""
-        ledger = read(self.swept.sweep, self.store)
-        if ledger != self.ledger:
-            self.ledger, self.swept = ledger, lower_sweep(self.study, ledger)
+        notes = read_notes(self.swept.sweep, self.store)
+        if notes != self.notes:
+            self.notes, self.swept = notes, lower_sweep(self.study, notes)
 
     @property
     def used(self) -> list[str]:
@@ -187,12 +187,12 @@ class _Run:
         orders = Orders(
             cloudpickle.dumps(self.study),
             () if of_optuna else self.open_points,
-            self.ledger.stopped,
+            self.notes.stopped,
             mailbox.address,
             settings,
         )
         total = (sweep.samples or 0) if of_optuna else len(self.open_points)
-        tuning = Tuning(sweep, self.open_points, self.ledger, num_live(slots, total), mailbox, orders, self.store)
+        tuning = Tuning(sweep, self.open_points, self.notes, num_live(slots, total), mailbox, orders, self.store)
         known = {step.digest for step in (*self.count.more, *(self.count.needs.missing if self.count.needs else ()))}
         check = partial(checked_needs, store=self.store, say=self.say, shelf=self.shelf)
         requests = OpenRequests(self.shelf, check, known, self.count.added)

@@ -26,7 +26,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.stopper import NoopStopper
 
-from orchestrator.resolving.notes import Ledger
+from orchestrator.resolving.notes import Notes
 from orchestrator.storage.store import Store
 from orchestrator.study import Sweep
 from orchestrator.study.points import shapes
@@ -155,7 +155,7 @@ class Tuning:
     Attributes:
         sweep: the study's.
         points: what to run; of Optuna's, those that it suggested before.
-        ledger: the notes of earlier runs.
+        notes: the notes of earlier runs.
         live: trials at a time.
         mailbox: where they ask.
         orders: what they are told.
@@ -164,7 +164,7 @@ class Tuning:
 
     sweep: Sweep
     points: tuple[Point, ...]
-    ledger: Ledger
+    notes: Notes
     live: int
     mailbox: Mailbox
     orders: Orders
@@ -239,7 +239,7 @@ class Tuning:
             return None
         from orchestrator.sweeps.suggesting import Suggesting
 
-        return Suggesting(self.sweep, self.ledger.suggested[: self.num_trials], self.store)
+        return Suggesting(self.sweep, self.notes.suggested[: self.num_trials], self.store)
 
     def _scheduler(self) -> Any:
         stopping = self.sweep.stopping

@@ -15,7 +15,7 @@ from lilora.benchmarks import Stream
 from lilora.methods.lilora import LiLoRA
 from orchestrator.execution.executor import execute_inline
 from orchestrator.planning.lowering import Lowered
-from orchestrator.resolving.notes import note_failed, read
+from orchestrator.resolving.notes import note_failed, read_notes
 from orchestrator.resolving.swept import lower_sweep
 from orchestrator.results.savings import savings
 from orchestrator.storage.store import Store
@@ -62,7 +62,7 @@ def varied(quick: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:  # n
 
     def inline(study: Study, store: Store, *, listeners: Any, **options: Any) -> SweepOutcome:
         assert study.sweep is not None
-        swept = lower_sweep(study, read(study.sweep, store))
+        swept = lower_sweep(study, read_notes(study.sweep, store))
         missing = swept.lowered.plan.missing(store)
         return SweepOutcome(execute_inline(swept.lowered.plan, store, listeners), swept, {}, missing)
 

@@ -16,7 +16,7 @@ from lilora.methods.zeroshot import ZeroShot
 from lilora.training import Training
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
-from orchestrator.resolving.notes import Ledger, note_failed, note_stopped, note_suggested, read, trial_digest
+from orchestrator.resolving.notes import Notes, note_failed, note_stopped, note_suggested, read_notes, trial_digest
 from orchestrator.resolving.resolve import resolve
 from orchestrator.resolving.swept import choose_point, figures_so_far, lower_sweep, truncated, upper_bound
 from orchestrator.results.reading import read_results
@@ -39,7 +39,7 @@ def sweeping(*axes: Axis, base: Trial = BASE, **other: Any) -> Study:
 
 
 def chosen_in(study: Study, store: Store) -> Any:
-    swept = lower_sweep(study, read(study.sweep, store) if study.sweep else Ledger())
+    swept = lower_sweep(study, read_notes(study.sweep, store) if study.sweep else Notes())
     return choose_point(swept, read_results(swept.lowered, store))
 
 
@@ -199,7 +199,7 @@ def test_a_trial_that_was_stopped_has_the_tasks_it_learned_and_no_place_in_the_t
     assert sweep is not None
     note_stopped(sweep, store, (0,), 1)
     note_stopped(sweep, store, (0,), 2)
-    swept = lower_sweep(study, read(sweep, store))
+    swept = lower_sweep(study, read_notes(sweep, store))
     assert swept.stopped == {0: 1}
     assert [plan.tasks for plan in swept.plans] == [TASKS[:1], TASKS]
     assert swept.plans[0].digest == lower_sweep(study).plans[0].digest
@@ -228,8 +228,8 @@ def test_what_optuna_suggested_is_read_back_in_order_and_bounded_before(tmp_path
     assert lower_sweep(study).points == () and resolve(study, store).unasked == 3
     for place, lam in enumerate((0.5, 0.02, 0.5)):
         note_suggested(sweep, store, place, (lam,))
-    assert read(sweep, store).suggested == ((0.5,), (0.02,), (0.5,))
-    swept = lower_sweep(study, read(sweep, store))
+    assert read_notes(sweep, store).suggested == ((0.5,), (0.02,), (0.5,))
+    swept = lower_sweep(study, read_notes(sweep, store))
     assert swept.points == ((0.5,), (0.02,))
     assert resolve(study, store).unasked == 0
     bound = upper_bound(study)

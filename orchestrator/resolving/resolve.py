@@ -1,4 +1,4 @@
-"""A study and a store: its search's steps, what that chose, and the steps of its table.
+"""A study and a store: the steps of its search or sweep, what that chose, and the steps of its table.
 
 What a study's table is made of depends on what its search found, so a study with a search has two plans. Until the
 first is finished the second is counted with the first value of each, and says so.
@@ -13,15 +13,15 @@ from functools import cached_property
 
 from orchestrator.errors import UserError
 from orchestrator.planning.lowering import Lowered, lower
+from orchestrator.resolving.choosing import choose, table_study
 from orchestrator.resolving.notes import Notes, read_notes
-from orchestrator.resolving.searched import choose, chosen, provisional, search_study
-from orchestrator.resolving.swept import Swept, choose_point, final_study, lower_sweep, sweep_of
-from orchestrator.results.reading import TrialResult, read_results
+from orchestrator.resolving.questions import Question, questions, search_study
+from orchestrator.resolving.swept import Swept, lower_sweep
+from orchestrator.results.reading import read_results
 from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
-from orchestrator.study import Study
-from orchestrator.study.points import first_point
-from orchestrator.study.search import Choice, Option
+from orchestrator.study import Study, Sweep
+from orchestrator.study.search import Choice
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Resolved:
         choices: row by row, finished or not.
         swept: the study's sweep; without a final table its trials are the table.
         unasked: trials of a sweep that Optuna has yet to suggest.
+        questions: what `choices` answer.
     """
 
     table: Lowered
@@ -41,12 +42,13 @@ class Resolved:
     choices: tuple[Choice, ...] = ()
     swept: Swept | None = None
     unasked: int = 0
+    questions: tuple[Question, ...] = ()
 
     @property
     def provisional(self) -> bool:
         """Whether the search has yet to say what the table's trials are."""
-        unknown = self.unasked or any(choice.missing or choice.best is None for choice in self.choices)
-        return self.search is not None and bool(unknown)
+        settled = not self.unasked and all(choice.is_settled for choice in self.choices)
+        return self.search is not None and not settled
 
     @cached_property
     def plan(self) -> Plan:
@@ -82,33 +84,28 @@ def resolve(study: Study, store: Store | None = None) -> Resolved:
 
     Raises:
         ValueError: the study, its search or its sweep is wrong (see `orchestrator.planning.checks.check`,
-            `search_study`, `orchestrator.resolving.swept.lower_sweep`).
+            `orchestrator.resolving.questions.questions`, `orchestrator.resolving.swept.lower_sweep`).
     """
-    if study.sweep is not None:
-        return _resolve_sweep(study, store)
-    if study.search is None:
+    if study.search is None and study.sweep is None:
         return Resolved(lower(study), choices=study.choices)
-    search = lower(search_study(study))
-    choices = choose(study, read_results(search, store) if store else ())
-    finished = not any(choice.missing for choice in choices)
-    table = chosen(study, choices) if finished else provisional(study)
-    return Resolved(lower(table), search, choices)
+    notes = read_notes(study.sweep, store) if study.sweep and store else Notes()
+    swept = lower_sweep(study, notes) if study.sweep else None
+    tried = swept.lowered if swept else lower(search_study(study))
+    asked = questions(study, notes)
+    choices = choose(asked, read_results(tried, store) if store else (), notes)
+    unasked = _unasked(study.sweep, notes) if study.sweep else 0
+    if swept is not None and not swept.sweep.final:
+        lowered = replace(tried, study=replace(tried.study, choices=choices))
+        return Resolved(lowered, None, choices, replace(swept, lowered=lowered), unasked, asked)
+    settled = not unasked and all(choice.is_settled for choice in choices)
+    chosen = [
+        question.point(choice.best_place if settled else None) for question, choice in zip(asked, choices, strict=True)
+    ]
+    return Resolved(lower(table_study(study, asked, chosen, choices)), tried, choices, swept, unasked, asked)
 
 
-def _resolve_sweep(study: Study, store: Store | None) -> Resolved:
-    """The sweep's trials, which are the table; or, where it ends in one, the table with the best of them."""
-    sweep = sweep_of(study)
-    notes = read_notes(sweep, store) if store else Notes()
-    swept = lower_sweep(study, notes)
-    results = read_results(swept.lowered, store) if store else [TrialResult(plan, {}, ()) for plan in swept.plans]
-    choice, best = choose_point(swept, results)
-    choices = (choice,)
-    unasked = max(0, (sweep.samples or 0) - len(notes.suggested)) if sweep.sampler == "optuna" else 0
-    if not sweep.final:
-        lowered = replace(swept.lowered, study=replace(swept.lowered.study, choices=choices))
-        return Resolved(lowered, None, choices, replace(swept, lowered=lowered), unasked)
-    point = best or (swept.points[0] if swept.points else first_point(sweep))
-    return Resolved(lower(final_study(study, point, choice)), swept.lowered, choices, swept, unasked)
+def _unasked(sweep: Sweep, notes: Notes) -> int:
+    return max(0, (sweep.samples or 0) - len(notes.suggested)) if sweep.sampler == "optuna" else 0
 
 
 def settled_table(study: Study, choices: Sequence[Choice]) -> Lowered | None:
@@ -117,7 +114,13 @@ def settled_table(study: Study, choices: Sequence[Choice]) -> Lowered | None:
     Rows keep their names; figures of a row that is left out go with it, and so does its line of the paper's table.
     """
     left_out = {choice.name for choice in choices if choice.missing}
-    whole = lower(chosen(study, [_assumed(choice) for choice in choices]))
+    asked = questions(study)
+    # A row that is left out takes its first values, so that all rows have the names of the whole table.
+    chosen = [
+        question.point(None if choice.missing else choice.best_place)
+        for question, choice in zip(asked, choices, strict=True)
+    ]
+    whole = lower(table_study(study, asked, chosen, choices))
     places = [place for place, plan in enumerate(whole.trials) if plan.group not in left_out]
     if not places:
         return None
@@ -140,10 +143,3 @@ def settled_table(study: Study, choices: Sequence[Choice]) -> Lowered | None:
         choices=tuple(choice for choice in choices if not choice.missing),
     )
     return Lowered.of(partial, [whole.trials[place] for place in places], [step for _, step in figures])
-
-
-def _assumed(choice: Choice) -> Choice:
-    """The choice; one that is not finished as if there were only its first value, so that all rows have a name."""
-    if not choice.missing:
-        return choice
-    return replace(choice, options=(Option(choice.options[0].values, 0.0),))

@@ -1,27 +1,25 @@
-"""From a sweep to steps, and from a store to what it chose: pure functions of the study, its notes and its results.
+"""A sweep as steps: pure functions of the study that holds it and of the notes of its runs.
 
-A sweep's trials are those of the study that `sweep_study` gives: the same digests as if they were written out by hand.
+The trials have the digests that they would have if they were written out by hand. One that was stopped early is the
+beginning of the trial that it was to be.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from lilora.matrix import Matrix
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower_as, lower_trials
 from orchestrator.resolving.notes import Notes, known_points, trial_digest
 from orchestrator.results.reading import TrialResult
-from orchestrator.study import Study, Sweep, Trial
-from orchestrator.study.metrics import METRICS
+from orchestrator.study import Study, Sweep
+from orchestrator.study.metrics import METRICS, OF_LAST_ROW
 from orchestrator.study.naming import method_name
-from orchestrator.study.points import name_at, row_of, shapes, table_trial, trial_at
-from orchestrator.study.search import Choice, Option, describe_values
+from orchestrator.study.points import name_at, trial_at, trial_kinds
 from orchestrator.study.sweep import Point
 from orchestrator.study.trial import trial_tasks
 
@@ -85,7 +83,7 @@ def lower_sweep(study: Study, notes: Notes = Notes()) -> Swept:
         ValueError: the sweep or one of its trials is wrong, or has nothing to be chosen by.
     """
     sweep = sweep_of(study)
-    _check_metric(sweep)
+    check_metric(sweep)
     points = known_points(sweep, notes)
     explicit = replace(
         study,
@@ -164,82 +162,23 @@ def figure_of(result: TrialResult, metric: str) -> float | None:
         return None
     figures = figures_so_far(result, len(result.plan.after) - 1)
     if metric not in figures:
-        raise ValueError(f"'{result.plan.name}' has no {metric} to be chosen by; sweep by AP, or leave it out")
+        raise ValueError(f"'{result.plan.name}' has no {metric} to be chosen by; take AP, or leave it out")
     return figures[metric]
 
 
-def _check_metric(sweep: Sweep) -> None:
-    """Refuse before anything runs a metric that a trial of the sweep cannot have."""
-    for trial in shapes(sweep):
-        if trial.method.schedule == "none" and sweep.metric not in ("AP", "AP lenient", "MIF"):
-            raise ValueError(f"{method_name(trial.method)} learns nothing and has no {sweep.metric}; sweep by AP")
+def check_metric(sweep: Sweep) -> None:
+    """Refuse before anything runs a metric that a trial of the sweep cannot have.
+
+    Raises:
+        ValueError: it has; the message names a metric that all trials have.
+    """
+    for trial in trial_kinds(sweep):
+        if trial.method.schedule == "none" and sweep.metric not in OF_LAST_ROW:
+            raise ValueError(
+                f"{method_name(trial.method)} learns nothing and has no {sweep.metric} to be chosen by; take AP"
+            )
         if sweep.metric.startswith("BWT") and len(trial_tasks(trial)) < 2:
-            raise ValueError(f"{sweep.metric} needs two tasks or more: give the stream more, or sweep by AP")
-
-
-def choose_point(swept: Swept, results: Sequence[TrialResult]) -> tuple[Choice, Point | None]:
-    """What the sweep's results so far say, and the first point of the best row; None while no row has a figure."""
-    sweep = swept.sweep
-    rows: dict[Point, list[int]] = {}
-    for place, point in enumerate(swept.points):
-        rows.setdefault(row_of(sweep, point), []).append(place)
-    fields = [axis.field for axis in sweep.axes if axis.field not in sweep.averaged]
-    options = []
-    for places in rows.values():
-        stops = [swept.stopped[place] for place in places if place in swept.stopped]
-        figures = [figure_of(results[place], sweep.metric) for place in places if place not in swept.stopped]
-        known = [figure for figure in figures if figure is not None]
-        mean = math.fsum(known) / len(known) if known and len(known) == len(places) else None
-        values = shown_values(sweep, swept.points[places[0]])
-        shown = tuple(values.get(name) for name in fields)
-        errors = [swept.failed[place] for place in places if mean is None and place in swept.failed]
-        options.append(Option(shown, mean, min(stops, default=None), errors[0] if errors else ""))
-    first = trial_at(sweep, swept.points[0]) if swept.points else sweep.base
-    choice = Choice(
-        name=swept.study.name,
-        method=method_name(sweep.base.method),
-        fields=tuple(fields),
-        options=tuple(options),
-        protocol=sweep.protocol,
-        metric=sweep.metric,
-        tasks=trial_tasks(first),
-        seed=first.seed,
-        split=sweep.split,
-        sweep=True,
-        averaged=tuple(axis.field for axis in sweep.axes if axis.field in sweep.averaged),
-    )
-    if choice.best is None:
-        return choice, None
-    place = next(place for place, option in enumerate(choice.options) if option is choice.best)
-    return choice, swept.points[list(rows.values())[place][0]]
-
-
-def shown_values(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Field -> value of a point, as plain values: a method by its name, an order as its tasks."""
-    shown: dict[str, Any] = {}
-    for axis, number in zip(sweep.axes, point, strict=True):
-        value = axis.at(number)
-        if axis.field == "method":
-            value = name_at(replace(sweep, axes=(axis,)), (number,))
-        elif isinstance(value, tuple):
-            value = ",".join(str(item) for item in value)
-        elif not isinstance(value, (int, float, str, bool, type(None))):
-            value = getattr(value, "name", str(value))
-        shown[axis.field] = value
-    return shown
-
-
-def final_study(study: Study, best: Point, choice: Choice) -> Study:
-    """The table after the choice: the whole stream, the test split, every value of what was averaged over."""
-    sweep = sweep_of(study)
-    lists = [
-        [axis.draw(0.0) if axis.is_range else place for place in range(len(axis.values) or 1)]
-        if axis.field in sweep.averaged
-        else [number]
-        for axis, number in zip(sweep.axes, best, strict=True)
-    ]
-    trials = tuple(table_trial(sweep, point) for point in itertools.product(*lists))
-    return replace(study, trials=trials, sweep=None, choices=(choice,))
+            raise ValueError(f"{sweep.metric} needs two tasks or more: give the stream more, or choose by AP")
 
 
 @dataclass(frozen=True)
@@ -253,23 +192,9 @@ class Bound:
 def upper_bound(study: Study) -> Bound:
     """What a sweep takes at most: each trial as large as the largest, and nothing shared but the tasks' data."""
     sweep = sweep_of(study)
-    plans = [lower_as(replace(study, trials=(trial,), sweep=None), ["-"], ["-"]) for trial in shapes(sweep)]
+    plans = [lower_as(replace(study, trials=(trial,), sweep=None), ["-"], ["-"]) for trial in trial_kinds(sweep)]
     largest = max((plan.trials[0].requested for plan in plans), key=lambda counts: counts.total())
     data = {step.digest for plan in plans for step in plan.plan.steps if step.kind == "build_task"}
     samples = sweep.samples or 0
     requested = Counter({kind: samples * count for kind, count in largest.items()})
     return Bound(requested, requested - Counter(build_task=requested["build_task"]) + Counter(build_task=len(data)))
-
-
-def describe_best(choice: Choice) -> str:
-    """The chosen values in words."""
-    if choice.best is None:
-        return "nothing yet"
-    return ", ".join(
-        f"{name} {describe_values([value])}" for name, value in choice.settings.items() if value is not None
-    )
-
-
-def trials_of(study: Study) -> tuple[Trial, ...]:
-    """The trials of a grid or a random sweep, as if they were written out by hand."""
-    return tuple(plan.trial for plan in lower_sweep(study).plans)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lilora.core.identity import digest_of
@@ -25,7 +25,7 @@ def points(sweep: Sweep) -> tuple[Point, ...]:
     """
     if sweep.sampler == "optuna":
         raise ValueError(
-            "what Optuna suggests depends on results: run the sweep, then `orchestrator.resolving.notes` has it"
+            "what Optuna suggests depends on results: run the sweep, then the notes that it leaves have it"
         )
     found: dict[str, Point] = {}
     for point in _grid(sweep) if sweep.sampler == "grid" else _random(sweep):
@@ -63,10 +63,20 @@ def settings_at(sweep: Sweep, point: Point) -> dict[str, Any]:
             continue
         if owner != "method" or not any(part in _fields(other) for other in _methods(sweep)):
             listed = ", ".join(f"{owner}.{known}" for known in _fields(holder))
-            what = f"method '{method_name(method)}'" if owner == "method" else owner
-            raise ValueError(f"the sweep's {what} has no field '{name}'; it has: {listed}")
+            what = f"method '{method_name(method)}'" if owner == "method" else f"the {owner}"
+            raise ValueError(f"{what} has no field '{name}'; it has: {listed}")
         del values[name]
     return values
+
+
+def with_values(trial: Trial, values: Mapping[str, Any]) -> Trial:
+    """The trial with these fields, each named as an axis names it; a whole method is set before parts of methods."""
+    trial = dataclasses.replace(trial, **{name: values[name] for name in WHOLE if name in values})
+    for owner in PARTS:
+        parts = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{owner}.")}
+        if parts:
+            trial = dataclasses.replace(trial, **{owner: dataclasses.replace(getattr(trial, owner), **parts)})
+    return trial
 
 
 def trial_at(sweep: Sweep, point: Point) -> Trial:
@@ -83,13 +93,7 @@ def trial_at(sweep: Sweep, point: Point) -> Trial:
 
 def table_trial(sweep: Sweep, point: Point) -> Trial:
     """The trial of a point on its whole stream, judged on test, as in a final table."""
-    values = settings_at(sweep, point)
-    trial = dataclasses.replace(sweep.base, **{name: values[name] for name in WHOLE if name in values}, split="test")
-    for owner in PARTS:
-        parts = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{owner}.")}
-        if parts:
-            trial = dataclasses.replace(trial, **{owner: dataclasses.replace(getattr(trial, owner), **parts)})
-    return trial
+    return dataclasses.replace(with_values(sweep.base, settings_at(sweep, point)), split="test")
 
 
 def name_at(sweep: Sweep, point: Point, seed: bool = True) -> str:
@@ -123,9 +127,28 @@ def _word(axis: Axis, number: float) -> str:
     )
 
 
-def row_of(sweep: Sweep, point: Point) -> Point:
-    """The point without the axes that are averaged over: trials that share it are one row."""
-    return tuple(number for axis, number in zip(sweep.axes, point, strict=True) if axis.field not in sweep.averaged)
+def options_of(sweep: Sweep, points: Sequence[Point]) -> tuple[tuple[Point, ...], ...]:
+    """The points of each option to choose from: those that are equal but for the axes that are averaged over."""
+    kept = [place for place, axis in enumerate(sweep.axes) if axis.field not in sweep.averaged]
+    found: dict[Point, list[Point]] = {}
+    for point in points:
+        found.setdefault(tuple(point[place] for place in kept), []).append(point)
+    return tuple(map(tuple, found.values()))
+
+
+def averaged_points(sweep: Sweep, point: Point) -> Iterator[Point]:
+    """The point with every value of the axes that are averaged over; of a range, the first."""
+    return itertools.product(
+        *(
+            _first_of_each(axis) if axis.field in sweep.averaged else (number,)
+            for axis, number in zip(sweep.axes, point, strict=True)
+        )
+    )
+
+
+def _first_of_each(axis: Axis) -> Sequence[float]:
+    """The place of each listed value; of a range, its first number alone."""
+    return (axis.draw(0.0),) if axis.is_range else range(len(axis.values))
 
 
 def _methods(sweep: Sweep) -> tuple[Any, ...]:
@@ -137,20 +160,14 @@ def _fields(value: Any) -> list[str]:
     return [item.name for item in dataclasses.fields(value) if item.metadata.get("identity", True)]
 
 
-def shapes(sweep: Sweep) -> tuple[Trial, ...]:
+def trial_kinds(sweep: Sweep) -> tuple[Trial, ...]:
     """One trial for each combination of what decides how many steps a trial has: method, stream and backbone."""
-    lists = [
-        range(len(axis.values)) if axis.field in WHOLE[:2] or axis.field.startswith("stream.") else (0,)
-        for axis in sweep.axes
-    ]
-    corners = itertools.product(*lists)
-    return tuple(
-        trial_at(
-            sweep,
-            tuple(axis.draw(0.0) if axis.is_range else number for axis, number in zip(sweep.axes, corner, strict=True)),
-        )
-        for corner in corners
-    )
+    lists = [_first_of_each(axis) if _decides_size(axis) else (axis.draw(0.0),) for axis in sweep.axes]
+    return tuple(trial_at(sweep, point) for point in itertools.product(*lists))
+
+
+def _decides_size(axis: Axis) -> bool:
+    return axis.field in ("method", "backbone") or axis.field.startswith("stream.")
 
 
 def first_point(sweep: Sweep) -> Point:

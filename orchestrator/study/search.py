@@ -1,23 +1,20 @@
-"""The search of hyper-parameters: a small one for every method, on validation data, as a part of the study.
+"""The search of hyper-parameters: a short form of sweeps, one grid for each row of the table, and what they chose.
 
-A search makes two studies out of one: `search_study` tries each value on the validation split, `chosen` is the table
-with the best ones. Both are pure functions; `orchestrator.resolving.resolve` puts them to a store. The test split is
-never looked at.
+A search never looks at the test split. What it chose, like what a sweep chose, is a `Choice` for each row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lilora.core.identity import digest_of
-from orchestrator.study.metrics import METRICS
+from orchestrator.study.metrics import METRICS, OF_LAST_ROW
+from orchestrator.study.naming import method_name
+from orchestrator.study.sweep import PROTOCOLS, Axis, Sweep
+from orchestrator.study.trial import Trial
 
-Protocol = Literal["first-task-pair", "end-of-stream"]
-
-#: How many of a stream's first tasks each protocol learns to choose; None: all of them.
-PROTOCOLS: Mapping[str, int | None] = {"first-task-pair": 2, "end-of-stream": None}
 SPLIT = "validation"
 OWNERS = ("method", "training")
 
@@ -56,17 +53,28 @@ class Search:
     """
 
     candidates: tuple[Candidates, ...]
-    protocol: Protocol = "first-task-pair"
+    protocol: Literal["first-task-pair", "end-of-stream"] = "first-task-pair"
     metric: str = "AP"
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(f"no protocol '{self.protocol}'; there are: {', '.join(PROTOCOLS)}")
+        protocols = [name for name, (_, split) in PROTOCOLS.items() if split == SPLIT]
+        if self.protocol not in protocols:
+            raise ValueError(f"no protocol '{self.protocol}'; there are: {', '.join(protocols)}")
         if self.metric not in METRICS:
             raise ValueError(f"no metric '{self.metric}' to search by; there are: {', '.join(METRICS)}")
         fields = [(item.method, item.field) for item in self.candidates]
         if not fields or len(set(fields)) < len(fields):
             raise ValueError("a search needs candidates, and one list of values for each field of a method")
+
+    def sweep_of(self, trial: Trial) -> Sweep | None:
+        """The grid that chooses for the trial's row; None where nothing of its method is searched."""
+        lists = [item for item in self.candidates if item.method == method_name(trial.method)]
+        if not lists:
+            return None
+        # Rows of the matrix that the metric is not read off are not evaluated: they may cost more than the training.
+        base = replace(trial, scored="last" if self.metric in OF_LAST_ROW else "each")
+        axes = tuple(Axis(item.field, item.values) for item in lists)
+        return Sweep(base, axes, protocol=self.protocol, metric=self.metric)
 
 
 @dataclass(frozen=True)
@@ -123,10 +131,20 @@ class Choice:
         return sum(option.is_open for option in self.options)
 
     @property
+    def best_place(self) -> int | None:
+        """Where the option with the highest figure is, the first listed of equals; one without is never chosen."""
+        figures = {place: option.figure for place, option in enumerate(self.options) if option.figure is not None}
+        return max(figures, key=lambda place: figures[place], default=None)
+
+    @property
     def best(self) -> Option | None:
-        """The option with the highest figure, the first listed of equals; one without a figure is never chosen."""
-        finished = [option for option in self.options if option.figure is not None]
-        return max(finished, key=lambda option: option.figure or 0.0, default=None)
+        """The option that is chosen, as far as is known; None while none has a figure."""
+        return None if self.best_place is None else self.options[self.best_place]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether an option is chosen and no other may still be."""
+        return self.best is not None and not self.missing
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -149,7 +167,7 @@ def choice_json(choice: Choice) -> dict[str, Any]:
         "metric": choice.metric,
         "tasks": list(choice.tasks),
         "seed": choice.seed,
-        "chosen": {} if choice.missing else choice.settings,
+        "chosen": choice.settings if choice.is_settled else {},
         "candidates": [
             {
                 **dict(zip(choice.fields, option.values, strict=True)),

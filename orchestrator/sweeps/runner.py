@@ -25,7 +25,7 @@ from orchestrator.steps.step import Step
 from orchestrator.storage.shelf import Shelf
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
-from orchestrator.study.points import shapes
+from orchestrator.study.points import trial_kinds
 from orchestrator.study.sweep import Point
 from orchestrator.sweeps.dispatch import Dispatch
 from orchestrator.sweeps.events import SweepEnded
@@ -144,7 +144,7 @@ class _Run:
         known = self.count.needs.missing if self.count.needs else ()
         if self.swept.sweep.sampler != "optuna":
             return known
-        corners = [replace(self.study, trials=(trial,), sweep=None) for trial in shapes(self.swept.sweep)]
+        corners = [replace(self.study, trials=(trial,), sweep=None) for trial in trial_kinds(self.swept.sweep)]
         return [*known, *(step for corner in corners for step in lower_as(corner, ["-"], ["-"]).plan.steps)]
 
     def drive(

@@ -29,7 +29,7 @@ from ray.tune.stopper import NoopStopper
 from orchestrator.resolving.notes import Notes
 from orchestrator.storage.store import Store
 from orchestrator.study import Sweep
-from orchestrator.study.points import shapes
+from orchestrator.study.points import trial_kinds
 from orchestrator.study.sweep import Point
 from orchestrator.study.trial import trial_tasks
 from orchestrator.sweeps.mailbox import Mailbox
@@ -249,7 +249,7 @@ class Tuning:
 
         return AsyncHyperBandScheduler(
             time_attr=TASKS,
-            max_t=max(len(trial_tasks(trial)) for trial in shapes(self.sweep)),
+            max_t=max(len(trial_tasks(trial)) for trial in trial_kinds(self.sweep)),
             grace_period=stopping.grace,
             reduction_factor=stopping.reduction,
         )

@@ -20,12 +20,14 @@ from lilora.training import Training
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
 from orchestrator.resolving.catalogue import find_target
+from orchestrator.resolving.choosing import choose, table_study
+from orchestrator.resolving.questions import questions, search_study
 from orchestrator.resolving.resolve import resolve, settled_table
-from orchestrator.resolving.searched import choose, chosen, provisional, search_study
+from orchestrator.resolving.swept import lower_sweep
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
 from orchestrator.storage.store import Store
-from orchestrator.study import Candidates, Figure, Paper, Search, Study, Trial
+from orchestrator.study import Axis, Candidates, Figure, Paper, Search, Study, Sweep, Trial
 from orchestrator.study.naming import method_name
 from orchestrator.study.paper import PaperRow
 from orchestrator.study.trial import parameters
@@ -53,7 +55,14 @@ def by_lam(figures: dict[float, float]) -> Any:
 
 
 def found(study: Study, store: Store) -> Any:
-    return choose(study, read_results(lower(search_study(study)), store))
+    return choose(questions(study), read_results(lower(search_study(study)), store))
+
+
+def chosen(study: Study, options: tuple[int, ...]) -> Study:
+    """The table with this option of each row."""
+    asked = questions(study)
+    points = [question.point(option) for question, option in zip(asked, options, strict=True)]
+    return table_study(study, asked, points, choose(asked))
 
 
 # What is searched
@@ -86,7 +95,7 @@ def test_two_fields_of_a_method_are_tried_in_every_combination() -> None:
     rate = dataclasses.replace(RATE, method="lilora")
     searched = search_study(searching(Search((LAM, rate))))
     assert len({(trial.method, trial.training) for trial in searched.trials}) == 6
-    [choice] = choose(searching(Search((LAM, rate))))
+    [choice] = choose(questions(searching(Search((LAM, rate)))))
     assert choice.fields == ("method.lam", "training.learning_rate")
     assert choice.options[1].values == (0.1, 3e-3)
 
@@ -96,7 +105,7 @@ def test_task_orders_that_begin_with_the_same_pair_share_their_search() -> None:
     trials = tuple(Trial(LiLoRA(), BACKBONE, Stream(tasks=order)) for order in orders)
     study = Study("orders", trials, search=Search((LAM,)))
     assert len(search_study(study).trials) == 6
-    assert [choice.tasks for choice in choose(study)] == [TASKS[:2], TASKS[:2], TASKS[:0:-1]]
+    assert [choice.tasks for choice in choose(questions(study))] == [TASKS[:2], TASKS[:2], TASKS[:0:-1]]
 
 
 def test_each_variant_of_a_method_is_searched_for_itself(tmp_path: Path) -> None:
@@ -188,22 +197,35 @@ def test_a_value_that_is_not_finished_is_never_chosen_and_is_counted(tmp_path: P
 
 
 def test_nothing_is_chosen_of_nothing() -> None:
-    with pytest.raises(ValueError, match="nothing is chosen for 'seqlora'"):
-        chosen(searching(), choose(searching()))
+    for choice in choose(questions(searching())):
+        assert choice.best is choice.best_place is None and choice.settings == {} and not choice.is_settled
 
 
-def test_a_metric_that_a_method_has_not_is_refused_once_it_is_finished(tmp_path: Path) -> None:
+def test_a_metric_that_a_method_has_not_is_refused_before_anything_runs() -> None:
     rate = dataclasses.replace(RATE, method="zeroshot")
-    study, store = searching(Search((rate,), metric="BWT")), Store(tmp_path)
-    fill(lower(search_study(study)), store, by_lam({}))
-    with pytest.raises(ValueError, match="has no BWT to be chosen by"):
-        found(study, store)
+    with pytest.raises(ValueError, match="zeroshot learns nothing and has no BWT to be chosen by; take AP"):
+        search_study(searching(Search((rate,), metric="BWT")))
+    one = Trial(LiLoRA(), BACKBONE, Stream(tasks=TASKS[:1]))
+    with pytest.raises(ValueError, match="BWT needs two tasks or more"):
+        search_study(Study("one", (one,), search=Search((LAM,), metric="BWT")))
+
+
+def test_a_metric_that_a_scorer_does_not_give_is_refused_once_a_trial_is_finished(tmp_path: Path) -> None:
+    study, store = searching(Search((LAM,), metric="AP lenient")), Store(tmp_path)
+    lowered = lower(search_study(study))
+    fill(lowered, store, by_lam({}))
+    results = [
+        dataclasses.replace(result, scores={cell: said | {"lenient": None} for cell, said in result.scores.items()})
+        for result in read_results(lowered, store)
+    ]
+    with pytest.raises(ValueError, match="has no AP lenient to be chosen by; take AP, or leave it out"):
+        choose(questions(study), results)
 
 
 def test_every_seed_of_a_row_gets_what_was_chosen_and_rows_without_a_search_stay(tmp_path: Path) -> None:
     study, store = searching(), Store(tmp_path)
     fill(lower(search_study(study)), store, by_lam({10.0: 90.0}))
-    after = chosen(study, found(study, store))
+    after = resolve(study, store).table.study
     assert after.search is None
     assert [trial.seed for trial in after.trials] == [trial.seed for trial in study.trials]
     assert after.trials[:4] == study.trials[:4]
@@ -232,8 +254,7 @@ def searching_with(study: Study, lam: float) -> Study:
 def test_rows_keep_their_plain_names_whatever_was_chosen(tmp_path: Path) -> None:
     study, store = searching(), Store(tmp_path)
     fill(lower(search_study(study)), store, lambda method, *_: 50.0)
-    choices = [dataclasses.replace(choice, options=choice.options[::-1]) for choice in found(study, store)]
-    lowered = lower(chosen(study, choices))
+    lowered = lower(chosen(study, (1, 2)))
     assert [row.name for row in table(read_results(lowered, store))] == ["zeroshot", "seqlora", "lilora"]
     assert lowered.trials[2].trial.training.learning_rate == 3e-3
     assert parameters(lowered.trials[4].trial)["method.lam"] == 10.0
@@ -251,7 +272,7 @@ def test_before_the_search_the_table_is_counted_with_the_first_values() -> None:
     resolved = resolve(searching(Search((LAM,)), (LiLoRA(lam=7.0),), (0,)))
     assert resolved.provisional
     assert [plan.trial.method for plan in resolved.table.trials] == [LiLoRA(lam=0.1)]
-    assert resolved.table.study == provisional(searching(Search((LAM,)), (LiLoRA(lam=7.0),), (0,)))
+    assert resolved.table.study == chosen(searching(Search((LAM,)), (LiLoRA(lam=7.0),), (0,)), (0,))
     assert resolved.search is not None
     union = {step.digest for plan in (resolved.search.plan, resolved.table.plan) for step in plan.steps}
     assert resolved.plan.distinct == len(union) < resolved.search.plan.distinct + resolved.table.plan.distinct
@@ -273,6 +294,41 @@ def test_the_report_says_what_was_chosen_among_what_and_by_which_protocol(tmp_pa
         {"method.lam": 1.0},
     )
     assert machine["candidates"][2] == {"method.lam": 10.0, "AP": 70.0}
+
+
+# A search is sweeps
+
+
+@pytest.mark.parametrize("protocol", ["first-task-pair", "end-of-stream"])
+@pytest.mark.parametrize("metric", ["AP", "BWT"])
+def test_a_search_and_the_same_sweep_written_by_hand_have_equal_steps_and_choose_the_same(
+    tmp_path: Path, protocol: Any, metric: str
+) -> None:
+    rate = dataclasses.replace(RATE, method="lilora")
+    searched = searching(Search((LAM, rate), protocol, metric), (LiLoRA(),))
+    axes = tuple(Axis(item.field, item.values) for item in (LAM, rate))
+    # Which rows are scored is how a search saves work, not what its trials are.
+    scored: Any = "last" if metric == "AP" else "each"
+    base = Trial(LiLoRA(), BACKBONE, Stream(tasks=TASKS), seed=3, scored=scored)
+    swept = Study("swept", sweep=Sweep(base, axes, protocol=protocol, metric=metric, final=True))
+    store = Store(tmp_path)
+    lowered = lower(search_study(searched))
+    assert [step.digest for step in lowered.plan.steps] == [
+        step.digest for step in lower_sweep(swept).lowered.plan.steps
+    ]
+    # No figure knows the rate, so each weight's two rates tie: the one listed first is chosen.
+    fill(lowered, store, lambda method, task, row, column, seed: 90.0 - abs(method.lam - 1.0) - (row - column))
+    of_search, of_sweep = resolve(searched, store), resolve(swept, store)
+    (ours,), (by_hand,) = of_search.choices, of_sweep.choices
+    assert [option.figure for option in ours.options] == [option.figure for option in by_hand.options]
+    assert None not in {option.figure for option in ours.options}
+    alike = ("method", "fields", "options", "protocol", "metric", "tasks", "seed", "split", "averaged", "settings")
+    assert [getattr(ours, name) for name in alike] == [getattr(by_hand, name) for name in alike]
+    assert (ours.name, ours.sweep, by_hand.name, by_hand.sweep) == ("lilora", False, "swept", True)
+    assert ours.settings == {"method.lam": 1.0, "training.learning_rate": 1e-3}
+    # The table of a search has every seed of its row; a sweep's has those that it averages over, here the base's.
+    assert of_search.table.trials[0].trial == dataclasses.replace(of_sweep.table.trials[0].trial, scored="each")
+    assert [trial.trial.seed for trial in of_search.table.trials] == [3, 4]
 
 
 # The commands
@@ -486,8 +542,8 @@ def test_table_1_has_the_papers_rows_and_the_same_search_for_each_method(name: s
         "Zero-shot", "DirLoRA", "SeqLoRA", "DoRA", "MoeLoRA", "C-LoRA", "Replay", "EWC", "EWC+TIR", "Eproj",
         "SMoLoRA", "LiLoRA",
     ]  # fmt: skip
-    assert [choice.name for choice in choose(study)] == rows[1:]
-    for choice, trial in zip(choose(study), study.trials[1:], strict=True):
+    assert [choice.name for choice in choose(questions(study))] == rows[1:]
+    for choice, trial in zip(choose(questions(study)), study.trials[1:], strict=True):
         assert len(choice.options) == 3
         # The value listed first is the default, so a tie changes nothing.
         assert choice.options[0].values == (parameters(trial)[choice.fields[0]],)

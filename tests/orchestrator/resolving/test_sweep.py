@@ -16,9 +16,11 @@ from lilora.methods.zeroshot import ZeroShot
 from lilora.training import Training
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
+from orchestrator.resolving.choosing import choose
 from orchestrator.resolving.notes import Notes, note_failed, note_stopped, note_suggested, read_notes, trial_digest
+from orchestrator.resolving.questions import questions
 from orchestrator.resolving.resolve import resolve
-from orchestrator.resolving.swept import choose_point, figures_so_far, lower_sweep, truncated, upper_bound
+from orchestrator.resolving.swept import figures_so_far, lower_sweep, truncated, upper_bound
 from orchestrator.results.reading import read_results
 from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Stopping, Study, Sweep, Trial
@@ -39,8 +41,11 @@ def sweeping(*axes: Axis, base: Trial = BASE, **other: Any) -> Study:
 
 
 def chosen_in(study: Study, store: Store) -> Any:
-    swept = lower_sweep(study, read_notes(study.sweep, store) if study.sweep else Notes())
-    return choose_point(swept, read_results(swept.lowered, store))
+    """The choice, and the first point of what is chosen."""
+    notes = read_notes(study.sweep, store) if study.sweep else Notes()
+    (question,) = asked = questions(study, notes)
+    (choice,) = choose(asked, read_results(lower_sweep(study, notes).lowered, store), notes)
+    return choice, question.point(choice.best_place)
 
 
 # Which trials it has

@@ -21,7 +21,6 @@ from orchestrator.execution.executor import execute_inline
 from orchestrator.resolving.catalogue import Target
 from orchestrator.resolving.keeping import digests_of
 from orchestrator.resolving.resolve import resolve
-from orchestrator.resolving.searched import provisional
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage import copy as copying
@@ -160,7 +159,7 @@ def test_while_a_search_is_open_the_tables_of_all_its_options_are_needed(store: 
     needed = digests_of(Target("rows", study), store)
     both = resolve(study, store).plan.by_digest.keys()
     assert both < needed, "more than the search and the first values"
-    assert len(provisional(study).trials) == len(study.trials)
+    assert len(resolve(study, store).table.trials) == len(study.trials)
 
 
 def test_an_object_store_is_cleaned_in_the_same_way(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 from orchestrator.errors import PlacementError
 from orchestrator.execution import events
 from orchestrator.execution.executor import execute_inline
-from orchestrator.resolving.swept import choose_point, lower_sweep
+from orchestrator.resolving.resolve import resolve
+from orchestrator.resolving.swept import lower_sweep
 from orchestrator.results.reading import read_results
 from orchestrator.steps.step import Resources
 from orchestrator.storage.store import Store
@@ -51,7 +52,10 @@ def run(study: Study, store: Store, *listeners: Callable[[events.Event], None], 
 
 
 def chosen_in(found: SweepOutcome, store: Store) -> Any:
-    return choose_point(found.swept, read_results(found.swept.lowered, store))
+    """The choice, and the first point of what is chosen."""
+    resolved = resolve(found.swept.study, store)
+    (choice,), (question,) = resolved.choices, resolved.questions
+    return choice, question.point(choice.best_place)
 
 
 def trial_processes() -> list[psutil.Process]:

@@ -1,0 +1,107 @@
+"""The choices that a study's results make, and the table of trials that follows from them.
+
+An option's figure is the metric's mean over its trials; the highest is chosen, and a tie goes to the option listed
+first. Pure functions of the study's questions, of its results and of the notes of its runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lilora.core.identity import digest_of
+from orchestrator.resolving.notes import Notes, trial_digest
+from orchestrator.resolving.questions import Question
+from orchestrator.resolving.swept import figure_of
+from orchestrator.results.reading import TrialResult
+from orchestrator.study import Study, Sweep
+from orchestrator.study.naming import method_name
+from orchestrator.study.points import averaged_points, name_at, settings_at, table_trial, trial_at, with_values
+from orchestrator.study.search import Choice, Option
+from orchestrator.study.sweep import Point
+from orchestrator.study.trial import trial_tasks
+
+
+def choose(
+    asked: Sequence[Question], results: Sequence[TrialResult] = (), notes: Notes = Notes()
+) -> tuple[Choice, ...]:
+    """What the results so far say to each question; see `Choice.best`.
+
+    Raises:
+        ValueError: a trial is finished and has no such figure.
+    """
+    known = {digest_of(result.plan.trial): result for result in results}
+    return tuple(_choice(question, known, notes) for question in asked)
+
+
+def _choice(question: Question, known: Mapping[str, TrialResult], notes: Notes) -> Choice:
+    sweep = question.sweep
+    averaged = tuple(axis.field for axis in sweep.axes if axis.field in sweep.averaged)
+    fields = tuple(axis.field for axis in sweep.axes if axis.field not in averaged)
+    trial = trial_at(sweep, question.point(None))
+    tasks = trial_tasks(trial)
+    options = tuple(_option(question, points, fields, known, notes) for points in question.options)
+    return Choice(
+        question.name, method_name(sweep.base.method), fields, options, sweep.protocol, sweep.metric, tasks, trial.seed,
+        sweep.split, averaged, sweep=not question.places,
+    )  # fmt: skip
+
+
+def _option(
+    question: Question,
+    points: Sequence[Point],
+    fields: Sequence[str],
+    known: Mapping[str, TrialResult],
+    notes: Notes,
+) -> Option:
+    """What is known of the trials that are equal but for what is averaged over."""
+    sweep = question.sweep
+    # A search's values are shown as its study lists them; a sweep's may be methods, backbones or orders.
+    values = settings_at(sweep, points[0]) if question.places else shown_values(sweep, points[0])
+    digests = [trial_digest(sweep, point) for point in points]
+    stops = []
+    figures: list[float | None] = []
+    for point, digest in zip(points, digests, strict=True):
+        after = notes.stopped.get(digest)
+        if after is not None and after < len(trial_tasks(trial_at(sweep, point))):
+            stops.append(after)
+        else:
+            figures.append(figure_of(known[digest], sweep.metric) if digest in known else None)
+    finished = [figure for figure in figures if figure is not None]
+    # A mean over fewer trials than the option has would not compare with the others'.
+    mean = math.fsum(finished) / len(finished) if len(finished) == len(points) else None
+    errors = [notes.failed[digest] for digest in digests if mean is None and digest in notes.failed]
+    shown = tuple(values.get(name) for name in fields)
+    return Option(shown, mean, min(stops, default=None), errors[0] if errors else "")
+
+
+def shown_values(sweep: Sweep, point: Point) -> dict[str, Any]:
+    """Field -> value of a point, as plain values: a method by its name, an order as its tasks."""
+    shown: dict[str, Any] = {}
+    for axis, number in zip(sweep.axes, point, strict=True):
+        value = axis.at(number)
+        if axis.field == "method":
+            value = name_at(replace(sweep, axes=(axis,)), (number,))
+        elif isinstance(value, tuple):
+            value = ",".join(str(item) for item in value)
+        elif not isinstance(value, (int, float, str, bool, type(None))):
+            value = getattr(value, "name", str(value))
+        shown[axis.field] = value
+    return shown
+
+
+def table_study(study: Study, asked: Sequence[Question], chosen: Sequence[Point], choices: Sequence[Choice]) -> Study:
+    """The study of the table: its trials with the point chosen for each question; it keeps `choices`.
+
+    A searched row keeps its trials, one for each seed. A sweep makes them: the whole stream, the test split, and every
+    value of what was averaged over.
+    """
+    trials = list(study.trials)
+    for question, point in zip(asked, chosen, strict=True):
+        if not question.places:
+            trials += [table_trial(question.sweep, other) for other in averaged_points(question.sweep, point)]
+        for place in question.places:
+            trials[place] = with_values(trials[place], settings_at(question.sweep, point))
+    return replace(study, trials=tuple(trials), search=None, sweep=None, choices=tuple(choices))

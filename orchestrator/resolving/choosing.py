@@ -50,25 +50,16 @@ def _choice(question: Question, known: Mapping[str, TrialResult], notes: Notes) 
 
 
 def _option(
-    question: Question,
-    points: Sequence[Point],
-    fields: Sequence[str],
-    known: Mapping[str, TrialResult],
-    notes: Notes,
+    question: Question, points: Sequence[Point], fields: Sequence[str], known: Mapping[str, TrialResult], notes: Notes
 ) -> Option:
     """What is known of the trials that are equal but for what is averaged over."""
     sweep = question.sweep
     # A search's values are shown as its study lists them; a sweep's may be methods, backbones or orders.
     values = settings_at(sweep, points[0]) if question.places else shown_values(sweep, points[0])
     digests = [trial_digest(sweep, point) for point in points]
-    stops = []
-    figures: list[float | None] = []
-    for point, digest in zip(points, digests, strict=True):
-        after = notes.stopped.get(digest)
-        if after is not None and after < len(trial_tasks(trial_at(sweep, point))):
-            stops.append(after)
-        else:
-            figures.append(figure_of(known[digest], sweep.metric) if digest in known else None)
+    results = [known[digest] for digest in digests if digest in known]
+    stops = [len(result.plan.tasks) for result in results if result.plan.whole]
+    figures = [figure_of(result, sweep.metric) for result in results if not result.plan.whole]
     finished = [figure for figure in figures if figure is not None]
     # A mean over fewer trials than the option has would not compare with the others'.
     mean = math.fsum(finished) / len(finished) if len(finished) == len(points) else None

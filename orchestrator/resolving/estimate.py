@@ -1,8 +1,7 @@
-"""What a study takes on real GPUs: samples, steps, tokens, FLOPs, memory, store and hours, by stage and in all.
+"""The cost of a study on real GPUs: samples, steps, tokens, FLOPs, memory, store and hours, by stage and in all.
 
-Counted by `lilora.costs.memory` from the backbone's shapes and the tasks' rows: those of the data where their step is
-done, with texts as long as they are; else those of the files, or the declared ones, with texts as `TEXTS` assumes.
-Stages
+Counted by `lilora.costs` from the backbone's sizes and the tasks' rows: those of the data where their step is done,
+with texts as long as they are; else those of the files, or the declared ones, with texts as `TEXTS` assumes. Stages
 that the store has are counted too: what is printed is the study's cost, not what is left of it.
 """
 
@@ -11,11 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import BuildConfig, Stream
-from lilora.core.stage_run import STRATEGIES, can_offload
 from lilora.costs.flops import Workload, answering_flops, training_flops
 from lilora.costs.gpus import GIB, Gpu, find_gpu, refusal
 from lilora.costs.memory import Answering, AnswerMemory, Memory, Setting, answers_that_fit, stage_memory, store_bytes
@@ -23,8 +20,8 @@ from lilora.costs.sizes import PICTURE, ModelShape, model_shape
 from lilora.data.location import Sizes, sizes
 from lilora.stages.configs import PredictConfig
 from lilora.training import TrainConfig
-from orchestrator.errors import UserError
 from orchestrator.planning.lowering import TrialPlan
+from orchestrator.resolving.how_trained import HowTrained
 from orchestrator.resolving.resolve import Resolved
 from orchestrator.steps.step import Step
 from orchestrator.storage.store import Store
@@ -41,34 +38,8 @@ TEXTS = {
     "grounding": (80, 24, 160),
 }
 TEMPLATE_TOKENS, TURN_TOKENS, CHARACTERS_A_TOKEN = 45, 8, 4
-#: Of an H100's peak, as `benchmarks/gpu.py` measured LLaVA-1.5's training steps on it (benchmarks/results/gpu.md).
-UTILISATION = 0.30
-#: Of that rate, what answers of a few tokens in batches of 32 reach there.
+#: Of the rate of training, what answers of a few tokens in batches of 32 reach there.
 ANSWERING = 0.6
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to reckon with: the GPU, the share of its peak that is reached, and how stages are placed.
-
-    Attributes:
-        workers, micro_batch, strategy, offload, gradient_checkpointing: in place of the trials'; None leaves theirs.
-    """
-
-    gpu: str = "h100"
-    utilisation: float = UTILISATION
-    workers: int | None = None
-    micro_batch: int | None = None
-    strategy: str | None = None
-    offload: bool | None = None
-    gradient_checkpointing: bool | None = None
-
-    def __post_init__(self) -> None:
-        find_gpu(self.gpu)
-        if not 0 < self.utilisation <= 1:
-            raise UserError(
-                f"--utilisation is {self.utilisation}; it is a share of the GPU's peak, above 0 and up to 1"
-            )
 
 
 @dataclass(frozen=True)
@@ -131,7 +102,7 @@ class StudyCost:
     assumptions: tuple[str, ...]
 
 
-def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> StudyCost:
+def study_cost(resolved: Resolved, store: Store | None, how: HowTrained) -> StudyCost:
     """Count every distinct stage and prediction of the study once, its search's too.
 
     A backbone of the family "auto" is left out, and the assumptions say so; where there is no other, that is an error.
@@ -139,8 +110,8 @@ def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> Study
     Raises:
         ValueError: no backbone's costs are known, or a setting is impossible.
     """
-    gpu = find_gpu(choice.gpu)
-    rate = gpu.teraflops * 1e12 * choice.utilisation
+    gpu = find_gpu(how.gpu)
+    rate = gpu.teraflops * 1e12 * how.utilisation
     lowered = [part for part in (resolved.search, resolved.table) if part is not None]
     trials = [plan for part in lowered for plan in part.trials]
     known = [plan for plan in trials if plan.trial.backbone.family != "auto"] or trials
@@ -156,7 +127,7 @@ def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> Study
         if not isinstance(config, (TrainConfig, PredictConfig)) or config.backbone.family == "auto":
             continue
         if isinstance(config, TrainConfig):
-            cost, refused = _stage(step, config, works, choice, gpu, rate, step.digest not in of_table)
+            cost, refused = _stage(step, config, works, how, gpu, rate, step.digest not in of_table)
             stages.append(cost)
             refusals += [refused] if refused else []
         else:
@@ -167,9 +138,9 @@ def study_cost(resolved: Resolved, store: Store | None, choice: Choice) -> Study
             found = _answers(step, config, shape, work, gpu)
             pair = found.method, found.backbone
             dearest[pair] = max(found, dearest.get(pair, found), key=AnswerCost.dearness)
-    workers = max((cost.setting.workers for cost in stages), default=choice.workers or 1)
+    workers = max((cost.setting.workers for cost in stages), default=how.workers or 1)
     return StudyCost(
-        gpu, choice.utilisation, ANSWERING * choice.utilisation, tuple(stages),
+        gpu, how.utilisation, ANSWERING * how.utilisation, tuple(stages),
         tuple(dearest.values()), answers, answering, answering / (ANSWERING * rate) / workers / 3600, sum(stored),
         tuple(dict.fromkeys([*refusals, *_too_large(dearest.values(), gpu)])),
         (*works.assumptions(), *_left_out(trials), *_slower(stages)),
@@ -189,10 +160,10 @@ def _slower(stages: Sequence[StageCost]) -> list[str]:
 
 
 def _stage(
-    step: Step, config: TrainConfig, works: _Works, choice: Choice, gpu: Gpu, rate: float, search: bool
+    step: Step, config: TrainConfig, works: _Works, how: HowTrained, gpu: Gpu, rate: float, search: bool
 ) -> tuple[StageCost, str | None]:
     shape, work = model_shape(config.backbone), works.of(step, config.backbone)
-    setting = _setting(step, config, choice)
+    setting = how.setting(step, config)
     steps = config.training.num_steps(work.rows)
     samples = steps * (config.training.batch_size + config.rehearsed)
     flops = samples * training_flops(shape, work, config.method, setting.gradient_checkpointing)
@@ -221,27 +192,6 @@ def _too_large(answers: Iterable[AnswerCost], gpu: Gpu) -> list[str]:
         for cost in answers
         if cost.memory.total > gpu.gibibytes * GIB
     ]
-
-
-def _setting(step: Step, config: TrainConfig, choice: Choice) -> Setting:
-    asked = step.resources
-    workers = choice.workers or asked.workers
-    if config.training.batch_size % workers:
-        raise UserError(f"an effective batch of {config.training.batch_size} cannot be shared by {workers} workers")
-    share = -(-(config.training.batch_size + config.rehearsed) // workers)
-    recompute = choice.gradient_checkpointing
-    if recompute is None:
-        recompute = config.training.gradient_checkpointing or asked.gradient_checkpointing
-    strategy: Any = choice.strategy or asked.strategy
-    offload = asked.offload if choice.offload is None else choice.offload
-    if strategy not in STRATEGIES:
-        raise UserError(f"no strategy '{strategy}'; there are: {', '.join(STRATEGIES)}")
-    if offload and not can_offload(strategy, workers):
-        raise UserError(
-            "--offload is DeepSpeed's, of several workers under zero2 or zero3: add --workers and --strategy"
-        )
-    micro_batch = min(share, choice.micro_batch or asked.micro_batch or share)
-    return Setting(workers, strategy, micro_batch, offload, recompute, config.training.dtype)
 
 
 class _Works:

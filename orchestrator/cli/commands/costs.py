@@ -40,15 +40,16 @@ def costs(
     """
     from orchestrator.cli.tables.costs import costs_json, refuse_what_does_not_fit, say_costs
     from orchestrator.resolving.catalogue import find_target
-    from orchestrator.resolving.estimate import Choice, study_cost
+    from orchestrator.resolving.estimate import study_cost
+    from orchestrator.resolving.how_trained import HowTrained
 
     output, place, name = Output(json), open_store(store), chosen(study, real)
-    choice = Choice(gpu, utilisation, workers, micro_batch, strategy, offload, checkpointing)
+    how = HowTrained(gpu, utilisation, workers, micro_batch, strategy, offload, checkpointing)
     target = find_target(name)
     if not target.has_trials:
         raise UserError(f"'{name}' has no trials, so there are no stages to count")
     with output.quiet():
-        cost = study_cost(target.resolve(place), place, choice)
+        cost = study_cost(target.resolve(place), place, how)
     say_costs(cost, output, every)
     answer = costs_json(target.name, cost)
     output.finish(answer)

@@ -21,7 +21,8 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
 from orchestrator.cli import app
 from orchestrator.resolving import estimate
-from orchestrator.resolving.estimate import Choice, StudyCost, study_cost
+from orchestrator.resolving.estimate import StudyCost, study_cost
+from orchestrator.resolving.how_trained import HowTrained
 from orchestrator.resolving.resolve import resolve
 from orchestrator.study import Study, Trial
 
@@ -88,7 +89,7 @@ def test_costs_count_each_distinct_stage_once_by_its_own_numbers(study: str, tmp
 
 
 def cost_of(*trials: Trial, store: Any = None) -> StudyCost:
-    return study_cost(resolve(Study("study", trials)), store, Choice())
+    return study_cost(resolve(Study("study", trials)), store, HowTrained())
 
 
 def test_trials_on_different_rows_of_a_task_of_one_name_are_counted_apart() -> None:
@@ -140,7 +141,7 @@ def test_plan_prints_what_a_real_setting_takes(study: str, tmp_path: Path) -> No
 
 
 def test_costs_and_plan_reckon_with_the_same_share_of_the_peak(study: str, tmp_path: Path) -> None:
-    assert answer("costs", study, "--store", str(tmp_path / "store"))["utilisation"] == Choice().utilisation
+    assert answer("costs", study, "--store", str(tmp_path / "store"))["utilisation"] == HowTrained().utilisation
 
 
 def test_plan_says_nothing_of_gpus_for_the_tiny_model(tmp_path: Path) -> None:
@@ -159,13 +160,13 @@ def test_answers_that_no_batch_makes_small_enough_are_refused_and_smaller_batche
     large = replace(TRIAL, backbone=replace(LLAVA, name="large"))
     fits = cost_of(large)
     assert [(item.asked, item.memory.rows) for item in fits.answer_costs] == [(32, 32)]
-    found = study_cost(resolve(Study("study", (large,))), None, Choice(gpu="rtx4090"))
+    found = study_cost(resolve(Study("study", (large,))), None, HowTrained(gpu="rtx4090"))
     [item] = found.answer_costs
     assert item.memory.rows < 32 and item.memory.total <= 23 * GIB
     tiny_gpu = replace(find_gpu("a10"), gibibytes=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate, "find_gpu", lambda name: tiny_gpu)
-        refused = study_cost(resolve(Study("study", (large,))), None, Choice())
+        refused = study_cost(resolve(Study("study", (large,))), None, HowTrained())
     assert any("answers on large take" in line and "a row at a time" in line for line in refused.refusals)
 
 

@@ -1,4 +1,4 @@
-"""Find a study by name: a file in ./experiments, in the installed `experiments` package, or `path.py:function`.
+"""The catalogue of studies by name: files in ./experiments, in the package `experiments`, or `path.py:function`.
 
 The file has a function called like the file, or `study`, that takes no arguments and returns a Study (or a Step, or
 several, for work without trials such as pre-training a backbone). This package never imports `experiments` by name:
@@ -78,7 +78,7 @@ class Target:
 
 
 def folders() -> list[Path]:
-    """Where studies are looked for: ./experiments, then the installed package."""
+    """The folders that studies are looked for in: ./experiments, then the installed package."""
     spec = importlib.util.find_spec(PACKAGE)
     installed = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
     candidates = [Path.cwd() / PACKAGE, *installed]

@@ -36,7 +36,7 @@ class Notes:
 
 
 def trial_digest(sweep: Sweep, point: Point) -> str:
-    """What the notes call a point's trial: equal for points that are the same trial."""
+    """The notes' name of a point's trial: equal for points that are the same trial."""
     return digest_of(trial_at(sweep, point))
 
 
@@ -53,6 +53,7 @@ def read_notes(sweep: Sweep, store: Store) -> Notes:
     for name in sorted(board.names()):
         kind, _, key = name.partition("-")
         data = board.read(name)
+        # Half written, or gone since the names were listed: another driver may be at work on the same sweep.
         if data is None or name.endswith(".new"):
             continue
         if kind == SUGGESTED:
@@ -66,6 +67,7 @@ def read_notes(sweep: Sweep, store: Store) -> Notes:
 
 def note_suggested(sweep: Sweep, store: Store, place: int, point: Point) -> None:
     """Keep Optuna's suggestion number `place`."""
+    # The number keeps the order; the digest keeps apart what two drivers of the same sweep suggested as that number.
     key = f"{SUGGESTED}-{place:06d}-{trial_digest(sweep, point)[:12]}"
     store.board(_folder(sweep), make=True).create(key, json.dumps({"point": point}).encode())
 

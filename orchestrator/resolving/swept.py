@@ -20,7 +20,7 @@ from orchestrator.study import Study, Sweep
 from orchestrator.study.metrics import METRICS, OF_LAST_ROW
 from orchestrator.study.naming import method_name
 from orchestrator.study.points import name_at, trial_at, trial_kinds
-from orchestrator.study.sweep import Point
+from orchestrator.study.sweep import NEEDS_TWO_TASKS, Point
 from orchestrator.study.trial import trial_tasks
 
 
@@ -177,7 +177,7 @@ def check_metric(sweep: Sweep) -> None:
             raise ValueError(
                 f"{method_name(trial.method)} learns nothing and has no {sweep.metric} to be chosen by; take AP"
             )
-        if sweep.metric.startswith("BWT") and len(trial_tasks(trial)) < 2:
+        if sweep.metric in NEEDS_TWO_TASKS and len(trial_tasks(trial)) < 2:
             raise ValueError(f"{sweep.metric} needs two tasks or more: give the stream more, or choose by AP")
 
 

@@ -36,6 +36,7 @@ class Stat:
         return cls(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (len(known) - 1)), len(known))
 
 
+#: Metric -> the key of the matrix that it is read off (`TrialResult.matrices`), and its function.
 METRICS: dict[str, tuple[str, Callable[[Matrix], float | None]]] = {
     "AP": ("main", average_performance),
     "MAP": ("main", mean_average_performance),

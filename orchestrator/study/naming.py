@@ -13,6 +13,7 @@ from typing import Any
 from lilora.core import registry
 from lilora.methods import Method
 
+#: Fields that are named by their value alone; of others the field is said too.
 PLAIN = ("backbone", "benchmark", "instructions", "split")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lilora.core.identity import digest_of
 from orchestrator.study.naming import method_name
-from orchestrator.study.sweep import PARTS, PROTOCOLS, WHOLE, Axis, Point, Sweep
+from orchestrator.study.sweep import OWNERS, PROTOCOLS, WHOLE_FIELDS, Axis, Point, Sweep
 from orchestrator.study.trial import Trial, trial_tasks
 
 #: Random draws for each trial wanted before a space without so many different trials is given up.
@@ -27,6 +27,7 @@ def points(sweep: Sweep) -> tuple[Point, ...]:
         raise ValueError(
             "what Optuna suggests depends on results: run the sweep, then the notes that it leaves have it"
         )
+    # A part that a method has not is left out for it, so that points of several values may be one trial.
     found: dict[str, Point] = {}
     for point in _grid(sweep) if sweep.sampler == "grid" else _random(sweep):
         found.setdefault(digest_of(trial_at(sweep, point)), point)
@@ -58,6 +59,7 @@ def settings_at(sweep: Sweep, point: Point) -> dict[str, Any]:
         owner, _, part = name.partition(".")
         if not part:
             continue
+        # Parts are of the point's own method: rank of SeqLoRA, say, where the base is LiLoRA.
         holder = method if owner == "method" else getattr(sweep.base, owner)
         if part in _fields(holder):
             continue
@@ -71,8 +73,8 @@ def settings_at(sweep: Sweep, point: Point) -> dict[str, Any]:
 
 def with_values(trial: Trial, values: Mapping[str, Any]) -> Trial:
     """The trial with these fields, each named as an axis names it; a whole method is set before parts of methods."""
-    trial = dataclasses.replace(trial, **{name: values[name] for name in WHOLE if name in values})
-    for owner in PARTS:
+    trial = dataclasses.replace(trial, **{name: values[name] for name in WHOLE_FIELDS if name in values})
+    for owner in OWNERS:
         parts = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{owner}.")}
         if parts:
             trial = dataclasses.replace(trial, **{owner: dataclasses.replace(getattr(trial, owner), **parts)})
@@ -103,6 +105,7 @@ def name_at(sweep: Sweep, point: Point, seed: bool = True) -> str:
     for axis, number in zip(sweep.axes, point, strict=True):
         if axis.field in values and axis.field not in ("method", "seed"):
             words.append(_word(axis, number))
+    # Two values of one class have the same name, so each says which in the list it is.
     several = any(axis.field == "method" for axis in sweep.axes) and len({*map(method_name, _methods(sweep))}) < len(
         _methods(sweep)
     )

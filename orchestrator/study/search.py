@@ -15,8 +15,9 @@ from orchestrator.study.naming import method_name
 from orchestrator.study.sweep import PROTOCOLS, Axis, Sweep
 from orchestrator.study.trial import Trial
 
+#: A search is never judged on test, and what its trials learn is that of the table: neither is a field of it.
 SPLIT = "validation"
-OWNERS = ("method", "training")
+SEARCHED_OWNERS = ("method", "training")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Candidates:
 
     def __post_init__(self) -> None:
         owner, _, name = self.field.partition(".")
-        if owner not in OWNERS or not name:
+        if owner not in SEARCHED_OWNERS or not name:
             raise ValueError(f"cannot search '{self.field}'; a field is written 'method.NAME' or 'training.NAME'")
         if not self.values or len({digest_of(value) for value in self.values}) < len(self.values):
             raise ValueError(f"the search of {self.method}'s {self.field} needs one value or more, each once")

@@ -1,17 +1,18 @@
-"""A study as a value: trials, each a method on a stream of tasks, with its search, its figures and its paper."""
+"""A study as a value: trials, each a method on a stream of tasks, with its search, its figures and its paper.
+
+Nothing here runs or reads results; `orchestrator.planning.lowering` turns it into steps. What two trials have in common
+becomes one step: a task's data, a stage that both need, a prediction that both score.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from orchestrator.study.naming import short_names
+from orchestrator.study.paper import Paper
+from orchestrator.study.search import Choice, Search
+from orchestrator.study.sweep import Sweep
 from orchestrator.study.trial import Trial, parameters
-
-if TYPE_CHECKING:
-    from orchestrator.study.paper import Paper
-    from orchestrator.study.search import Choice, Search
-    from orchestrator.study.sweep import Sweep
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,13 @@ PROTOCOLS: Mapping[str, tuple[int | None, str]] = {
     "oracle": (None, "test"),
 }
 SAMPLERS = ("grid", "random", "optuna")
-WHOLE = ("method", "backbone", "seed")
-PARTS = ("method", "training", "stream")
+#: Fields of a trial that an axis sets as a whole, and those of whose parts it sets one.
+WHOLE_FIELDS = ("method", "backbone", "seed")
+OWNERS = ("method", "training", "stream")
 #: Digits that a sampled number keeps: it is short to read, and equal when it is read back.
-SIGNIFICANT = 4
+SIGNIFICANT_DIGITS = 4
 #: Metrics that do not exist after one task alone.
-NEEDS_TWO = ("BWT", "BWT lenient")
+NEEDS_TWO_TASKS = ("BWT", "BWT lenient")
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class Axis:
 
     def __post_init__(self) -> None:
         owner, _, name = self.field.partition(".")
-        if self.field not in WHOLE and (owner not in PARTS or not name):
+        if self.field not in WHOLE_FIELDS and (owner not in OWNERS or not name):
             raise ValueError(
-                f"cannot vary '{self.field}'; an axis is {', '.join(WHOLE)}, or a part: 'method.NAME', "
+                f"cannot vary '{self.field}'; an axis is {', '.join(WHOLE_FIELDS)}, or a part: 'method.NAME', "
                 "'training.NAME', 'stream.NAME'"
             )
         if self.is_range:
@@ -93,7 +94,7 @@ class Axis:
         if not self.is_range:
             return int(number)
         assert self.low is not None and self.high is not None
-        rounded = round(number) if self.is_whole else float(f"{number:.{SIGNIFICANT}g}")
+        rounded = round(number) if self.is_whole else float(f"{number:.{SIGNIFICANT_DIGITS}g}")
         return min(max(rounded, self.low), self.high)
 
     def draw(self, uniform: float) -> float:
@@ -185,7 +186,7 @@ class Sweep:
                 raise ValueError(f"a grid has no {what}: list values and leave `samples` out, or sample at random")
         elif self.samples is None or self.samples < 1:
             raise ValueError(f"the sampler '{self.sampler}' needs the number of trials, as in samples=20")
-        if self.stopping is not None and self.metric in NEEDS_TWO and self.stopping.grace < 2:
+        if self.stopping is not None and self.metric in NEEDS_TWO_TASKS and self.stopping.grace < 2:
             raise ValueError(f"{self.metric} does not exist after one task: give stopping a grace of 2 tasks")
 
     @property

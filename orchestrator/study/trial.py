@@ -1,7 +1,6 @@
-"""A study is a value: trials, each a method on a stream of tasks. `orchestrator.planning.lowering` turns it into steps.
+"""A trial: a method on a stream of tasks, with a backbone and a seed; and what its tasks and flat parameters are.
 
-Nothing here runs, reads results or imports torch. What two trials have in common becomes one step: a task's data, a
-stage that both need, a prediction that both score. A trial's resources say how it runs, never what it is.
+Nothing here runs, reads results or imports torch. A trial's resources say how it runs, never what it is.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Benchmark, Stream
@@ -20,9 +19,6 @@ from lilora.scorers import Scorer, TwoScorers
 from lilora.training import Training
 from orchestrator.steps.step import Resources
 from orchestrator.study.naming import method_name
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def load_scorer(name: str) -> Scorer | TwoScorers:
 
 
 def scores_of(trial: Trial) -> str:
-    """Which version of the scorers the trial uses: "paper" or "standard"; "" where each of its tasks' has but one."""
+    """The trial's version of the scorers: "paper" or "standard"; "" where each of its tasks' has but one."""
     benchmark = load_benchmark(trial.stream.benchmark)
     entries = (load_scorer(benchmark.task(name).scorer) for name in trial_tasks(trial))
     return trial.stream.scores if any(isinstance(entry, TwoScorers) for entry in entries) else ""

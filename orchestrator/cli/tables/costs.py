@@ -13,7 +13,8 @@ from rich.table import Table
 from lilora.costs.gpus import GIB
 from orchestrator.cli.console import Output
 from orchestrator.errors import UserError
-from orchestrator.resolving.estimate import AnswerCost, Choice, StageCost, StudyCost, study_cost
+from orchestrator.resolving.estimate import AnswerCost, StageCost, StudyCost, study_cost
+from orchestrator.resolving.how_trained import HowTrained
 from orchestrator.resolving.resolve import Resolved
 from orchestrator.storage.store import Store
 
@@ -40,7 +41,7 @@ def costs_of_real(name: str, resolved: Resolved, store: Store, output: Output) -
     if not any(trial.backbone.architecture is not None and trial.backbone.family != "auto" for trial in trials):
         return None
     with output.quiet():
-        cost = study_cost(resolved, store, Choice())
+        cost = study_cost(resolved, store, HowTrained())
     say_costs(cost, output)
     output.say(f"[dim]other GPUs, workers and strategies: lilora costs {escape(name)} --help[/dim]")
     return costs_json(name, cost)

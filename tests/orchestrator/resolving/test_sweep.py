@@ -184,6 +184,18 @@ def test_before_the_sweep_is_finished_there_is_no_final_table(tmp_path: Path) ->
     assert resolved.plan.distinct < resolved.plan.requested
 
 
+def test_while_a_sweep_is_open_its_table_is_counted_with_the_first_values(tmp_path: Path) -> None:
+    study, store = sweeping(LAM, final=True), Store(tmp_path)
+    lowered = lower_sweep(study).lowered
+    fill(dataclasses.replace(lowered, trials=lowered.trials[1:]), store)
+    resolved = resolve(study, store)
+    assert resolved.choices[0].settings == {"method.lam": 1.0} and resolved.provisional
+    assert [plan.trial.method.lam for plan in resolved.table.trials] == [0.1]
+    fill(lowered, store, lambda method, *_: 50.0 + method.lam)
+    resolved = resolve(study, store)
+    assert not resolved.provisional and [plan.trial.method.lam for plan in resolved.table.trials] == [1.0]
+
+
 def test_figures_so_far_are_those_of_a_stream_that_ends_there(tmp_path: Path) -> None:
     study, store = sweeping(LAM, protocol="end-of-stream"), Store(tmp_path)
     swept = lower_sweep(study)

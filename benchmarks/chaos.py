@@ -86,7 +86,7 @@ def drive(address: str, root: Path) -> None:
         done = execute_sweep(
             study(), store, address=address, listeners=[progress], checkpoint_seconds=CHECKPOINT_SECONDS
         )
-    results = read_results(done.swept.lowered, store)
+    results = read_results(done.swept.lowered, store).trials
     outcome = done.outcome
     matrices = {result.plan.name: result.matrices["main"].rows for result in results}
     counts = {name: getattr(outcome, name) for name in ("requested", "distinct", "reused", "run", "failed", "blocked")}

@@ -16,7 +16,7 @@ from lilora.core import registry
 from orchestrator.execution import events
 from orchestrator.execution.events import Outcome
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower
-from orchestrator.results.reading import read_trial
+from orchestrator.results.reading import ResultReader
 from orchestrator.steps.step import Step
 from orchestrator.storage.record import Record, environment
 from orchestrator.storage.store import Store
@@ -81,8 +81,9 @@ def lost_metrics(lowered: Lowered, store: Store, uri: str) -> tuple[int, int]:
     assert experiment is not None
     runs = {run.data.tags.get("trial"): run for run in client.search_runs([experiment.experiment_id], max_results=1000)}
     wanted = missing = 0
+    reader = ResultReader(store)
     for trial in lowered.trials:
-        result, run = read_trial(trial, store), runs.get(trial.digest)
+        result, run = reader.trial(trial), runs.get(trial.digest)
         expected: dict[str, dict[int, float]] = {}
         for row in range(len(trial.after)):
             for name, value in metrics_of_row(result, row).items():
@@ -104,7 +105,7 @@ def tracking_part(num_trials: int, num_tasks: int) -> tuple[int, int]:
         store = Store(folder)
         store.prepare()
         uri = f"sqlite:///{folder}/mlflow.db"
-        tracker = Tracker(lowered, store, uri)
+        tracker = Tracker(lowered, ResultReader(store), uri)
         plan = lowered.plan
         # What all trials share is there before they start.
         for step in plan.select(kind="build_task"):

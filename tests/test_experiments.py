@@ -51,6 +51,6 @@ def test_a_papers_rows_are_those_of_the_table(name: str, tmp_path: Path) -> None
     for lowered in tables(name, store)[-1:]:
         paper = lowered.study.paper
         assert paper is not None
-        found = claims(paper, table(read_results(lowered, store)))
+        found = claims(paper, table(read_results(lowered, store).trials))
         assert {claim.focus for claim in found} == {paper.focus}
         assert {claim.outcome for claim in found} == {"not finished"}

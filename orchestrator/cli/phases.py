@@ -15,6 +15,7 @@ from orchestrator.execution.events import Event, Listener, Outcome, StepFinished
 from orchestrator.planning.data import require_data
 from orchestrator.planning.lowering import Lowered
 from orchestrator.resolving.resolve import resolve
+from orchestrator.results.reading import ResultReader
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.store import Store
@@ -67,6 +68,7 @@ class Phases(contextlib.ExitStack):
         scale: what a cluster that grows on demand may grow to.
         uri: where MLflow keeps its data; "none" for no tracking.
         remedy: the command that tracks what was not.
+        reader: of results that a phase has checked or made; MLflow, tables and report ask it, so each is read once.
     """
 
     store: Store
@@ -83,6 +85,7 @@ class Phases(contextlib.ExitStack):
 
         super().__init__()
         self.enter_context(terminated_like_interrupted())
+        self.reader = ResultReader(self.store)
         self._standby = self.enter_context(Standby())
         where = {"slots": self.slots, "address": self.address, "scale": self.scale}
         self._where: dict[str, Any] = {**where, "keep": self._standby}
@@ -125,7 +128,7 @@ class Phases(contextlib.ExitStack):
             return []
         from orchestrator.tracking.listener import Tracker
 
-        return [Tracker(lowered, self.store, self.uri, self.remedy)]
+        return [Tracker(lowered, self.reader, self.uri, self.remedy)]
 
 
 def together(phases: Sequence[Phase]) -> Outcome:

@@ -1,4 +1,4 @@
-"""A study's report: one self-contained HTML file, and the table and matrices as CSV. A function of the store.
+"""A study's report: one self-contained HTML file, and the table and matrices as CSV. A function of the results.
 
 The page loads nothing: its style, figures and few lines of script are inside. The same results give the same bytes.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.formats import format_count, format_seconds, format_signed
-from orchestrator.planning.lowering import Lowered, lower
+from orchestrator.planning.lowering import Lowered
 from orchestrator.report.content import page
 from orchestrator.results.claims import claim_json, claims
 from orchestrator.results.judging import format_gap
-from orchestrator.results.reading import TrialResult, read_results
+from orchestrator.results.reading import StudyResults, TrialResult
 from orchestrator.results.table import Row, table, table_csv
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
@@ -24,23 +24,25 @@ from orchestrator.study.metrics import Stat
 from orchestrator.study.search import choice_json
 
 
-def write_report(study: Study | Lowered, store: Store, out_dir: Path | None = None) -> Path:
+def report_folder(store: Store, study: Study) -> Path:
+    """Where a study's report is kept unless another place is named: with the results that it is made of."""
+    return store.root / "reports" / study.name
+
+
+def write_report(results: StudyResults, folder: Path) -> Path:
     """Write `index.html`, `table.csv`, `matrices/TRIAL[.KEY].csv`, after a search `choices.json`; the page's path.
 
-    `out_dir` is `STORE/reports/STUDY` if not given. What is not finished is left empty and said.
+    What is not finished is left empty and said.
     """
-    lowered = study if isinstance(study, Lowered) else lower(study)
-    out = out_dir or store.root / "reports" / lowered.study.name
-    out.mkdir(parents=True, exist_ok=True)
-    results = read_results(lowered, store)
-    rows = table(results)
-    (out / "table.csv").write_text(table_csv(rows), encoding="utf-8")
-    _write_claims(lowered, rows, out / "claims.csv")
-    _write_matrices(results, out / "matrices")
+    lowered, rows = results.lowered, table(results.trials)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.csv").write_text(table_csv(rows), encoding="utf-8")
+    _write_claims(lowered, rows, folder / "claims.csv")
+    _write_matrices(results.trials, folder / "matrices")
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
-        (out / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
-    target = out / "index.html"
-    target.write_text(_render(page(lowered, rows, results, store)), encoding="utf-8")
+        (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
+    target = folder / "index.html"
+    target.write_text(_render(page(results, rows)), encoding="utf-8")
     return target
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,9 @@ from orchestrator.report.panels import curve_panels, legend, pair_panels, stage_
 from orchestrator.report.papers import figure_blocks, paper_block
 from orchestrator.report.style import heat, styles
 from orchestrator.results.judging import following_after, format_gap, scorers_by_task
-from orchestrator.results.reading import TrialResult, read_record
+from orchestrator.results.reading import StudyResults, TrialResult
 from orchestrator.results.table import Row, mean_matrix
 from orchestrator.storage.record import Record
-from orchestrator.storage.store import Store
 from orchestrator.study.metrics import METRICS, Stat
 from orchestrator.study.naming import method_name
 from orchestrator.study.trial import load_benchmark, parameters, scores_of
@@ -40,14 +39,9 @@ class HeatCell:
     learned: bool = False
 
 
-def page(lowered: Lowered, rows: Sequence[Row], results: Sequence[TrialResult], store: Store) -> dict[str, Any]:
-    """The template's variables."""
-    present = store.digests()
-    records = {
-        step.digest: record
-        for step in lowered.plan.steps
-        if step.digest in present and (record := read_record(store, step.digest))
-    }
+def page(results: StudyResults, rows: Sequence[Row]) -> dict[str, Any]:
+    """The template's variables; `rows` is the results' table."""
+    lowered, records = results.lowered, results.records
     looks = styles(rows)
     return {
         "study": lowered.study,
@@ -69,10 +63,10 @@ def page(lowered: Lowered, rows: Sequence[Row], results: Sequence[TrialResult], 
         "beside": paper_block(lowered, rows),
         "orders": order_blocks(rows),
         "many": len(rows) > MOST_OPEN,
-        "figures": figure_blocks(lowered, store),
+        "figures": figure_blocks(results),
         "data": _data(lowered, records),
         "sources": _sources(lowered, records),
-        "trials": [_trial(result, records) for result in results],
+        "trials": [_trial(result, records) for result in results.trials],
         "kinds": _kinds(lowered, records),
         "environments": _environments(records),
         "finished": _finished(records),
@@ -83,7 +77,7 @@ def _all_tasks(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(task for row in rows for task in row.accuracy))
 
 
-def _facts(lowered: Lowered, rows: Sequence[Row], records: dict[str, Record]) -> dict[str, Any]:
+def _facts(lowered: Lowered, rows: Sequence[Row], records: Mapping[str, Record]) -> dict[str, Any]:
     """What was done, for the first paragraph."""
     trials = lowered.study.trials
     return {
@@ -226,7 +220,7 @@ def _types_of(row: Row, task: str) -> dict[str, tuple[int, Stat | None, Stat | N
     }
 
 
-def _data(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]:
+def _data(lowered: Lowered, records: Mapping[str, Record]) -> list[dict[str, Any]]:
     """Each task's data: what it is, its sizes, the majority answer."""
     lines = []
     scorers = scorers_by_task(lowered.trials)
@@ -242,7 +236,7 @@ def _data(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]:
     return lines
 
 
-def _sources(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]:
+def _sources(lowered: Lowered, records: Mapping[str, Record]) -> list[dict[str, Any]]:
     """Packages that images and labels come from, with the tasks that use them."""
     merged: dict[str, dict[str, Any]] = {}
     for step in lowered.plan.select(kind="build_task"):
@@ -254,7 +248,7 @@ def _sources(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any
     return list(merged.values())
 
 
-def _trial(result: TrialResult, records: dict[str, Record]) -> dict[str, Any]:
+def _trial(result: TrialResult, records: Mapping[str, Record]) -> dict[str, Any]:
     plan = result.plan
     stages = [
         {"task": task, "step": step, "record": records.get(step.digest), "notes": _notes(records.get(step.digest))}
@@ -278,7 +272,7 @@ def _notes(record: Record | None) -> str:
     return ", ".join(f"{key} {text}" for key, text in texts.items())
 
 
-def _kinds(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]:
+def _kinds(lowered: Lowered, records: Mapping[str, Record]) -> list[dict[str, Any]]:
     """Steps of each kind: how many, how many done, their time."""
     totals = Counter(step.kind for step in lowered.plan.steps)
     done = Counter(step.kind for step in lowered.plan.steps if step.digest in records)
@@ -292,14 +286,14 @@ def _kinds(lowered: Lowered, records: dict[str, Record]) -> list[dict[str, Any]]
     ]
 
 
-def _environments(records: dict[str, Record]) -> list[dict[str, Any]]:
+def _environments(records: Mapping[str, Record]) -> list[dict[str, Any]]:
     """Each distinct environment, with the number of steps made in it."""
     known = [record.environment for record in records.values() if record.environment]
     counted = Counter(json.dumps(environment, sort_keys=True) for environment in known)
     return [{"steps": count, **json.loads(text)} for text, count in counted.most_common()]
 
 
-def _finished(records: dict[str, Record]) -> str:
+def _finished(records: Mapping[str, Record]) -> str:
     """When the last result was made; the page has no time of its own, so the same results give the same page."""
     latest = max((record.finished for record in records.values()), default=0.0)
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(latest)) if latest else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from orchestrator.planning.lowering import Lowered
 from orchestrator.report.figures import fusion_svg, grid_svg
 from orchestrator.results.claims import Claim, claims
+from orchestrator.results.reading import StudyResults
 from orchestrator.results.table import Row
-from orchestrator.storage.store import Store
 from orchestrator.study import Figure
 from orchestrator.study.paper import METRICS
 
@@ -49,14 +48,17 @@ def claim_sentence(claim: Claim) -> str:
     return f"paper {claim.paper:+.1f}, here {ours}, {noise}"
 
 
-def figure_blocks(lowered: Lowered, store: Store) -> list[dict[str, Any]]:
+def figure_blocks(results: StudyResults) -> list[dict[str, Any]]:
     """Title, caption and panels of each figure; no panels until its step is finished."""
-    blocks = []
-    for figure, step in zip(lowered.study.figures, lowered.figures, strict=True):
-        path = store.path(step.digest) / "analysis.json"
-        panels = _panels(figure, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
-        blocks.append({"title": figure.title or figure.kind, "caption": figure.caption, "panels": panels, "step": step})
-    return blocks
+    figures = zip(results.lowered.study.figures, results.figures, strict=True)
+    return [
+        {
+            "title": figure.title or figure.kind,
+            "caption": figure.caption,
+            "panels": [] if content is None else _panels(figure, content),
+        }
+        for figure, content in figures
+    ]
 
 
 def _panels(figure: Figure, content: dict[str, Any]) -> list[str]:

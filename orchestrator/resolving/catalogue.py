@@ -20,6 +20,7 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.planning.lowering import Lowered
 from orchestrator.resolving.resolve import Resolved, resolve
+from orchestrator.results.reading import ResultReader
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.store import Store
@@ -57,8 +58,8 @@ class Target:
         """Every step needed, with what the searches in `store` chose."""
         return resolve(self.asked, store).plan if self.asked else Plan.of(self.steps)
 
-    def resolve(self, store: Store | None) -> Resolved:
-        """The study's search and table as steps, with what is in `store`.
+    def resolve(self, store: Store | None, reader: ResultReader | None = None) -> Resolved:
+        """The study's search and table as steps, with what is in `store`; what `reader` has read is not read again.
 
         Raises:
             UserError: it has steps without trials, so there is no table to make.
@@ -66,15 +67,15 @@ class Target:
         """
         if self.asked is None:
             raise UserError(f"'{self.name}' has steps and no trials, so there is no table: `lilora run {self.name}` it")
-        return resolve(self.asked, store)
+        return resolve(self.asked, store, reader)
 
-    def study(self, store: Store | None = None) -> Lowered:
+    def study(self, store: Store | None = None, reader: ResultReader | None = None) -> Lowered:
         """The table's study as steps.
 
         Raises:
             UserError: there is none, or its search is not finished in `store`.
         """
-        return self.resolve(store).known_table()
+        return self.resolve(store, reader).known_table()
 
 
 def folders() -> list[Path]:

@@ -17,7 +17,7 @@ from orchestrator.resolving.choosing import choose, table_study
 from orchestrator.resolving.notes import Notes, read_notes
 from orchestrator.resolving.questions import Question, questions, search_study
 from orchestrator.resolving.swept import Swept, lower_sweep
-from orchestrator.results.reading import read_results
+from orchestrator.results.reading import ResultReader, TrialResult
 from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Sweep
@@ -35,6 +35,7 @@ class Resolved:
         swept: the study's sweep; without a final table its trials are the table.
         unasked: trials of a sweep that Optuna has yet to suggest.
         questions: what `choices` answer.
+        results: of the trials of the search or sweep, as the choices were made from them.
     """
 
     table: Lowered
@@ -43,6 +44,7 @@ class Resolved:
     swept: Swept | None = None
     unasked: int = 0
     questions: tuple[Question, ...] = ()
+    results: tuple[TrialResult, ...] = ()
 
     @property
     def provisional(self) -> bool:
@@ -79,8 +81,10 @@ class Resolved:
         return self.swept.finished if self.swept is not None and self.search is None else self.table
 
 
-def resolve(study: Study, store: Store | None = None) -> Resolved:
+def resolve(study: Study, store: Store | None = None, reader: ResultReader | None = None) -> Resolved:
     """What the study takes, with what is in `store`; without one, as if nothing were finished.
+
+    With a `reader` of that store, what it has read is not read again.
 
     Raises:
         ValueError: the study, its search or its sweep is wrong (see `orchestrator.planning.checks.check`,
@@ -88,20 +92,23 @@ def resolve(study: Study, store: Store | None = None) -> Resolved:
     """
     if study.search is None and study.sweep is None:
         return Resolved(lower(study), choices=study.choices)
+    if store is not None:
+        reader = reader or ResultReader(store)
     notes = read_notes(study.sweep, store) if study.sweep and store else Notes()
     swept = lower_sweep(study, notes) if study.sweep else None
     tried = swept.lowered if swept else lower(search_study(study))
     asked = questions(study, notes)
-    choices = choose(asked, read_results(tried, store) if store else (), notes)
+    results = reader.trials(tried) if reader else tuple(TrialResult(plan, {}, ()) for plan in tried.trials)
+    choices = choose(asked, results, notes)
     unasked = _unasked(study.sweep, notes) if study.sweep else 0
     if swept is not None and not swept.sweep.final:
         lowered = replace(tried, study=replace(tried.study, choices=choices))
-        return Resolved(lowered, None, choices, replace(swept, lowered=lowered), unasked, asked)
+        return Resolved(lowered, None, choices, replace(swept, lowered=lowered), unasked, asked, results)
     settled = not unasked and all(choice.is_settled for choice in choices)
     chosen = [
         question.point(choice.best_place if settled else None) for question, choice in zip(asked, choices, strict=True)
     ]
-    return Resolved(lower(table_study(study, asked, chosen, choices)), tried, choices, swept, unasked, asked)
+    return Resolved(lower(table_study(study, asked, chosen, choices)), tried, choices, swept, unasked, asked, results)
 
 
 def _unasked(sweep: Sweep, notes: Notes) -> int:

@@ -1,4 +1,9 @@
-"""Results of trials read off a store: score files, records and accuracy matrices."""
+"""Results of a study read off a store: score files, records, accuracy matrices and figures, each file opened once.
+
+An artifact never changes, so what was read stays true: a `ResultReader` keeps it for as long as a command or a run
+lasts, and a `StudyResults` is what it found, for tables, reports, claims and savings. What cannot be read counts as
+not finished.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from lilora.adapters.stored import stored_parameters
-from lilora.matrix import (
-    Matrix,
-)
+from lilora.matrix import Matrix
 from orchestrator.errors import DamagedError
 from orchestrator.planning.lowering import Cell, Lowered, TrialPlan
 from orchestrator.storage.record import Record
@@ -78,36 +81,105 @@ def _value(scores: Mapping[str, Any] | None, key: str) -> float | None:
     return None if value is None else float(value)
 
 
-def read_trial(plan: TrialPlan, store: Store, present: frozenset[str] | None = None) -> TrialResult:
-    """What the store holds of one trial; an artifact that cannot be read counts as not finished."""
-    present = store.digests() if present is None else present
-    read: dict[str, dict[str, Any] | None] = {}
-    scores: dict[Cell, dict[str, Any]] = {}
-    for cell, (_, step) in plan.cells.items():
-        if step.digest not in read:
-            read[step.digest] = read_scores(store, step.digest) if step.digest in present else None
-        found = read[step.digest]
-        if found is not None:
-            scores[cell] = found
-    stages = tuple(read_record(store, step.digest) if step.digest in present else None for step in plan.stages)
-    return TrialResult(plan, scores, stages, _stored(plan, store, present))
+@dataclass(frozen=True)
+class StudyResults:
+    """What the store holds of one study.
+
+    Attributes:
+        lowered: the study as steps.
+        trials: its trials, in their order.
+        records: of all its finished steps, by digest.
+        figures: of each of its figures the numbers to draw; None until its step is finished.
+    """
+
+    lowered: Lowered
+    trials: tuple[TrialResult, ...]
+    records: Mapping[str, Record]
+    figures: tuple[dict[str, Any] | None, ...] = ()
 
 
-def _stored(plan: TrialPlan, store: Store, present: frozenset[str]) -> int | None:
-    needed = plan.stages if plan.trial.method.schedule == "independent" else plan.stages[-1:]
-    if any(step.digest not in present for step in needed):
-        return None
-    counts = [stored_parameters(store.path(step.digest), store.path) for step in needed]
-    return None if None in counts else sum(count or 0 for count in counts)
+class ResultReader:
+    """Reads a store's results, and keeps what it read: each file is opened once, however often it is asked for.
+
+    What is not there yet is looked for again, so one reader serves a run from its first step to its table. It must not
+    read what a run has yet to check: a damaged artifact is moved aside then, and made again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._scores: dict[str, dict[str, Any]] = {}
+        self._records: dict[str, Record] = {}
+        self._stored: dict[tuple[str, ...], int] = {}
+        self._analyses: dict[str, dict[str, Any]] = {}
+
+    def study(self, lowered: Lowered) -> StudyResults:
+        """Everything of a study."""
+        present = self.store.digests()
+        trials = tuple(self._trial(plan, present) for plan in lowered.trials)
+        known = {step.digest: self._record(step.digest, present) for step in lowered.plan.steps}
+        records = {digest: record for digest, record in known.items() if record is not None}
+        figures = tuple(self._analysis(step.digest, present) for step in lowered.figures)
+        return StudyResults(lowered, trials, records, figures)
+
+    def trials(self, lowered: Lowered) -> tuple[TrialResult, ...]:
+        """The study's trials alone: the records of their data and predictions stay unread."""
+        present = self.store.digests()
+        return tuple(self._trial(plan, present) for plan in lowered.trials)
+
+    def trial(self, plan: TrialPlan) -> TrialResult:
+        """One trial."""
+        return self._trial(plan, self.store.digests())
+
+    def record(self, digest: str) -> Record | None:
+        """An artifact's record; None where there is none that can be read."""
+        if digest not in self._records and (record := read_record(self.store, digest)) is not None:
+            self._records[digest] = record
+        return self._records.get(digest)
+
+    def _trial(self, plan: TrialPlan, present: frozenset[str]) -> TrialResult:
+        read = {step.digest: self._scores_of(step.digest, present) for _, step in plan.cells.values()}
+        scores = {cell: found for cell, (_, step) in plan.cells.items() if (found := read[step.digest]) is not None}
+        stages = tuple(self._record(step.digest, present) for step in plan.stages)
+        return TrialResult(plan, scores, stages, self._stored_parameters(plan, present))
+
+    # `present` stands for a look at each artifact: on an object store a look at one that is missing is a request.
+
+    def _record(self, digest: str, present: frozenset[str]) -> Record | None:
+        return self.record(digest) if digest in present else None
+
+    def _scores_of(self, digest: str, present: frozenset[str]) -> dict[str, Any] | None:
+        unread = digest in present and digest not in self._scores
+        if unread and (found := read_scores(self.store, digest)) is not None:
+            self._scores[digest] = found
+        return self._scores.get(digest)
+
+    def _stored_parameters(self, plan: TrialPlan, present: frozenset[str]) -> int | None:
+        needed = plan.stages if plan.trial.method.schedule == "independent" else plan.stages[-1:]
+        key = tuple(step.digest for step in needed)
+        if key not in self._stored:
+            if not present.issuperset(key):
+                return None
+            counts = [stored_parameters(self.store.path(digest), self.store.path) for digest in key]
+            if None in counts:
+                return None
+            self._stored[key] = sum(count or 0 for count in counts)
+        return self._stored[key]
+
+    def _analysis(self, digest: str, present: frozenset[str]) -> dict[str, Any] | None:
+        unread = digest in present and digest not in self._analyses
+        if unread and (found := _read_object(self.store, digest, "analysis.json")) is not None:
+            self._analyses[digest] = found
+        return self._analyses.get(digest)
+
+
+def read_results(lowered: Lowered, store: Store) -> StudyResults:
+    """Everything of a study, by a reader of its own."""
+    return ResultReader(store).study(lowered)
 
 
 def read_scores(store: Store, digest: str) -> dict[str, Any] | None:
     """What a score step wrote; None where there is nothing that can be read."""
-    try:
-        scores = json.loads((store.path(digest) / "scores.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return scores if isinstance(scores, dict) else None
+    return _read_object(store, digest, "scores.json")
 
 
 def read_record(store: Store, digest: str) -> Record | None:
@@ -118,12 +190,9 @@ def read_record(store: Store, digest: str) -> Record | None:
         return None
 
 
-def read_matrices(plan: TrialPlan, store: Store) -> dict[str, Matrix]:
-    """The trial's matrices by key (see `TrialResult.matrices`); cells that are not finished are None."""
-    return read_trial(plan, store).matrices
-
-
-def read_results(lowered: Lowered, store: Store) -> tuple[TrialResult, ...]:
-    """Every trial of a study, in its order."""
-    present = store.digests()
-    return tuple(read_trial(plan, store, present) for plan in lowered.trials)
+def _read_object(store: Store, digest: str, name: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads((store.path(digest) / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

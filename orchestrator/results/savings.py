@@ -1,4 +1,4 @@
-"""How much work sharing and reuse saved, in measured seconds: what the trials would have run alone, less what was run.
+"""The work that sharing and reuse saved, in measured seconds: what the trials take alone, less what was run.
 
 A step's seconds are those of its record, so work done on several machines adds up. A step that is not finished, or
 whose record cannot be read, counts nowhere.
@@ -11,8 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from orchestrator.planning.lowering import Lowered
-from orchestrator.results.reading import read_record
-from orchestrator.storage.store import Store
+from orchestrator.results.reading import ResultReader
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,12 @@ class Savings:
         return self.saved / 3600
 
 
-def savings(lowereds: Sequence[Lowered], ran: Collection[str], store: Store) -> Savings:
+def savings(lowereds: Sequence[Lowered], ran: Collection[str], reader: ResultReader) -> Savings:
     """What these studies' trials and figures asked for, and what of it the digests in `ran` took."""
-    seconds: dict[str, float] = {}
 
     def of(digest: str) -> float:
-        if digest not in seconds:
-            record = read_record(store, digest)
-            seconds[digest] = 0.0 if record is None else record.seconds
-        return seconds[digest]
+        record = reader.record(digest)
+        return 0.0 if record is None else record.seconds
 
     requested = 0.0
     for lowered in lowereds:

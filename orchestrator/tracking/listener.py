@@ -13,9 +13,8 @@ from queue import SimpleQueue
 from threading import Thread
 
 from orchestrator.execution.events import Event, Outcome, RunFinished, RunStarted, StepFinished
-from orchestrator.planning.lowering import Lowered, TrialPlan, lower
-from orchestrator.storage.store import Store
-from orchestrator.study import Study
+from orchestrator.planning.lowering import Lowered, TrialPlan
+from orchestrator.results.reading import ResultReader
 from orchestrator.sweeps.events import SweepEnded, TrialAdded
 from orchestrator.tracking.writer import StudyWriter
 
@@ -27,17 +26,17 @@ class Tracker:
     """An executor's listener that keeps a study's MLflow runs up to date, a stage at a time.
 
     Args:
-        study: the study that runs, lowered or not.
-        store: where its results are.
-        tracking_uri: MLflow's; by default a SQLite file in the store (see `mlflow_writer.default_uri`).
+        lowered: the study that runs.
+        reader: of its results, in the store that they go to.
+        tracking_uri: MLflow's; by default a SQLite file in the store (see `writer.default_uri`).
         remedy: the command that writes what this leaves unwritten, for messages.
     """
 
     def __init__(
-        self, study: Study | Lowered, store: Store, tracking_uri: str | None = None, remedy: str = "lilora track"
+        self, lowered: Lowered, reader: ResultReader, tracking_uri: str | None = None, remedy: str = "lilora track"
     ) -> None:
-        self.lowered = study if isinstance(study, Lowered) else lower(study)
-        self.store = store
+        self.lowered = lowered
+        self.reader = reader
         self.tracking_uri = tracking_uri
         self.remedy = remedy
         self.error: Exception | None = None
@@ -78,9 +77,9 @@ class Tracker:
     def _work(self) -> None:
         """The thread: write what is there, then each row of a matrix once its last cell is scored."""
         try:
-            writer = StudyWriter(self.lowered, self.store, self.tracking_uri)
+            writer = StudyWriter(self.lowered, self.reader, self.tracking_uri)
             writer.write_all()
-            done = set(self.store.digests())
+            done = set(self.reader.store.digests())
             while not isinstance(item := self._queue.get(), Outcome):
                 if isinstance(item, Lowered):
                     writer.lowered = item
@@ -104,13 +103,12 @@ class Tracker:
         return all(score.digest in done for (place, _), (_, score) in cells.items() if place == row)
 
 
-def track(study: Study | Lowered, store: Store, tracking_uri: str | None = None) -> None:
-    """Bring the study's MLflow runs up to what the store holds.
+def track(lowered: Lowered, reader: ResultReader, tracking_uri: str | None = None) -> None:
+    """Bring the study's MLflow runs up to what the reader's store holds.
 
     Raises:
         ImportError, mlflow.exceptions.MlflowException, OSError: MLflow is not there or cannot be written.
     """
-    lowered = study if isinstance(study, Lowered) else lower(study)
-    writer = StudyWriter(lowered, store, tracking_uri)
+    writer = StudyWriter(lowered, reader, tracking_uri)
     writer.write_all()
     writer.write_study()

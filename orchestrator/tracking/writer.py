@@ -21,7 +21,7 @@ from orchestrator.planning.lowering import Lowered, TrialPlan
 from orchestrator.report.figures import heat_map_png, lines_png
 from orchestrator.report.panels import curves, stages
 from orchestrator.report.style import styles
-from orchestrator.results.reading import TrialResult, read_record, read_results, read_trial
+from orchestrator.results.reading import ResultReader, TrialResult
 from orchestrator.results.table import table, table_csv
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
@@ -72,9 +72,9 @@ def _key(name: str) -> str:
 class StudyWriter:
     """Writes one study to one MLflow tracking place."""
 
-    def __init__(self, lowered: Lowered, store: Store, tracking_uri: str | None = None) -> None:
-        self.lowered, self.store = lowered, store
-        self.client = _client(tracking_uri or default_uri(store))
+    def __init__(self, lowered: Lowered, reader: ResultReader, tracking_uri: str | None = None) -> None:
+        self.lowered, self.reader, self.store = lowered, reader, reader.store
+        self.client = _client(tracking_uri or default_uri(self.store))
         self.experiment = self._experiment(tracking_uri)
         self.parent = self._run(
             lowered.study.name,
@@ -91,7 +91,7 @@ class StudyWriter:
 
     def write_trial(self, plan: TrialPlan, ended: str | None = None) -> None:
         """What the store has of one trial and MLflow has not."""
-        result = read_trial(plan, self.store)
+        result = self.reader.trial(plan)
         run = self._trial_run(result)
         written = {tag for tag in run.data.tags if tag.startswith("stage.")}
         fresh = False
@@ -115,12 +115,10 @@ class StudyWriter:
 
     def write_study(self) -> None:
         """The table, what a search chose, the figures and the environments, on the parent run; and its status."""
-        results = read_results(self.lowered, self.store)
-        rows = table(results)
+        results = self.reader.study(self.lowered)
+        rows = table(results.trials)
         looks = styles(rows)
-        records = [read_record(self.store, step.digest) for step in self.lowered.plan.steps]
-        known = [record for record in records if record]
-        environments = {json.dumps(record.environment, sort_keys=True) for record in known}
+        environments = {json.dumps(record.environment, sort_keys=True) for record in results.records.values()}
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "table.csv").write_text(table_csv(rows), encoding="utf-8")
@@ -131,10 +129,10 @@ class StudyWriter:
                 if any(panel.lines for panel in panels):
                     (folder / file).write_bytes(lines_png(panels))
             self.client.log_artifacts(self.parent.info.run_id, str(folder))
-        complete = all(result.num_missing == 0 for result in results)
+        complete = all(result.num_missing == 0 for result in results.trials)
         status = "FINISHED" if complete else "KILLED"
         if self.parent.info.status != status:
-            self.client.set_terminated(self.parent.info.run_id, status, _milliseconds(known))
+            self.client.set_terminated(self.parent.info.run_id, status, _milliseconds(results.records.values()))
 
     def _experiment(self, tracking_uri: str | None) -> str:
         name = self.lowered.study.name
@@ -180,7 +178,7 @@ class StudyWriter:
 
         plan = result.plan
         record = result.stages[row] if plan.stages else None
-        scores = [read_record(self.store, plan.cells[row, column][1].digest) for column in _columns(plan, row)]
+        scores = [self.reader.record(plan.cells[row, column][1].digest) for column in _columns(plan, row)]
         when = _milliseconds(score for score in scores if score)
         model, ready = self._model(run, plan, row, record) if record else ("", True)
         own = _own_accuracies(plan, row) if model else set()
@@ -251,7 +249,7 @@ class StudyWriter:
         if status == "RUNNING":
             self.client.update_run(run_id, status)
         else:
-            records = (read_record(self.store, score.digest) for _, score in plan.cells.values())
+            records = (self.reader.record(score.digest) for _, score in plan.cells.values())
             self.client.set_terminated(run_id, status, _milliseconds(record for record in records if record))
         self._runs[plan.digest] = self.client.get_run(run_id)
 

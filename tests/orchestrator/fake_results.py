@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Stream
@@ -150,3 +153,16 @@ def fake_store(root: Path, lowered: Lowered, **options: Any) -> Store:
     store = Store(root)
     fill(lowered, store, **options)
     return store
+
+
+def count_opens(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
+    """How often each file is opened by its path from now on."""
+    counts: Counter[Path] = Counter()
+    whole = Path.open
+
+    def counting(path: Path, *arguments: Any, **options: Any) -> Any:
+        counts[path] += 1
+        return whole(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", counting)
+    return counts

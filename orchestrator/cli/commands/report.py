@@ -23,12 +23,14 @@ def report(
 
     Example: lilora report quickstart --out report
     """
-    from orchestrator.report import write_report
+    from orchestrator.report import report_folder, write_report
     from orchestrator.resolving.catalogue import find_target
+    from orchestrator.results.reading import ResultReader
 
     output, place = Output(json), open_store(store)
-    lowered = find_target(chosen(study, real)).study(place)
+    reader = ResultReader(place)
+    lowered = find_target(chosen(study, real)).study(place, reader)
     with output.quiet():
-        path = write_report(lowered, place, out)
+        path = write_report(reader.study(lowered), out or report_folder(place, lowered.study))
     output.say(f"report   {escape(str(path))}")
     output.finish({"study": lowered.study.name, "report": str(path)})

@@ -20,9 +20,12 @@ from orchestrator.cli.options import STORE, AsJson, Real, StoreFolder, StudyName
 from orchestrator.formats import duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.cli.phases import Phase, Phases
     from orchestrator.execution.events import Outcome
     from orchestrator.planning.lowering import Lowered
+    from orchestrator.results.reading import StudyResults
     from orchestrator.results.savings import Savings
     from orchestrator.storage.store import Store
     from orchestrator.study import Study
@@ -67,13 +70,13 @@ def run(
         answer: dict[str, Any] = {"study": target.name, "trials": []}
         if target.asked is not None:
             run_phases = _run_study if target.asked.sweep is None else _run_sweep
-            phases, found = run_phases(target.asked, place, output, runner)
+            phases, found = run_phases(target.asked, output, runner)
             answer |= found
         else:
             phases = [runner.plan(target.plan)]
         outcome = together(phases)
         lowereds = [phase.lowered for phase in phases if phase.lowered]
-        saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), place)
+        saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), runner.reader)
         work = {"hours_requested": round(saved.requested / 3600, 4), "hours_saved": round(saved.hours, 4)}
         answer = counts(outcome) | work | {"seconds": round(time.monotonic() - started, 1), "store": place.url} | answer
         _say_counts(output, outcome, time.monotonic() - started, saved if lowereds else None)
@@ -83,17 +86,18 @@ def run(
     raise typer.Exit(INTERRUPTED if outcome.interrupted else OK if outcome.ok else FAILED)
 
 
-def _run_study(study: Study, store: Store, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
+def _run_study(study: Study, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
     """Run the search, if there is one, and then the table; gives what was run and what a machine wants to know."""
     from orchestrator.cli.tables.choices import show_choices
     from orchestrator.resolving.resolve import resolve, settled_table
     from orchestrator.study.search import choice_json
 
     phases: list[Phase] = []
-    resolved = resolve(study, store)
+    # Without the runner's reader: artifacts are not checked yet.
+    resolved = resolve(study, runner.store)
     if resolved.search is not None:
         phases.append(runner.plan(resolved.search.plan, resolved.search, "search, 1 of 2", last=False))
-        resolved = resolve(study, store)
+        resolved = resolve(study, runner.store, runner.reader)
         show_choices(resolved.choices, output)
     answer: dict[str, Any] = {"choices": [choice_json(choice) for choice in resolved.choices]}
     if phases and phases[0].outcome.interrupted:
@@ -107,32 +111,30 @@ def _run_study(study: Study, store: Store, output: Output, runner: Phases) -> tu
     else:
         table = resolved.known_table()
     phases.append(runner.plan(table.plan, table, "table, 2 of 2" if phases else ""))
-    return phases, answer | _results(table, store, output, phases[-1].outcome)
+    return phases, answer | _results(table, runner, output, phases[-1].outcome)
 
 
-def _run_sweep(study: Study, store: Store, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
+def _run_sweep(study: Study, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
     """Run the sweep's trials, and then the table of what they chose, if it ends in one."""
     from orchestrator.cli.tables.sweeps import show_sweep, sweep_json
-    from orchestrator.report import write_report
     from orchestrator.resolving.resolve import resolve
     from orchestrator.resolving.swept import sweep_of
-    from orchestrator.results.reading import read_results
     from orchestrator.study.search import choice_json
 
     phases = [runner.sweep(study, "sweep, 1 of 2" if sweep_of(study).final else "", last=not sweep_of(study).final)]
-    resolved = resolve(study, store)
+    resolved = resolve(study, runner.store, runner.reader)
     swept = resolved.swept
     assert swept is not None
     show_sweep(resolved, output)
     answer: dict[str, Any] = {
         "choices": [choice_json(choice) for choice in resolved.choices],
-        "sweep": sweep_json(resolved, read_results(swept.lowered, store)),
+        "sweep": sweep_json(resolved),
     }
     if phases[0].outcome.interrupted:
         return phases, answer
     if not swept.sweep.final:
-        report = {"report": str(write_report(resolved.known_table(), store))} if resolved.known_table().trials else {}
-        return phases, answer | report
+        table = resolved.known_table()
+        return phases, answer | ({"report": str(_report(runner.reader.study(table), runner))} if table.trials else {})
     if resolved.provisional:
         output.say(
             "[yellow]the final table is not run, since no trial of the sweep has a figure to be chosen by[/yellow]"
@@ -140,7 +142,7 @@ def _run_sweep(study: Study, store: Store, output: Output, runner: Phases) -> tu
         return phases, answer
     table = resolved.known_table()
     phases.append(runner.plan(table.plan, table, "table, 2 of 2"))
-    return phases, answer | _results(table, store, output, phases[-1].outcome)
+    return phases, answer | _results(table, runner, output, phases[-1].outcome)
 
 
 def _why_left_out(choices: Sequence[Choice], all_of_them: bool) -> str:
@@ -161,28 +163,34 @@ def counts(outcome: Outcome) -> dict[str, Any]:
     return {name: getattr(outcome, name) for name in names} | {"failures": failures}
 
 
-def _results(lowered: Lowered, store: Store, output: Output, outcome: Outcome) -> dict[str, Any]:
+def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome) -> dict[str, Any]:
     """Print the table, write the report; gives what a machine wants to know of both."""
     from orchestrator.cli.tables.figures import show_figures
     from orchestrator.cli.tables.results import show_results
-    from orchestrator.report import write_report
     from orchestrator.results.claims import claim_json, claims
     from orchestrator.results.orders import orders_json
-    from orchestrator.results.reading import read_results
     from orchestrator.results.table import table, trial_json
 
-    results = read_results(lowered, store)
-    show_results(lowered.study.title or lowered.study.name, results, output, lowered.study.paper)
-    answer: dict[str, Any] = {"trials": [trial_json(result) for result in results]}
-    if found := orders_json(table(results)):
+    results = runner.reader.study(lowered)
+    rows = table(results.trials)
+    show_results(lowered.study.title or lowered.study.name, rows, output, lowered.study.paper)
+    answer: dict[str, Any] = {"trials": [trial_json(result) for result in results.trials]}
+    if found := orders_json(rows):
         answer["orders"] = found
     if lowered.study.figures:
-        answer["figures"] = show_figures(lowered, store, output)
+        answer["figures"] = show_figures(results, output)
     if lowered.study.paper is not None:
-        answer["claims"] = [claim_json(claim) for claim in claims(lowered.study.paper, table(results))]
+        answer["claims"] = [claim_json(claim) for claim in claims(lowered.study.paper, rows)]
     if not outcome.interrupted:
-        answer["report"] = str(write_report(lowered, store))
+        answer["report"] = str(_report(results, runner))
     return answer
+
+
+def _report(results: StudyResults, runner: Phases) -> Path:
+    # Imported here: it loads a drawing library, which an interrupted run does not wait for.
+    from orchestrator.report import report_folder, write_report
+
+    return write_report(results, report_folder(runner.store, results.lowered.study))
 
 
 def _say_counts(output: Output, outcome: Outcome, seconds: float, saved: Savings | None) -> None:

@@ -33,12 +33,14 @@ def status(study: StudyName, real: Real = False, store: StoreFolder = STORE, jso
     from orchestrator.cli.tables.results import show_results
     from orchestrator.cli.tables.sweeps import show_sweep
     from orchestrator.resolving.catalogue import find_target
-    from orchestrator.results.reading import read_results
+    from orchestrator.results.reading import ResultReader
+    from orchestrator.results.table import table
     from orchestrator.study.search import choice_json
 
     output, place = Output(json), open_store(store)
     target = find_target(chosen(study, real))
-    resolved = target.resolve(place) if target.has_trials else None
+    reader = ResultReader(place)
+    resolved = target.resolve(place, reader) if target.has_trials else None
     plan = resolved.plan if resolved else target.plan
     missing = situations(plan.missing(place), place)
     totals = {state: sum(item.state == state for item in missing) for state in (*STYLES, "waiting")}
@@ -56,7 +58,7 @@ def status(study: StudyName, real: Real = False, store: StoreFolder = STORE, jso
         shown = resolved.search if resolved.search and resolved.provisional else resolved.table
         show_search(resolved, output)
         choices = [choice_json(choice) for choice in resolved.choices]
-        results = read_results(shown, place)
+        results = reader.trials(shown)
         trials = [
             {
                 "name": result.plan.name,
@@ -71,7 +73,7 @@ def status(study: StudyName, real: Real = False, store: StoreFolder = STORE, jso
         if resolved.swept is not None:
             show_sweep(resolved, output)
         if any(result.scores for result in results) and not (resolved.swept and resolved.search is None):
-            show_results("the search so far" if resolved.provisional else "so far", results, output)
+            show_results("the search so far" if resolved.provisional else "so far", table(results), output)
     answer = {"study": target.name, "provisional": resolved is not None and resolved.provisional}
     output.finish(answer | {"distinct": plan.distinct, "done": done, **totals, "choices": choices, "trials": trials})
 

@@ -21,16 +21,18 @@ def track(study: StudyName, store: StoreFolder = STORE, tracking: TrackingUri = 
             "'--tracking none' leaves nothing to do here: drop it to write mlflow.db in the store, or give MLflow's URI"
         )
     from orchestrator.resolving.catalogue import find_target
+    from orchestrator.results.reading import ResultReader
     from orchestrator.tracking.listener import track as rebuild
     from orchestrator.tracking.writer import default_uri
 
     output, place = Output(json), open_store(store)
-    resolved = find_target(study).resolve(place)
+    reader = ResultReader(place)
+    resolved = find_target(study).resolve(place, reader)
     lowereds = [resolved.search] if resolved.search else []
     lowereds += [] if resolved.provisional else [resolved.table]
     with output.quiet():
         for lowered in lowereds:
-            rebuild(lowered, place, tracking)
+            rebuild(lowered, reader, tracking)
     look = f"tracked at {escape(tracking)}" if tracking else f"to look: lilora ui --store {escape(str(place.root))}"
     for lowered in lowereds:
         output.say(f"{escape(lowered.study.name)}: {look}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
@@ -10,16 +9,14 @@ from typing import Any
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
-from orchestrator.planning.lowering import Lowered
-from orchestrator.storage.store import Store
+from orchestrator.results.reading import StudyResults
 
 
-def show_figures(lowered: Lowered, store: Store, output: Output) -> list[dict[str, Any]]:
+def show_figures(results: StudyResults, output: Output) -> list[dict[str, Any]]:
     """Print each finished figure's mean figures; gives them for `--json`."""
-    answers = []
-    for figure, step in zip(lowered.study.figures, lowered.figures, strict=True):
-        path = store.path(step.digest) / "analysis.json"
-        facts = figure_facts(figure.kind, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    answers, lowered = [], results.lowered
+    for figure, step, content in zip(lowered.study.figures, lowered.figures, results.figures, strict=True):
+        facts = {} if content is None else figure_facts(figure.kind, content)
         answers.append({"kind": figure.kind, "title": figure.title, "step": step.digest, **facts})
         output.say("", f"[bold]{escape(figure.title or figure.kind)}[/bold]")
         for line in _lines(figure.kind, facts):

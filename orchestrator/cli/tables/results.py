@@ -12,8 +12,7 @@ from orchestrator.cli.console import Output, stat
 from orchestrator.results.claims import claims
 from orchestrator.results.judging import describe_scorers
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
-from orchestrator.results.reading import TrialResult
-from orchestrator.results.table import Row, table
+from orchestrator.results.table import Row
 from orchestrator.study import Paper
 from orchestrator.study.paper import METRICS
 
@@ -21,12 +20,11 @@ Column = tuple[str, Callable[[Row], str]]
 PLACES = ("first", "second", "third")
 
 
-def show_results(title: str, results: Sequence[TrialResult], output: Output, paper: Paper | None = None) -> None:
+def show_results(title: str, rows: Sequence[Row], output: Output, paper: Paper | None = None) -> None:
     """Accuracy on each task after the last stage, AP, MAP, BWT, MIF, parameters, and whether the task id is needed.
 
     With `paper`, its figures stand below, beside ours.
     """
-    rows = table(results)
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
     accuracies = [_accuracy(task) for task in tasks]
     figures: list[Column] = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -60,7 +59,7 @@ def _state(option: Option, choice: Choice) -> str:
     return f"[red]failed[/red]: {escape(option.failed)}" if option.failed else "not finished"
 
 
-def sweep_json(resolved: Resolved, results: Sequence[TrialResult]) -> dict[str, Any]:
+def sweep_json(resolved: Resolved) -> dict[str, Any]:
     """The sweep for machines: by which protocol, on which split, and each trial with how it ended."""
     swept = resolved.swept
     assert swept is not None
@@ -72,7 +71,7 @@ def sweep_json(resolved: Resolved, results: Sequence[TrialResult]) -> dict[str, 
         "metric": sweep.metric,
         "sampler": sweep.sampler,
         "unasked": resolved.unasked,
-        "trials": [_trial_json(swept, place, result) for place, result in enumerate(results)],
+        "trials": [_trial_json(swept, place, result) for place, result in enumerate(resolved.results)],
     }
 
 

@@ -209,7 +209,7 @@ def test_a_study_of_published_layout_runs_to_its_table(study: Path, own: Path, m
     lowered = find_target(f"{study}:both").study(store)
     outcome = executor.execute_inline(lowered.plan, store)
     assert outcome.ok, [failure.error for failure in outcome.failures]
-    rows = table(read_results(lowered, store))
+    rows = table(read_results(lowered, store).trials)
     assert [row.name for row in rows] == [
         "seqlora cvit order 1 single",
         "seqlora cvit order 2 five subset of 4",

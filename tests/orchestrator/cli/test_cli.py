@@ -22,6 +22,7 @@ from orchestrator.cli.progress import SHARE_OF_TRAINING, Progress, State
 from orchestrator.cli.tables.results import show_paper, show_results
 from orchestrator.execution import events, executor
 from orchestrator.resolving.catalogue import find_target
+from orchestrator.results.reading import ResultReader
 from orchestrator.results.table import Row
 from orchestrator.steps.step import Step
 from orchestrator.storage.record import Record
@@ -128,8 +129,8 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.setattr(lilora.stages, name, function)
 
-    def written(lowered: Any, store: Any, out: Path | None = None) -> Path:
-        return (out or store.root / "reports" / lowered.study.name) / "index.html"
+    def written(results: Any, folder: Path) -> Path:
+        return folder / "index.html"
 
     monkeypatch.setattr("orchestrator.report.write_report", written)
     monkeypatch.setattr(
@@ -354,9 +355,9 @@ def test_mlflow_listens_to_a_run_and_not_to_one_that_has_nothing_to_run(
 ) -> None:
     heard: list[events.Event] = []
 
-    def tracker(study: Any, store: Store, uri: str | None, remedy: str) -> Callable[[events.Event], None]:
+    def tracker(study: Any, reader: ResultReader, uri: str | None, remedy: str) -> Callable[[events.Event], None]:
         assert (study.study.name, uri) == ("little", "sqlite:///there.db")
-        assert remedy == f"lilora track experiments/little.py --store {store.root} --tracking {uri}"
+        assert remedy == f"lilora track experiments/little.py --store {reader.store.root} --tracking {uri}"
         return heard.append
 
     monkeypatch.setitem(sys.modules, "orchestrator.tracking.listener", SimpleNamespace(Tracker=tracker))

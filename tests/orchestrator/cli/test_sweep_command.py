@@ -17,6 +17,7 @@ from orchestrator.execution.executor import execute_inline
 from orchestrator.planning.lowering import Lowered
 from orchestrator.resolving.notes import note_failed, read_notes
 from orchestrator.resolving.swept import lower_sweep
+from orchestrator.results.reading import ResultReader
 from orchestrator.results.savings import savings
 from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Study, Sweep, Trial
@@ -157,12 +158,12 @@ def test_hours_saved_are_the_seconds_in_the_records_of_what_was_not_run(tmp_path
     seconds = {digest: store.record(digest).seconds for digest in store.digests()}
     stages = {plan.stages[0].digest for plan in lowered.trials}
     assert len(stages) == 1
-    found = savings([lowered], seconds, store)
+    found = savings([lowered], seconds, ResultReader(store))
     # The first stage, its cell, and the data of two tasks stand for three trials each; nothing else is shared.
     shared = [*stages, *(step.digest for step in lowered.trials[0].cells[0, 0])]
     shared += [step.digest for step in lowered.plan.select("build_task")]
     assert found.saved == pytest.approx(2 * sum(seconds[digest] for digest in shared))
-    assert savings([lowered], (), store).saved == pytest.approx(found.requested)
+    assert savings([lowered], (), ResultReader(store)).saved == pytest.approx(found.requested)
 
 
 def test_scale_to_is_read_or_refused(varied: Path) -> None:

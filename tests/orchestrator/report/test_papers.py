@@ -40,7 +40,7 @@ def with_paper(seeds: tuple[int, ...]) -> Study:
 
 def test_the_page_shows_the_papers_figures_beside_ours_and_judges_its_claims(tmp_path: Path) -> None:
     lowered = lower(with_paper(seeds=(0, 1)))
-    html = write_report(lowered, fake_store(tmp_path, lowered)).read_text()
+    html = write_report(read_results(lowered, fake_store(tmp_path, lowered)), tmp_path / "report").read_text()
     assert "Beside the paper" in html
     assert "46.2" in html
     assert "84.9" in html
@@ -53,7 +53,7 @@ def test_the_terminal_shows_them_too(tmp_path: Path) -> None:
     lowered = lower(with_paper(seeds=(0,)))
     output = Output()
     output.console = Console(file=io.StringIO(), width=200)
-    rows = table(read_results(lowered, fake_store(tmp_path, lowered)))
+    rows = table(read_results(lowered, fake_store(tmp_path, lowered)).trials)
     show_paper(PAPER, rows, output)
     text = output.console.file.getvalue()  # type: ignore[attr-defined]
     assert "not decided: SeqLoRA (AP, MIF)" in " ".join(text.split())
@@ -87,7 +87,8 @@ def test_the_page_draws_a_figure_once_its_step_is_finished(tmp_path: Path) -> No
     figures = (Figure("cka", title="Alike?", caption="Fig. 1"), Figure("fusion", 1, TASKS[:1], "Alpha"))
     lowered = lower(dataclasses.replace(fake_study((DirLoRA(), LiLoRA()), tasks=TASKS), figures=figures))
     store = fake_store(tmp_path, lowered)
-    assert write_report(lowered, store).read_text().count("Its step is not finished") == 2
+    page = write_report(read_results(lowered, store), tmp_path / "report")
+    assert page.read_text().count("Its step is not finished") == 2
     square = [[1.0, 0.25, 0.5], [0.25, 1.0, 0.75], [0.5, 0.75, 1.0]]
     contents = (
         {"tasks": list(TASKS), "A": square, "B": square},
@@ -95,8 +96,9 @@ def test_the_page_draws_a_figure_once_its_step_is_finished(tmp_path: Path) -> No
     )
     for step, content in zip(lowered.figures, contents, strict=True):
         write_artifact(store, step, {"analysis.json": json.dumps(content).encode()}, {}, 0.1)
-    html = write_report(lowered, store).read_text()
-    cka, fusion = show_figures(lowered, store, Output())
+    results = read_results(lowered, store)
+    html = write_report(results, tmp_path / "report").read_text()
+    cka, fusion = show_figures(results, Output())
     assert (cka["A"], fusion["alpha"]) == (pytest.approx(0.5), {TASKS[0]: {"before": 0.5, "after": 0.4}})
     assert "Its step is not finished" not in html
     assert html.count(">0.25</text>") == 4

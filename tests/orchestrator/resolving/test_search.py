@@ -55,7 +55,7 @@ def by_lam(figures: dict[float, float]) -> Any:
 
 
 def found(study: Study, store: Store) -> Any:
-    return choose(questions(study), read_results(lower(search_study(study)), store))
+    return choose(questions(study), read_results(lower(search_study(study)), store).trials)
 
 
 def chosen(study: Study, options: tuple[int, ...]) -> Study:
@@ -255,7 +255,7 @@ def test_rows_keep_their_plain_names_whatever_was_chosen(tmp_path: Path) -> None
     study, store = searching(), Store(tmp_path)
     fill(lower(search_study(study)), store, lambda method, *_: 50.0)
     lowered = lower(chosen(study, (1, 2)))
-    assert [row.name for row in table(read_results(lowered, store))] == ["zeroshot", "seqlora", "lilora"]
+    assert [row.name for row in table(read_results(lowered, store).trials)] == ["zeroshot", "seqlora", "lilora"]
     assert lowered.trials[2].trial.training.learning_rate == 3e-3
     assert parameters(lowered.trials[4].trial)["method.lam"] == 10.0
 
@@ -282,7 +282,7 @@ def test_before_the_search_the_table_is_counted_with_the_first_values() -> None:
 def test_the_report_says_what_was_chosen_among_what_and_by_which_protocol(tmp_path: Path) -> None:
     study, store = searching(), Store(tmp_path)
     fill(lower(search_study(study)), store, by_lam({0.1: 61.25, 1.0: 82.75, 10.0: 70.0}))
-    page = write_report(resolve(study, store).known_table(), store)
+    page = write_report(read_results(resolve(study, store).known_table(), store), tmp_path / "report")
     html = page.read_text()
     assert "Protocol first-task-pair: the highest AP on the validation split after learning ScienceQA, TextVQA" in html
     assert "<b>1: 82.75</b>" in html
@@ -520,8 +520,8 @@ def test_status_why_and_report_work_on_the_chosen_table(seeking: Path) -> None:
 def test_the_search_is_tracked_as_a_study_of_its_own(seeking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracked: list[str] = []
     tracking = SimpleNamespace(
-        Tracker=lambda lowered, store, uri, remedy: tracked.append(lowered.study.name) or (lambda event: None),
-        track=lambda lowered, store, uri: tracked.append(lowered.study.name),
+        Tracker=lambda lowered, reader, uri, remedy: tracked.append(lowered.study.name) or (lambda event: None),
+        track=lambda lowered, reader, uri: tracked.append(lowered.study.name),
     )
     monkeypatch.setitem(sys.modules, "orchestrator.tracking.listener", tracking)
     assert answer("track", "seeking")["tracked"] == ["seeking-search"]

@@ -44,7 +44,7 @@ def chosen_in(study: Study, store: Store) -> Any:
     """The choice, and the first point of what is chosen."""
     notes = read_notes(study.sweep, store) if study.sweep else Notes()
     (question,) = asked = questions(study, notes)
-    (choice,) = choose(asked, read_results(lower_sweep(study, notes).lowered, store), notes)
+    (choice,) = choose(asked, read_results(lower_sweep(study, notes).lowered, store).trials, notes)
     return choice, question.point(choice.best_place)
 
 
@@ -153,7 +153,7 @@ def test_the_best_on_validation_is_chosen_and_the_oracle_is_marked_in_table_and_
         assert choice.settings == {"method.lam": 1.0} and best == (1,)
         assert words in describe_protocol([choice])
     table = resolve(study, store).known_table()
-    page = write_report(table, store).read_text()
+    page = write_report(read_results(table, store), tmp_path / "report").read_text()
     assert "ORACLE" in page and "Protocol oracle" in page and "test AP" in page
 
 
@@ -200,7 +200,7 @@ def test_figures_so_far_are_those_of_a_stream_that_ends_there(tmp_path: Path) ->
     study, store = sweeping(LAM, protocol="end-of-stream"), Store(tmp_path)
     swept = lower_sweep(study)
     fill(swept.lowered, store, lambda method, task, row, column, seed: 60.0 - 10.0 * (row - column))
-    result = read_results(swept.lowered, store)[0]
+    result = read_results(swept.lowered, store).trials[0]
     assert figures_so_far(result, 0)["AP"] == 60.0 and "BWT" not in figures_so_far(result, 0)
     assert figures_so_far(result, 1)["AP"] == 55.0 and figures_so_far(result, 1)["BWT"] == -10.0
     assert figures_so_far(result, 2)["AP"] == pytest.approx(50.0)

@@ -107,14 +107,15 @@ def test_scorers_with_one_version_are_the_same_step_in_both_and_the_trial_is_the
 def test_every_table_names_the_scorers_and_their_version(tmp_path, published, capsys):
     lowered = lower(Study("named", trials("standard", methods=(ZeroShot(), SeqLoRA()))))
     store = fake_store(tmp_path, lowered)
-    results = read_results(lowered, store)
+    found = read_results(lowered, store)
+    results, rows = found.trials, table(found.trials)
     wanted = "TextVQA textvqa (standard)"
-    show_results("named", results, Output())
+    show_results("named", rows, Output())
     assert wanted in " ".join(capsys.readouterr().out.split())
-    html = write_report(lowered, store).read_text()
+    html = write_report(found, tmp_path / "report").read_text()
     assert "<code>textvqa (standard)</code>" in html
     assert "<dt>Scores</dt><dd>standard</dd>" in html
-    assert all(wanted in row["scorers"] for row in csv.DictReader(table_csv(table(results)).splitlines()))
+    assert all(wanted in row["scorers"] for row in csv.DictReader(table_csv(rows).splitlines()))
     assert trial_json(results[0])["scorers"]["Flickr30k"] == "flickr30k (standard)"
 
 
@@ -125,7 +126,8 @@ def by_hand(method, task, row, column, seed):
 def test_the_matrices_of_form_are_in_the_json_the_csv_and_the_report(tmp_path):
     lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
     store = fake_store(tmp_path, lowered, score=by_hand)
-    (result,) = read_results(lowered, store)
+    results = read_results(lowered, store)
+    (result,) = results.trials
     answer = json.loads(json.dumps(trial_json(result), allow_nan=False))
     # The made-up scores: lenient is main + 0.4 (100 - main), following main + 10.
     assert answer["strict"] == [[80, None, None], [70, 80, None], [60, 70, 80]]
@@ -134,7 +136,7 @@ def test_the_matrices_of_form_are_in_the_json_the_csv_and_the_report(tmp_path):
     assert answer["following"] == [[90, None, None], [80, 90, None], [70, 80, 90]]
     assert answer["MIF_k"] == following_after(result) == pytest.approx([90, 85, 80])
     assert answer["MIF"] == pytest.approx(80)
-    page = write_report(lowered, store)
+    page = write_report(results, tmp_path / "report")
     assert "share of outputs in the asked form (MIF, Eq. 11)" in page.read_text()
     assert "Lenient minus strict, in points" in page.read_text()
     folder = page.parent / "matrices"
@@ -143,7 +145,7 @@ def test_the_matrices_of_form_are_in_the_json_the_csv_and_the_report(tmp_path):
 
 
 def test_lenient_scores_enter_no_average_but_their_own(tmp_path):
-    (row,) = table(read_results(lowered := lower(fake_study((SeqLoRA(),), tasks=TASKS)),
-                                fake_store(tmp_path, lowered, score=by_hand)))  # fmt: skip
+    lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
+    (row,) = table(read_results(lowered, fake_store(tmp_path, lowered, score=by_hand)).trials)
     assert row.metrics["AP"].mean == pytest.approx(70)
     assert row.metrics["AP lenient"].mean == pytest.approx(82)

@@ -44,7 +44,7 @@ def by_place(method: Any, task: str, row: int, column: int, seed: int) -> float:
 def rows_of(found: Study, tmp_path: Path, until: int | None = None) -> Any:
     lowered = lower(found)
     store = fake_store(tmp_path, lowered, score=by_place, until=until)
-    return lowered, store, table(read_results(lowered, store))
+    return lowered, store, table(read_results(lowered, store).trials)
 
 
 def test_24_orders_of_4_tasks_share_their_first_stages() -> None:
@@ -99,7 +99,7 @@ def test_orders_that_are_not_finished_are_left_out(tmp_path: Path) -> None:
 
 def test_the_report_shows_the_orders_and_the_picture_of_them(tmp_path: Path) -> None:
     lowered, store, rows = rows_of(study(), tmp_path)
-    html = write_report(lowered, store).read_text()
+    html = write_report(read_results(lowered, store), tmp_path / "report").read_text()
     assert "lilora: 6 orders of 3 tasks" in html
     for order in permutations(TASKS):
         assert arrow(order) in html
@@ -109,5 +109,5 @@ def test_the_report_shows_the_orders_and_the_picture_of_them(tmp_path: Path) -> 
 
 def test_with_many_rows_their_panels_are_folded(tmp_path: Path) -> None:
     lowered = lower(orders24())
-    html = write_report(lowered, fake_store(tmp_path, lowered)).read_text()
+    html = write_report(read_results(lowered, fake_store(tmp_path, lowered)), tmp_path / "report").read_text()
     assert "<summary>24 matrices" in html and html.count("<details") == html.count("</details>")

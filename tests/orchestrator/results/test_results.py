@@ -10,7 +10,7 @@ from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import lower
-from orchestrator.results.reading import read_matrices, read_results
+from orchestrator.results.reading import read_results
 from orchestrator.results.table import mean_matrix, table, table_csv, trial_json
 from orchestrator.storage.store import Store
 from orchestrator.study.metrics import Stat
@@ -27,12 +27,13 @@ def by_hand(method, task, row, column, seed):
 def rows_of(tmp_path, study, **options):
     lowered = lower(study)
     store = fake_store(tmp_path, lowered, score=by_hand, **options)
-    return table(read_results(lowered, store))
+    return table(read_results(lowered, store).trials)
 
 
 def test_a_matrix_holds_the_scores_that_the_steps_wrote(tmp_path):
     lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
-    matrices = read_matrices(lowered.trials[0], fake_store(tmp_path, lowered, score=by_hand))
+    (result,) = read_results(lowered, fake_store(tmp_path, lowered, score=by_hand)).trials
+    matrices = result.matrices
     assert matrices["main"].rows == ((80, None, None), (70, 80, None), (60, 70, 80))
     assert matrices["following"].rows[2] == (70, 80, 90)
     assert matrices["extra:CIDEr"].rows[2] == (None, None, 400)
@@ -96,14 +97,14 @@ def test_a_seed_that_is_not_finished_is_left_out_of_the_mean(tmp_path):
     lowered = lower(fake_study((SeqLoRA(),), seeds=(0, 1), tasks=TASKS))
     store = fake_store(tmp_path, lowered, score=by_hand)
     (store.path(lowered.trials[1].cells[2, 2][1].digest) / "scores.json").unlink()
-    (row,) = table(read_results(lowered, store))
+    (row,) = table(read_results(lowered, store).trials)
     assert row.note == "1 of 2 seeds not finished, left out"
     assert row.accuracy["ScienceQA"] == Stat(60.0, None, 1)
 
 
 def test_an_empty_store_gives_empty_rows(tmp_path):
     lowered = lower(fake_study(tasks=TASKS))
-    rows = table(read_results(lowered, Store(tmp_path)))
+    rows = table(read_results(lowered, Store(tmp_path)).trials)
     assert all(stat is None for row in rows for stat in (*row.accuracy.values(), *row.metrics.values()))
     assert rows[-1].trainable is None
 
@@ -117,7 +118,7 @@ def test_the_csv_has_a_row_a_method_and_empty_cells_where_nothing_is_known(tmp_p
 
 def test_a_trial_for_machines_is_json_with_its_matrix(tmp_path):
     lowered = lower(fake_study((SeqLoRA(),), seeds=(3,), tasks=TASKS))
-    (result,) = read_results(lowered, fake_store(tmp_path, lowered, score=by_hand))
+    (result,) = read_results(lowered, fake_store(tmp_path, lowered, score=by_hand)).trials
     answer = json.loads(json.dumps(trial_json(result), allow_nan=False))
     assert (answer["method"], answer["seed"], answer["order"]) == ("seqlora", 3, list(TASKS))
     assert answer["matrix"] == [[83, None, None], [73, 83, None], [63, 73, 83]]

@@ -102,7 +102,7 @@ def test_stopping_ends_the_weak_at_task_boundaries_and_leaves_the_others_as_they
     undisturbed = Store(tmp_path / "undisturbed")
     execute_inline(whole.plan, undisturbed)
     assert store.digests() < undisturbed.digests()
-    results, others = read_results(found.swept.lowered, store), read_results(whole, undisturbed)
+    results, others = read_results(found.swept.lowered, store).trials, read_results(whole, undisturbed).trials
     for place, (result, other) in enumerate(zip(results, others, strict=True)):
         rows = found.swept.stopped.get(place, 3)
         assert [row[:rows] for row in other.matrices["main"].rows[:rows]] == list(result.matrices["main"].rows)
@@ -127,7 +127,7 @@ def test_a_failed_stage_fails_its_trials_alone_and_a_killed_trial_is_tried_again
     assert killed
     assert list(found.failed) == ["toy #2"] and "toy trouble" in found.failed["toy #2"]
     assert (found.outcome.failed, found.outcome.ok) == (1, False)
-    results = read_results(found.swept.lowered, store)
+    results = read_results(found.swept.lowered, store).trials
     assert [result.num_missing for result in results] == [0, 2, 0]
     choice, _ = chosen_in(found, store)
     assert choice.settings == {"method": "other #3"} and "toy trouble" in choice.options[1].failed

@@ -12,11 +12,11 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.execution.events import Outcome, RunFinished, RunStarted, StepFinished
 from orchestrator.planning.lowering import lower
-from orchestrator.results.reading import read_results
+from orchestrator.results.reading import ResultReader, read_results
 from orchestrator.storage.store import Store
 from orchestrator.tracking.listener import Tracker, track
 from orchestrator.tracking.writer import metrics_of_row
-from tests.orchestrator.fake_results import fake_store, fake_study, fill
+from tests.orchestrator.fake_results import count_opens, fake_store, fake_study, fill
 
 TASKS = ("ScienceQA", "TextVQA")
 TABLES = ("runs", "metrics", "params", "tags", "logged_models", "logged_model_metrics")
@@ -33,7 +33,7 @@ def contents(store: Store) -> dict[str, list]:
 
 def test_the_metrics_of_a_stage_are_those_of_the_matrix_up_to_it(tmp_path):
     lowered = lower(fake_study((SeqLoRA(), ZeroShot()), tasks=TASKS))
-    sequence, zero_shot = read_results(lowered, fake_store(tmp_path, lowered, score=by_hand))
+    sequence, zero_shot = read_results(lowered, fake_store(tmp_path, lowered, score=by_hand)).trials
     first, second, only = metrics_of_row(sequence, 0), metrics_of_row(sequence, 1), metrics_of_row(zero_shot, 0)
     assert "BWT" not in first
     assert (second["AP"], second["MAP"], second["BWT"]) == (75, 77.5, -10)
@@ -49,7 +49,7 @@ def test_a_tracking_error_is_reported_once_and_never_reaches_the_executor(tmp_pa
         raise OSError("no such server")
 
     monkeypatch.setattr("orchestrator.tracking.listener.StudyWriter", refuse)
-    tracker = Tracker(lowered, Store(tmp_path), remedy="lilora track fake")
+    tracker = Tracker(lowered, ResultReader(Store(tmp_path)), remedy="lilora track fake")
     with pytest.warns(RuntimeWarning) as caught:
         tracker(RunStarted(0, 0, 0, ()))
         for _, score in lowered.trials[0].cells.values():
@@ -72,7 +72,7 @@ def test_the_executor_does_not_wait_for_mlflow(tmp_path, monkeypatch):
             raise OSError("too late")
 
     monkeypatch.setattr("orchestrator.tracking.listener.StudyWriter", Slow)
-    tracker = Tracker(lowered, Store(tmp_path))
+    tracker = Tracker(lowered, ResultReader(Store(tmp_path)))
     tracker(RunStarted(0, 0, 0, ()))
     for _, score in lowered.trials[0].cells.values():
         tracker(StepFinished(score, None))
@@ -83,12 +83,15 @@ def test_the_executor_does_not_wait_for_mlflow(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_study_tracked_while_it_runs_is_the_study_tracked_from_the_store_and_twice_changes_nothing(tmp_path):
+def test_a_study_tracked_while_it_runs_is_the_study_tracked_from_the_store_and_twice_changes_nothing(
+    tmp_path, monkeypatch
+):
     from mlflow import MlflowClient
 
     lowered = lower(fake_study((DirLoRA(), LiLoRA()), tasks=TASKS))
     store = fake_store(tmp_path, lowered, until=1)
-    tracker = Tracker(lowered, store)
+    tracker = Tracker(lowered, ResultReader(store))
+    opened = count_opens(monkeypatch)
     tracker(RunStarted(0, 0, 0, ()))
     fill(lowered, store)
     for plan in lowered.trials:
@@ -96,8 +99,10 @@ def test_a_study_tracked_while_it_runs_is_the_study_tracked_from_the_store_and_t
             tracker(StepFinished(score, store.record(score.digest)))
     tracker(RunFinished(Outcome(0, 0, 0)))
     assert tracker.error is None
+    read = [count for path, count in opened.items() if path.name in ("scores.json", "state.json")]
+    assert read and set(read) == {1}
     before = contents(store)
-    track(lowered, store)
+    track(lowered, ResultReader(store))
     assert contents(store) == before
 
     client = MlflowClient(f"sqlite:///{store.root / 'mlflow.db'}")
@@ -125,5 +130,5 @@ def test_a_study_tracked_while_it_runs_is_the_study_tracked_from_the_store_and_t
 
     # Killed between writing a stage and noting it: the stage is written over, not twice.
     client.delete_tag(run.info.run_id, "stage.2")
-    track(lowered, store)
+    track(lowered, ResultReader(store))
     assert contents(store) == before

@@ -69,6 +69,10 @@ class TrialPlan:
                 steps += self.cells.get((row, column), ())
         return steps
 
+    def num_learned(self, row: int) -> int:
+        """How many tasks the trial has learned, or met, after a row (from 0)."""
+        return row + 1 if self.stages else len(self.tasks)
+
     @property
     def requested(self) -> Counter[str]:
         """Steps by kind if the trial were run alone and shared nothing: a task's data, a stage, two for each cell."""

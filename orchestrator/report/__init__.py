@@ -15,9 +15,10 @@ from orchestrator.formats import format_count, format_seconds, format_signed
 from orchestrator.planning.lowering import Lowered
 from orchestrator.report.content import page
 from orchestrator.results.claims import claim_json, claims
-from orchestrator.results.judging import format_gap
+from orchestrator.results.exports import table_csv
+from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import Row, table, table_csv
+from orchestrator.results.table import Row, table
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.study.metrics import Stat

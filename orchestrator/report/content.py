@@ -16,8 +16,9 @@ from orchestrator.report.orders import order_blocks
 from orchestrator.report.panels import curve_panels, legend, pair_panels, stage_panels
 from orchestrator.report.papers import figure_blocks, paper_block
 from orchestrator.report.style import heat, styles
-from orchestrator.results.judging import following_after, format_gap, scorers_by_task
+from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
+from orchestrator.results.scorers import scorers_by_task
 from orchestrator.results.table import Row, mean_matrix
 from orchestrator.storage.record import Record
 from orchestrator.study.metrics import METRICS, Stat
@@ -158,11 +159,11 @@ def _format_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """For each row of the table, the strict and the lenient score after the last stage, their change, and MIF."""
     lines = []
     for row in rows:
-        known: dict[str, Any] = {"name": row.name, "row": row, "MIF": row.metrics["MIF"]}
+        known: dict[str, Any] = {name: row.metrics[name] for name in ("AP lenient", "BWT lenient", "MIF")}
+        # The table's metrics are of the main and of the lenient score; the strict one is shown here alone.
         for key, function in (("AP", average_performance), ("BWT", backward_transfer)):
-            for form in ("strict", "lenient"):
-                known[f"{key} {form}"] = Stat.of(function(result.matrices[form]) for result in row.results)
-        lines.append(known)
+            known[f"{key} strict"] = Stat.of(function(result.matrices["strict"]) for result in row.results)
+        lines.append(known | {"name": row.name, "row": row})
     return lines
 
 

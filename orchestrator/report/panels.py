@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lilora.matrix import Matrix, average_performances, backward_transfers
 from orchestrator.report.figures import Line, Pair, Panel, line_svg, pairs_svg
 from orchestrator.report.style import Style
-from orchestrator.results.table import Row, mean_matrix
+from orchestrator.results.table import Row, mean_matrix, metrics_after
 from orchestrator.study.metrics import Stat
 
 
@@ -72,8 +71,8 @@ def stages(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Panel]:
     if len(tasks) < 2 or not chosen:
         return []
     average, transfer = (
-        tuple(line for row in chosen if (line := _line(row.name, looks[row.name], _per_stage(row, function))))
-        for function in (average_performances, backward_transfers)
+        tuple(line for row in chosen if (line := _line(row.name, looks[row.name], _per_stage(row, metric))))
+        for metric in ("AP", "BWT")
     )
     lowest = min([0.0, *(mean for line in transfer for mean in line.means)])
     # A caption's CIDEr may lift the mean above 100.
@@ -84,9 +83,9 @@ def stages(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Panel]:
     ]
 
 
-def _per_stage(row: Row, function: Callable[[Matrix], list[float | None]]) -> list[Stat | None]:
-    lists = [function(result.matrices["main"]) for result in row.results]
-    return [Stat.of(values) for values in zip(*lists, strict=True)]
+def _per_stage(row: Row, metric: str) -> list[Stat | None]:
+    places = range(len(row.results[0].plan.after))
+    return [Stat.of(metrics_after(result, place)[metric] for result in row.results) for place in places]
 
 
 def curve_panels(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[str]:

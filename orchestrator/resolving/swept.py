@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from lilora.matrix import Matrix
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower_as, lower_trials
 from orchestrator.resolving.notes import Notes, known_points, trial_digest
 from orchestrator.results.reading import TrialResult
+from orchestrator.results.table import metrics_after
 from orchestrator.study import Study, Sweep
-from orchestrator.study.metrics import METRICS, OF_LAST_ROW
+from orchestrator.study.metrics import OF_LAST_ROW
 from orchestrator.study.naming import method_name
 from orchestrator.study.points import name_at, trial_at, trial_kinds
 from orchestrator.study.sweep import NEEDS_TWO_TASKS, Point
@@ -134,24 +134,6 @@ def truncated(plan: TrialPlan, tasks: int) -> TrialPlan:
     )
 
 
-def num_learned(plan: TrialPlan, row: int) -> int:
-    """How many tasks the trial has learned, or met, after a row."""
-    return row + 1 if plan.stages else len(plan.tasks)
-
-
-def figures_so_far(result: TrialResult, row: int) -> dict[str, float]:
-    """The table's metrics after this row, of the tasks so far; one that does not exist yet is left out."""
-    count = num_learned(result.plan, row)
-    found = {}
-    for name, (key, function) in METRICS.items():
-        matrix = result.matrices[key]
-        rows = tuple(cells[:count] for cells in matrix.rows[: row + 1])
-        value = function(Matrix(matrix.tasks[:count], rows, matrix.after[: row + 1]))
-        if value is not None:
-            found[name] = value
-    return found
-
-
 def figure_of(result: TrialResult, metric: str) -> float | None:
     """The finished trial's figure; None while it is not finished.
 
@@ -160,10 +142,10 @@ def figure_of(result: TrialResult, metric: str) -> float | None:
     """
     if result.num_missing:
         return None
-    figures = figures_so_far(result, len(result.plan.after) - 1)
-    if metric not in figures:
+    figure = metrics_after(result)[metric]
+    if figure is None:
         raise ValueError(f"'{result.plan.name}' has no {metric} to be chosen by; take AP, or leave it out")
-    return figures[metric]
+    return figure
 
 
 def check_metric(sweep: Sweep) -> None:

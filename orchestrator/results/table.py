@@ -1,21 +1,17 @@
-"""From a store to numbers: matrices read off scores, and the rows of a result table, averaged over seeds.
+"""The rows of a result table, averaged over seeds, and the metrics of a trial after each of its stages.
 
-Nothing is computed twice: metrics are pure functions of matrices (`lilora.matrix`), and a cell that is not finished
-is None, which every metric that needs it passes on.
+Metrics are pure functions of matrices (`lilora.matrix`), computed in one place, `metrics_after`. A cell that is not
+finished is None, which every metric that needs it passes on.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from orchestrator.results.judging import beside_json, describe_scorers
+from lilora.matrix import Matrix
 from orchestrator.results.reading import TrialResult
 from orchestrator.study.metrics import METRICS, Stat
-from orchestrator.study.naming import method_name
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,20 @@ class Row:
         return len(self.results)
 
 
-def trial_metrics(result: TrialResult) -> dict[str, float | None]:
-    """The table's metrics of one trial (names as in `METRICS`)."""
-    return {name: function(result.matrices[key]) for name, (key, function) in METRICS.items()}
+def metrics_after(result: TrialResult, row: int | None = None) -> dict[str, float | None]:
+    """The table's metrics (names as in `METRICS`) after a row, from 0, or after the last: of the tasks met by then.
+
+    A trial is judged there as one whose stream ends there: the table, MLflow's series, the report's lines and what a
+    sweep goes by are these numbers. None where a cell is missing, or where there is no such metric (BWT of one task).
+    """
+    row = len(result.plan.after) - 1 if row is None else row
+    count = result.plan.num_learned(row)
+    return {name: function(_beginning(result.matrices[key], row, count)) for name, (key, function) in METRICS.items()}
+
+
+def _beginning(matrix: Matrix, row: int, count: int) -> Matrix:
+    rows = tuple(cells[:count] for cells in matrix.rows[: row + 1])
+    return Matrix(matrix.tasks[:count], rows, matrix.after[: row + 1])
 
 
 def table(results: Sequence[TrialResult]) -> tuple[Row, ...]:
@@ -70,7 +77,7 @@ def table(results: Sequence[TrialResult]) -> tuple[Row, ...]:
 def _row(name: str, trials: tuple[TrialResult, ...]) -> Row:
     results = tuple(result for result in trials if not result.num_missing) or trials
     lasts = [result.matrices["main"].last for result in results]
-    each = [trial_metrics(result) for result in results]
+    each = [metrics_after(result) for result in results]
     return Row(
         name,
         results,
@@ -102,45 +109,3 @@ def mean_matrix(row: Row, key: str = "main") -> tuple[tuple[Stat | None, ...], .
         tuple(Stat.of(matrix.rows[place][column] for matrix in matrices) for column in range(len(matrices[0].tasks)))
         for place in range(len(matrices[0].rows))
     )
-
-
-def table_csv(rows: Sequence[Row]) -> str:
-    """The table as CSV text: for each number its mean, and its standard deviation in a column named "... sd"."""
-    tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
-    numbers = [*tasks, *METRICS]
-    header = ["method", *(name for number in numbers for name in (number, f"{number} sd"))]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*header, "seeds", "trainable", "stored", "task id at test", "note", "scorers"])
-    for row in rows:
-        stats = [row.accuracy.get(task) for task in tasks] + [row.metrics[name] for name in METRICS]
-        cells = [cell for stat in stats for cell in _csv_cells(stat)]
-        task_id = "yes" if row.needs_task_id else "no"
-        counts = ["" if count is None else count for count in (row.trainable, row.stored)]
-        scorers = describe_scorers(result.plan for result in row.results)
-        writer.writerow([row.name, *cells, row.count, *counts, task_id, row.note, scorers])
-    return text.getvalue()
-
-
-def _csv_cells(stat: Stat | None) -> tuple[str, str]:
-    if stat is None:
-        return "", ""
-    return f"{stat.mean:.4f}", "" if stat.deviation is None else f"{stat.deviation:.4f}"
-
-
-def trial_json(result: TrialResult) -> dict[str, Any]:
-    """One trial for machines; `matrix` has a row for each name in `after`, and a column for each task in `order`."""
-    plan, matrix, numbers = result.plan, result.matrices["main"], trial_metrics(result)
-    return {
-        "name": plan.name,
-        "method": method_name(plan.trial.method),
-        "seed": plan.trial.seed,
-        "order": list(plan.tasks),
-        "after": list(matrix.after),
-        "matrix": [list(row) for row in matrix.rows],
-        **beside_json(result),
-        **{name: numbers[name] for name in ("AP", "MAP", "BWT", "MIF")},
-        "trainable": result.trainable,
-        "stored": result.stored_parameters,
-        "missing": result.num_missing,
-    }

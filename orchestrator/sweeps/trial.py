@@ -21,8 +21,9 @@ from ray.tune.result import DONE, RESULT_DUPLICATE
 from orchestrator.execution.workers.actor import Settings
 from orchestrator.planning.lowering import TrialPlan
 from orchestrator.resolving.notes import trial_digest
-from orchestrator.resolving.swept import figures_so_far, lower_point, num_learned, sweep_of, truncated
+from orchestrator.resolving.swept import lower_point, sweep_of, truncated
 from orchestrator.results.reading import TrialResult, read_scores
+from orchestrator.results.table import metrics_after
 from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Sweep
@@ -101,12 +102,13 @@ class SweepTrial(tune.Trainable):
             return {RESULT_DUPLICATE: True}
         figures = self._figures(stop) if self.sweep.is_steered else {}
         self.row, self.asked = stop, tuple(rest)
-        return {**figures, TASKS: num_learned(self.plan, stop - 1), DONE: stop == len(self.plan.after)}
+        return {**figures, TASKS: self.plan.num_learned(stop - 1), DONE: stop == len(self.plan.after)}
 
     def _figures(self, stop: int) -> dict[str, float]:
-        """The table's metrics at a stop, of the tasks so far."""
+        """The table's metrics at a stop, of the tasks so far; one that does not exist yet is left out."""
         self.scores |= _scores(self.plan, range(self.row, stop), self.store)
-        return figures_so_far(TrialResult(self.plan, self.scores, ()), stop - 1)
+        figures = metrics_after(TrialResult(self.plan, self.scores, ()), stop - 1)
+        return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 @lru_cache(maxsize=4)

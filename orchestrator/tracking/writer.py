@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lilora.matrix import Matrix, average_performance, average_performances, backward_transfers
 from orchestrator.planning.lowering import Lowered, TrialPlan
 from orchestrator.report.figures import heat_map_png, lines_png
 from orchestrator.report.panels import curves, stages
 from orchestrator.report.style import styles
+from orchestrator.results.exports import table_csv
 from orchestrator.results.reading import ResultReader, TrialResult
-from orchestrator.results.table import table, table_csv
+from orchestrator.results.table import metrics_after, table
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
 from orchestrator.study.naming import method_name
@@ -40,28 +40,14 @@ def default_uri(store: Store) -> str:
 
 
 def metrics_of_row(result: TrialResult, row: int) -> dict[str, float]:
-    """AP, BWT, MAP, MIF, their lenient twins and the accuracy on each seen task, after stage `row` (from 0).
+    """The table's metrics after stage `row` (from 0), under names that MLflow takes, and the accuracy on each task.
 
-    MAP is the mean of AP over the stages so far (LiLoRA, Eq. 9, for k = row + 1).
+    "AP_lenient" is the table's "AP lenient"; MAP after k stages is the mean of AP over them (LiLoRA, Eq. 9).
     """
-    main, lenient, following = (result.matrices[key] for key in ("main", "lenient", "following"))
-    averages = _averages(main)
-    so_far = averages[: row + 1]
-    found: dict[str, float | None] = {
-        "AP": averages[row],
-        "MIF": _averages(following)[row],
-        "AP_lenient": _averages(lenient)[row],
-    }
-    if main.is_sequence:
-        known = [value for value in so_far if value is not None]
-        found["MAP"] = sum(known) / len(known) if len(known) == len(so_far) else None
-        found |= {"BWT": backward_transfers(main)[row], "BWT_lenient": backward_transfers(lenient)[row]}
+    main = result.matrices["main"]
+    found = {name.replace(" ", "_"): value for name, value in metrics_after(result, row).items()}
     found |= {f"accuracy.{_key(task)}": value for task, value in zip(main.tasks, main.rows[row], strict=True)}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _averages(matrix: Matrix) -> list[float | None]:
-    return average_performances(matrix) if matrix.is_sequence else [average_performance(matrix)]
 
 
 def _key(name: str) -> str:

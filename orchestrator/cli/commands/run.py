@@ -168,8 +168,9 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
     from orchestrator.cli.tables.figures import show_figures
     from orchestrator.cli.tables.results import show_results
     from orchestrator.results.claims import claim_json, claims
+    from orchestrator.results.exports import trial_json
     from orchestrator.results.orders import orders_json
-    from orchestrator.results.table import table, trial_json
+    from orchestrator.results.table import table
 
     results = runner.reader.study(lowered)
     rows = table(results.trials)

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from orchestrator.cli.console import Output, stat
 from orchestrator.results.claims import claims
-from orchestrator.results.judging import describe_scorers
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
+from orchestrator.results.scorers import describe_scorers
 from orchestrator.results.table import Row
 from orchestrator.study import Paper
 from orchestrator.study.paper import METRICS

@@ -11,8 +11,8 @@ from rich.table import Table
 from orchestrator.cli.console import Output
 from orchestrator.resolving.resolve import Resolved
 from orchestrator.resolving.swept import Swept, figure_of, upper_bound
+from orchestrator.results.exports import trial_json
 from orchestrator.results.reading import TrialResult
-from orchestrator.results.table import trial_json
 from orchestrator.study.search import Choice, Option, best_first, describe_protocol, describe_values
 
 #: Rows of the trial table on a terminal; the report and --json have all of them.

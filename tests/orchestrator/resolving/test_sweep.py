@@ -20,8 +20,9 @@ from orchestrator.resolving.choosing import choose
 from orchestrator.resolving.notes import Notes, note_failed, note_stopped, note_suggested, read_notes, trial_digest
 from orchestrator.resolving.questions import questions
 from orchestrator.resolving.resolve import resolve
-from orchestrator.resolving.swept import figures_so_far, lower_sweep, truncated, upper_bound
+from orchestrator.resolving.swept import lower_sweep, truncated, upper_bound
 from orchestrator.results.reading import read_results
+from orchestrator.results.table import metrics_after
 from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Stopping, Study, Sweep, Trial
 from orchestrator.study.points import name_at, points, trial_at
@@ -201,10 +202,10 @@ def test_figures_so_far_are_those_of_a_stream_that_ends_there(tmp_path: Path) ->
     swept = lower_sweep(study)
     fill(swept.lowered, store, lambda method, task, row, column, seed: 60.0 - 10.0 * (row - column))
     result = read_results(swept.lowered, store).trials[0]
-    assert figures_so_far(result, 0)["AP"] == 60.0 and "BWT" not in figures_so_far(result, 0)
-    assert figures_so_far(result, 1)["AP"] == 55.0 and figures_so_far(result, 1)["BWT"] == -10.0
-    assert figures_so_far(result, 2)["AP"] == pytest.approx(50.0)
-    assert figures_so_far(result, 2)["BWT"] == pytest.approx(-15.0)
+    assert metrics_after(result, 0)["AP"] == 60.0 and metrics_after(result, 0)["BWT"] is None
+    assert metrics_after(result, 1)["AP"] == 55.0 and metrics_after(result, 1)["BWT"] == -10.0
+    assert metrics_after(result, 2)["AP"] == pytest.approx(50.0)
+    assert metrics_after(result, 2)["BWT"] == pytest.approx(-15.0)
 
 
 # What a run leaves in the store

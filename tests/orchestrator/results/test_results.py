@@ -10,10 +10,16 @@ from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import lower
+from orchestrator.report.panels import stages
+from orchestrator.report.style import styles
+from orchestrator.resolving.swept import figure_of
+from orchestrator.results.exports import table_csv, trial_json
+from orchestrator.results.form import following_after
 from orchestrator.results.reading import read_results
-from orchestrator.results.table import mean_matrix, table, table_csv, trial_json
+from orchestrator.results.table import mean_matrix, metrics_after, table
 from orchestrator.storage.store import Store
-from orchestrator.study.metrics import Stat
+from orchestrator.study.metrics import METRICS, Stat
+from orchestrator.tracking.writer import metrics_of_row
 from tests.orchestrator.fake_results import fake_store, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")
@@ -49,6 +55,30 @@ def test_the_metrics_of_a_row_are_those_worked_by_hand(tmp_path):
     assert means["MIF"] == pytest.approx((70 + 80 + 90) / 3)
     assert means["BWT lenient"] == pytest.approx(-15 * 0.6)
     assert {task: stat.mean for task, stat in row.accuracy.items()} == dict(zip(TASKS, (60, 70, 80), strict=True))
+
+
+def test_table_mlflow_report_and_sweep_say_the_same_after_each_stage(tmp_path):
+    lowered = lower(fake_study((SeqLoRA(), DirLoRA(), ZeroShot()), tasks=TASKS))
+    results = read_results(lowered, fake_store(tmp_path, lowered)).trials
+    rows = table(results)
+    averages, transfers = stages(rows, styles(rows))
+    for result, row in zip(results, rows, strict=True):
+        after = [metrics_after(result, place) for place in range(len(result.plan.after))]
+        assert {name: stat.mean for name, stat in row.metrics.items() if stat} == known(after[-1])
+        assert {name: figure_of(result, name) for name in known(after[-1])} == known(after[-1])
+        tracked = [metrics_of_row(result, place) for place in range(len(after))]
+        named = {name: name.replace(" ", "_") for name in METRICS}
+        assert [{name: said.get(named[name]) for name in METRICS} for said in tracked] == after
+        assert following_after(result) == [said["MIF"] for said in after]
+    for panel, metric in ((averages, "AP"), (transfers, "BWT")):
+        for line, result in zip(panel.lines, results[:2], strict=True):
+            values = [metrics_after(result, place)[metric] for place in range(len(TASKS))]
+            assert list(line.means) == [value for value in values if value is not None]
+    assert [metrics_after(results[0], place)["BWT"] is None for place in range(3)] == [True, False, False]
+
+
+def known(metrics):
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 def test_seeds_are_averaged_with_the_sample_standard_deviation(tmp_path):

@@ -1,0 +1,58 @@
+"""Results for other programs: the table as CSV text, and a trial as plain data for JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.results.form import form_json
+from orchestrator.results.reading import TrialResult
+from orchestrator.results.scorers import describe_scorers, scorer_names
+from orchestrator.results.table import Row, metrics_after
+from orchestrator.study.metrics import METRICS, Stat
+from orchestrator.study.naming import method_name
+
+
+def table_csv(rows: Sequence[Row]) -> str:
+    """The table as CSV text: for each number its mean, and its standard deviation in a column named "... sd"."""
+    tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
+    numbers = [*tasks, *METRICS]
+    header = ["method", *(name for number in numbers for name in (number, f"{number} sd"))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*header, "seeds", "trainable", "stored", "task id at test", "note", "scorers"])
+    for row in rows:
+        stats = [row.accuracy.get(task) for task in tasks] + [row.metrics[name] for name in METRICS]
+        cells = [cell for stat in stats for cell in _csv_cells(stat)]
+        task_id = "yes" if row.needs_task_id else "no"
+        counts = ["" if count is None else count for count in (row.trainable, row.stored)]
+        scorers = describe_scorers(result.plan for result in row.results)
+        writer.writerow([row.name, *cells, row.count, *counts, task_id, row.note, scorers])
+    return text.getvalue()
+
+
+def _csv_cells(stat: Stat | None) -> tuple[str, str]:
+    if stat is None:
+        return "", ""
+    return f"{stat.mean:.4f}", "" if stat.deviation is None else f"{stat.deviation:.4f}"
+
+
+def trial_json(result: TrialResult) -> dict[str, Any]:
+    """One trial for machines; `matrix` has a row for each name in `after`, and a column for each task in `order`."""
+    plan, matrix, numbers = result.plan, result.matrices["main"], metrics_after(result)
+    return {
+        "name": plan.name,
+        "method": method_name(plan.trial.method),
+        "seed": plan.trial.seed,
+        "order": list(plan.tasks),
+        "after": list(matrix.after),
+        "matrix": [list(row) for row in matrix.rows],
+        "scorers": scorer_names(plan),
+        **form_json(result),
+        **{name: numbers[name] for name in ("AP", "MAP", "BWT", "MIF")},
+        "trainable": result.trainable,
+        "stored": result.stored_parameters,
+        "missing": result.num_missing,
+    }

@@ -223,7 +223,7 @@ def lower_trivial(lowering: Any, name: str) -> TrialPlan:
             answer = Step(f"answer {row} {column} {name}", f"{__name__}:nothing", place, (("state", stage),))
             scored = Step(f"score {row} {column} {name}", f"{__name__}:score", place, (("answers", answer),))
             cells[row, column] = answer, scored
-    return TrialPlan(lowering.trial, name, lowering.group, tasks, tasks, tuple(stages), cells)
+    return TrialPlan(lowering.bound, name, lowering.group, tasks, tasks, tuple(stages), cells)
 
 
 SCHEDULES["trivial"] = lower_trivial

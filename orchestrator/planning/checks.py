@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Stream
@@ -14,19 +14,38 @@ from lilora.stages.configs import ANALYSES
 from orchestrator.planning.data import check_splits
 from orchestrator.study import Study, Trial
 from orchestrator.study.naming import method_name
-from orchestrator.study.study import trial_names
-from orchestrator.study.trial import scores_of, trial_tasks
+from orchestrator.study.study import names_of
+from orchestrator.study.trial import BoundTrial, bind
 
 SPLITS = ("validation", "test")
 
 
-def check(study: Study, schedules: Collection[str]) -> None:
-    """Refuse what cannot run, before anything does; `schedules` are the names of those that there are.
+def check(study: Study, schedules: Collection[str]) -> tuple[BoundTrial, ...]:
+    """The study's trials, bound; what cannot run is refused before anything does.
+
+    Args:
+        study: one whose trials are known: without a search or a sweep.
+        schedules: names of those that there are.
 
     Raises:
         ValueError: a bad name, no trials, one twice, an unknown benchmark, task, split, schedule or kind of figure,
             or another number of rows than its paper's table. The message lists the choices.
     """
+    _check_lowerable(study)
+    trials = tuple(_checked(trial, schedules) for trial in study.trials)
+    _check_distinct(study, trials)
+    for figure in study.figures:
+        if figure.kind not in ANALYSES:
+            raise ValueError(f"no figure of the kind '{figure.kind}'; there are: {', '.join(ANALYSES)}")
+    if study.paper is not None:
+        rows = len(set(names_of(study, trials, seed=False)))
+        if len(study.paper.rows) != rows:
+            named = f"{len(study.paper.rows)} rows are named for a table of {rows}"
+            raise ValueError(f"study '{study.name}', {study.paper.source}: {named}; name each row")
+    return trials
+
+
+def _check_lowerable(study: Study) -> None:
     if not study.name or not all(letter.isalnum() or letter in "-_." for letter in study.name) or study.name[0] == ".":
         raise ValueError(f"study name {study.name!r}: use letters, digits, '-', '_' and '.', as for a folder")
     if study.search is not None:
@@ -41,37 +60,35 @@ def check(study: Study, schedules: Collection[str]) -> None:
         )
     if not study.trials:
         raise ValueError(f"study '{study.name}' has no trials; give it at least one")
+
+
+def _checked(trial: Trial, schedules: Collection[str]) -> BoundTrial:
+    _check_types(trial)
+    if trial.split not in SPLITS:
+        raise ValueError(f"no split '{trial.split}' to score; there are: {', '.join(SPLITS)}")
+    bound = bind(trial)
+    check_splits(bound)
+    if trial.method.schedule not in schedules:
+        raise ValueError(
+            f"method '{method_name(trial.method)}' has the schedule '{trial.method.schedule}'; "
+            f"there are: {', '.join(schedules)}"
+        )
+    return bound
+
+
+def _check_distinct(study: Study, trials: Sequence[BoundTrial]) -> None:
     seen: set[str] = set()
-    for trial in study.trials:
-        _check_types(trial)
-        if trial.split not in SPLITS:
-            raise ValueError(f"no split '{trial.split}' to score; there are: {', '.join(SPLITS)}")
-        check_splits(trial)
-        if trial.method.schedule not in schedules:
-            raise ValueError(
-                f"method '{method_name(trial.method)}' has the schedule '{trial.method.schedule}'; "
-                f"there are: {', '.join(schedules)}"
-            )
-        identity = digest_of(dataclasses.replace(trial, stream=_resolved(trial)))
+    for bound in trials:
+        trial = bound.trial
+        # A stream that names no tasks is the one that names all; a version that no scorer has makes no difference.
+        stream = dataclasses.replace(trial.stream, tasks=bound.tasks, scores=bound.scores or Stream().scores)
+        identity = digest_of(dataclasses.replace(trial, stream=stream))
         if identity in seen:
             raise ValueError(
                 f"study '{study.name}' has this trial twice: {method_name(trial.method)}, seed {trial.seed}; "
                 "remove one, or change a field"
             )
         seen.add(identity)
-    for figure in study.figures:
-        if figure.kind not in ANALYSES:
-            raise ValueError(f"no figure of the kind '{figure.kind}'; there are: {', '.join(ANALYSES)}")
-    if study.paper is not None:
-        rows = len(set(trial_names(study, seed=False)))
-        if len(study.paper.rows) != rows:
-            named = f"{len(study.paper.rows)} rows are named for a table of {rows}"
-            raise ValueError(f"study '{study.name}', {study.paper.source}: {named}; name each row")
-
-
-def _resolved(trial: Trial) -> Stream:
-    stream = dataclasses.replace(trial.stream, tasks=trial_tasks(trial))
-    return stream if scores_of(trial) else dataclasses.replace(stream, scores=Stream().scores)
 
 
 def _check_types(trial: Trial) -> None:

@@ -1,4 +1,4 @@
-"""What a plan knows of its data: files that are there, or declared sizes; refused before anything runs."""
+"""The data of a plan: files that are there, or declared sizes; what cannot be had is refused before anything runs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from lilora.data.location import VARIABLE, find_benchmark, located
 from orchestrator.errors import UserError
 from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
-from orchestrator.study import Trial
-from orchestrator.study.trial import load_benchmark, trial_tasks
+from orchestrator.study.trial import BoundTrial
 
 
-def check_splits(trial: Trial) -> None:
+def check_splits(bound: BoundTrial) -> None:
     """Refuse a trial that asks for rows that its benchmark does not have.
 
     Raises:
         ValueError: a task to be trained has test rows alone, or one to be scored on validation data sets none aside.
     """
-    benchmark = load_benchmark(trial.stream.benchmark)
+    trial, benchmark = bound.trial, bound.benchmark
     benchmark.check_setting(trial.stream.instructions)
-    for task in (benchmark.task(name) for name in trial_tasks(trial)):
+    for task in (benchmark.task(name) for name in bound.tasks):
         if task.files is None:
             continue
         if not task.files.train and trial.method.schedule != "none":

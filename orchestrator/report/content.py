@@ -23,7 +23,6 @@ from orchestrator.results.table import Row, mean_matrix
 from orchestrator.storage.record import Record
 from orchestrator.study.metrics import METRICS, Stat
 from orchestrator.study.naming import method_name
-from orchestrator.study.trial import load_benchmark, parameters, scores_of
 
 #: With more rows than these, what has a panel for each row is folded.
 MOST_OPEN = 16
@@ -91,7 +90,7 @@ def _facts(lowered: Lowered, rows: Sequence[Row], records: Mapping[str, Record])
         "benchmarks": sorted({trial.stream.benchmark for trial in trials}),
         "instructions": sorted({trial.stream.instructions for trial in trials}),
         "splits": sorted({trial.split for trial in trials}),
-        "scores": sorted({version for plan in lowered.trials if (version := scores_of(plan.trial))}),
+        "scores": sorted({version for plan in lowered.trials if (version := plan.bound.scores)}),
         "steps": lowered.plan.distinct,
         "done": len(records),
         "seconds": sum(record.seconds for record in records.values()),
@@ -225,9 +224,10 @@ def _data(lowered: Lowered, records: Mapping[str, Record]) -> list[dict[str, Any
     """Each task's data: what it is, its sizes, the majority answer."""
     lines = []
     scorers = scorers_by_task(lowered.trials)
+    benchmarks = {plan.bound.benchmark.name: plan.bound.benchmark for plan in lowered.trials}
     for step in lowered.plan.select(kind="build_task"):
         record = records.get(step.digest)
-        task = load_benchmark(step.config.benchmark).task(step.config.task)
+        task = benchmarks[step.config.benchmark].task(step.config.task)
         summary = record.summary if record else {}
         lines.append({
             "task": task, "scorers": scorers.get(task.name, [task.scorer]),
@@ -256,11 +256,10 @@ def _trial(result: TrialResult, records: Mapping[str, Record]) -> dict[str, Any]
         for task, step in zip(plan.tasks, plan.stages, strict=False)
     ]
     done = len(plan.cells) - result.num_missing
-    flat = parameters(plan.trial)
     return {
         "name": plan.name, "method": method_name(plan.trial.method), "digest": plan.digest, "stages": stages,
         "seed": plan.trial.seed, "seconds": result.seconds, "done": done, "cells": len(plan.cells),
-        "parameters": {key: value for key, value in flat.items() if key not in ("method", "seed")},
+        "parameters": {key: value for key, value in plan.bound.parameters.items() if key not in ("method", "seed")},
     }  # fmt: skip
 
 

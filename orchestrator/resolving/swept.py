@@ -129,8 +129,8 @@ def describe_judging(sweep: Sweep) -> str:
 def truncated(plan: TrialPlan, tasks: int) -> TrialPlan:
     """The trial as if its stream ended after so many tasks."""
     cells = {cell: steps for cell, steps in plan.cells.items() if cell[0] < tasks}
-    return TrialPlan(
-        plan.trial, plan.name, plan.group, plan.tasks[:tasks], plan.after[:tasks], plan.stages[:tasks], cells, plan
+    return replace(
+        plan, tasks=plan.tasks[:tasks], after=plan.after[:tasks], stages=plan.stages[:tasks], cells=cells, whole=plan
     )
 
 
@@ -164,14 +164,14 @@ def check_metric(sweep: Sweep) -> None:
 
 
 @dataclass(frozen=True)
-class Bound:
+class UpperBound:
     """At most so many steps for a sweep whose trials are not all known: by kind if shared as little as can be."""
 
     requested: Counter[str]
     distinct: Counter[str]
 
 
-def upper_bound(study: Study) -> Bound:
+def upper_bound(study: Study) -> UpperBound:
     """What a sweep takes at most: each trial as large as the largest, and nothing shared but the tasks' data."""
     sweep = sweep_of(study)
     plans = [lower_as(replace(study, trials=(trial,), sweep=None), ["-"], ["-"]) for trial in trial_kinds(sweep)]
@@ -179,4 +179,6 @@ def upper_bound(study: Study) -> Bound:
     data = {step.digest for plan in plans for step in plan.plan.steps if step.kind == "build_task"}
     samples = sweep.samples or 0
     requested = Counter({kind: samples * count for kind, count in largest.items()})
-    return Bound(requested, requested - Counter(build_task=requested["build_task"]) + Counter(build_task=len(data)))
+    return UpperBound(
+        requested, requested - Counter(build_task=requested["build_task"]) + Counter(build_task=len(data))
+    )

@@ -14,7 +14,6 @@ from lilora.core.identity import digest_of
 from orchestrator.results.table import Row
 from orchestrator.study.metrics import METRICS, Stat
 from orchestrator.study.naming import short_names
-from orchestrator.study.trial import parameters
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,10 @@ def ordered(rows: Sequence[Row]) -> tuple[Ordered, ...]:
     groups: dict[str, list[Row]] = {}
     flats: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        trial = row.results[0].plan.trial
+        bound = row.results[0].plan.bound
         if row.schedule == "none":
             continue
-        flat = {name: value for name, value in parameters(trial).items() if name not in ("order", "seed")}
+        flat = {name: value for name, value in bound.parameters.items() if name not in ("order", "seed")}
         key = digest_of({"parameters": flat, "tasks": sorted(order_of(row))})
         groups.setdefault(key, []).append(row)
         flats.setdefault(key, flat | {"seed": 0})

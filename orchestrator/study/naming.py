@@ -28,7 +28,7 @@ def _entries() -> dict[type[Method], str]:
 
 
 def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tuple[str, ...]:
-    """A name for each of the trials whose parameters are `flats` (see `orchestrator.study.trial.parameters`).
+    """A name for each of the trials whose parameters are `flats` (see `orchestrator.study.trial.BoundTrial`).
 
     Different trials get different names; without `seed`, trials that are equal but for the seed share one.
     """

@@ -6,13 +6,14 @@ becomes one step: a task's data, a stage that both need, a prediction that both 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.study.naming import short_names
 from orchestrator.study.paper import Paper
 from orchestrator.study.search import Choice, Search
 from orchestrator.study.sweep import Sweep
-from orchestrator.study.trial import Trial, parameters
+from orchestrator.study.trial import BoundTrial, Trial, bind
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,13 @@ class Study:
 
 
 def trial_names(study: Study, *, seed: bool = True) -> tuple[str, ...]:
+    """`names_of` the study's trials."""
+    return names_of(study, [bind(trial) for trial in study.trials], seed=seed)
+
+
+def names_of(study: Study, trials: Sequence[BoundTrial], *, seed: bool = True) -> tuple[str, ...]:
     """A name for each trial from what differs among them, but for what is searched; see `naming.short_names`."""
     searched = study.searched
-    flats = [parameters(trial) for trial in study.trials]
+    flats = [trial.parameters for trial in trials]
     shown = [{key: value for key, value in flat.items() if (flat["method"], key) not in searched} for flat in flats]
     return short_names(shown, seed=seed)

@@ -1,4 +1,4 @@
-"""A trial: a method on a stream of tasks, with a backbone and a seed; and what its tasks and flat parameters are.
+"""A trial: one method on one stream of tasks, as a value, and bound to what its names stand for.
 
 Nothing here runs, reads results or imports torch. A trial's resources say how it runs, never what it is.
 """
@@ -6,6 +6,7 @@ Nothing here runs, reads results or imports torch. A trial's resources say how i
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, Literal
@@ -49,6 +50,27 @@ class Trial:
     resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
 
 
+@dataclass(frozen=True)
+class BoundTrial:
+    """A trial with what its names stand for, looked up once; `bind` makes it.
+
+    Attributes:
+        trial: what was asked for.
+        benchmark: of its stream.
+        tasks: names of its tasks, in the order learned.
+        scorers: of each task, by the task's name.
+        scores: which version of the scorers it uses: "paper" or "standard"; "" where each of its tasks' has but one.
+        parameters: what the trial is, as flat names and plain values: the method's fields as `method.NAME`, and so on.
+    """
+
+    trial: Trial
+    benchmark: Benchmark
+    tasks: tuple[str, ...]
+    scorers: Mapping[str, Scorer | TwoScorers]
+    scores: str
+    parameters: Mapping[str, Any]
+
+
 def load_benchmark(name: str) -> Benchmark:
     """The benchmark of this name; looked up once where it is one of a package's.
 
@@ -80,13 +102,6 @@ def load_scorer(name: str) -> Scorer | TwoScorers:
     return entry
 
 
-def scores_of(trial: Trial) -> str:
-    """The trial's version of the scorers: "paper" or "standard"; "" where each of its tasks' has but one."""
-    benchmark = load_benchmark(trial.stream.benchmark)
-    entries = (load_scorer(benchmark.task(name).scorer) for name in trial_tasks(trial))
-    return trial.stream.scores if any(isinstance(entry, TwoScorers) for entry in entries) else ""
-
-
 def trial_tasks(trial: Trial) -> tuple[str, ...]:
     """Names of the trial's tasks, in the order learned; all of the benchmark's when the stream names none.
 
@@ -98,17 +113,28 @@ def trial_tasks(trial: Trial) -> tuple[str, ...]:
     return tuple(benchmark.task(name).name for name in names)
 
 
-def parameters(trial: Trial) -> dict[str, Any]:
-    """What the trial is, as flat names and plain values: the method's fields as `method.NAME`, and so on."""
+def bind(trial: Trial) -> BoundTrial:
+    """The trial with what its names stand for.
+
+    Raises:
+        ValueError: the benchmark, a task or a scorer is unknown; the message lists the choices.
+    """
+    benchmark, tasks = load_benchmark(trial.stream.benchmark), trial_tasks(trial)
+    scorers = {name: load_scorer(benchmark.task(name).scorer) for name in tasks}
+    scores = trial.stream.scores if any(isinstance(entry, TwoScorers) for entry in scorers.values()) else ""
+    return BoundTrial(trial, benchmark, tasks, scorers, scores, _parameters(trial, tasks, scores))
+
+
+def _parameters(trial: Trial, tasks: tuple[str, ...], scores: str) -> dict[str, Any]:
     flat: dict[str, Any] = {"method": method_name(trial.method)}
     for prefix, value in (("method", trial.method), ("training", trial.training)):
         for item in dataclasses.fields(value):
             if item.metadata.get("identity", True):
                 flat[f"{prefix}.{item.name}"] = getattr(value, item.name)
     flat |= {"backbone": trial.backbone.name, "benchmark": trial.stream.benchmark}
-    flat |= {"order": ",".join(trial_tasks(trial)), "instructions": trial.stream.instructions}
+    flat |= {"order": ",".join(tasks), "instructions": trial.stream.instructions}
     if trial.stream.limit is not None:
         flat |= {"subset": trial.stream.limit, "subset_seed": trial.stream.limit_seed}
-    if scores := scores_of(trial):
+    if scores:
         flat |= {"scores": scores}
     return flat | {"split": trial.split, "seed": trial.seed}

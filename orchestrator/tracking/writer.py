@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
 from orchestrator.study.naming import method_name
 from orchestrator.study.search import choice_json
-from orchestrator.study.trial import parameters
 
 SEARCHABLE = ("method", "backbone", "benchmark", "order", "instructions", "split", "seed")
 # MLflow takes at most 1000 metrics at once.
@@ -142,7 +141,7 @@ class StudyWriter:
         plan = result.plan
         if plan.digest in self._runs:
             return self._runs[plan.digest]
-        flat = parameters(plan.trial)
+        flat = plan.bound.parameters
         tags = {key: str(flat[key]) for key in SEARCHABLE}
         tags |= {"group": plan.group, "mlflow.parentRunId": self.parent.info.run_id}
         started = [int(record.started * 1000) for record in result.stages if record]
@@ -153,7 +152,7 @@ class StudyWriter:
         self._runs[plan.digest] = run
         return run
 
-    def _log_params(self, run_id: str, flat: dict[str, Any]) -> None:
+    def _log_params(self, run_id: str, flat: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
         self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in flat.items()])
@@ -200,7 +199,7 @@ class StudyWriter:
         found = self.client.search_logged_models([self.experiment], filter_string=condition, max_results=1)
         if found:
             return str(found[0].model_id), str(found[0].status) == "READY"
-        flat = parameters(plan.trial)
+        flat = plan.bound.parameters
         tags = {key: str(flat[key]) for key in SEARCHABLE}
         tags |= {"study": self.lowered.study.name, "trial": plan.digest, "stage": str(row + 1)}
         tags |= {"task": plan.tasks[row], "digest": record.digest}

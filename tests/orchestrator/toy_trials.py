@@ -113,16 +113,16 @@ def _lower(lowering: Any, name: str) -> TrialPlan:
         config = Learn(kind, task, trial.seed, values, method.breaks == task, method.trace, method.seconds)
         inputs = (("previous", stages[-1]),) if stages else ()
         label = f"learn {lowering.group} {row + 1} {task}, seed {trial.seed}"
-        stages.append(lowering._once(Step(label, f"{__name__}:learn", config, inputs, resources=trial.resources)))
+        stages.append(lowering.once(Step(label, f"{__name__}:learn", config, inputs, resources=trial.resources)))
         for column in range(row + 1):
             level = method.level + trial.seed if trial.split == "validation" else 1000.0 - method.level
             wanted = Judge(tasks[column], trial.split, level - method.drop * (row - column))
             where = f"{lowering.group} {tasks[column]} after {task}, seed {trial.seed}"
             asked = Step(f"answer {where}", f"{__name__}:answer", wanted, (("state", stages[row]),))
-            asked = lowering._once(asked)
+            asked = lowering.once(asked)
             judged = Step(f"judge {where}", f"{__name__}:judge", wanted, (("answers", asked),))
-            cells[row, column] = asked, lowering._once(judged)
-    return TrialPlan(trial, name, lowering.group, tuple(tasks), tuple(tasks), tuple(stages), cells)
+            cells[row, column] = asked, lowering.once(judged)
+    return TrialPlan(lowering.bound, name, lowering.group, tuple(tasks), tuple(tasks), tuple(stages), cells)
 
 
 SCHEDULES["toy"] = _lower

@@ -37,7 +37,6 @@ def export(
     Example: lilora export quickstart --method lilora --task GQA --out gqa_adapter
     """
     from orchestrator.resolving.catalogue import find_target
-    from orchestrator.study.trial import parameters
 
     output, place = Output(json), open_store(store)
     lowered = find_target(study).study(place)
@@ -64,7 +63,7 @@ def export(
             "trial": trial.name,
             "after": after,
             "stage": stage.digest,
-            "settings": parameters(trial.trial),
+            "settings": dict(trial.bound.parameters),
         }
         disable_progress_bar()
         state = load_state(place.path(stage.digest), place.path)

@@ -30,7 +30,7 @@ from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Candidates, Figure, Paper, Search, Study, Sweep, Trial
 from orchestrator.study.naming import method_name
 from orchestrator.study.paper import PaperRow
-from orchestrator.study.trial import parameters
+from orchestrator.study.trial import bind
 from tests.orchestrator.cli.test_cli import ROOT, answer, complaint, folder, lilora_, quick  # noqa: F401
 from tests.orchestrator.fake_results import BACKBONE, fill
 
@@ -257,7 +257,7 @@ def test_rows_keep_their_plain_names_whatever_was_chosen(tmp_path: Path) -> None
     lowered = lower(chosen(study, (1, 2)))
     assert [row.name for row in table(read_results(lowered, store).trials)] == ["zeroshot", "seqlora", "lilora"]
     assert lowered.trials[2].trial.training.learning_rate == 3e-3
-    assert parameters(lowered.trials[4].trial)["method.lam"] == 10.0
+    assert lowered.trials[4].bound.parameters["method.lam"] == 10.0
 
 
 def test_the_table_takes_over_the_stages_of_the_value_that_was_chosen(tmp_path: Path) -> None:
@@ -546,7 +546,7 @@ def test_table_1_has_the_papers_rows_and_the_same_search_for_each_method(name: s
     for choice, trial in zip(choose(questions(study)), study.trials[1:], strict=True):
         assert len(choice.options) == 3
         # The value listed first is the default, so a tie changes nothing.
-        assert choice.options[0].values == (parameters(trial)[choice.fields[0]],)
+        assert choice.options[0].values == (bind(trial).parameters[choice.fields[0]],)
 
 
 @pytest.mark.parametrize("name", ["table1_single", "table1_five"])

@@ -15,7 +15,6 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.cli.console import Output
 from orchestrator.cli.tables.results import show_results
-from orchestrator.planning import lowering
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
 from orchestrator.results.exports import table_csv, trial_json
@@ -43,8 +42,7 @@ def raised(monkeypatch, name):
     entry = trial_module.load_scorer(name)
     mended = dataclasses.replace(entry, version=entry.version + 1)
     known = trial_module.load_scorer
-    for module in (trial_module, lowering):
-        monkeypatch.setattr(module, "load_scorer", lambda wanted: mended if wanted == name else known(wanted))
+    monkeypatch.setattr(trial_module, "load_scorer", lambda wanted: mended if wanted == name else known(wanted))
 
 
 @pytest.fixture
@@ -53,8 +51,7 @@ def published(monkeypatch):
     mini = trial_module.load_benchmark("mini")
     tasks = tuple(dataclasses.replace(task, scorer=TWO_VERSIONS.get(task.name, task.scorer)) for task in mini.tasks)
     benchmark = dataclasses.replace(mini, tasks=tasks)
-    for module in (trial_module, lowering):
-        monkeypatch.setattr(module, "load_benchmark", lambda name: benchmark)
+    monkeypatch.setattr(trial_module, "load_benchmark", lambda name: benchmark)
 
 
 def trials(*versions, methods=(SeqLoRA(),)):

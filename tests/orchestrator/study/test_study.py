@@ -17,7 +17,7 @@ from orchestrator.planning.lowering import lower
 from orchestrator.steps.step import Resources
 from orchestrator.study import Figure, Paper, Study, Trial
 from orchestrator.study.paper import PaperRow
-from orchestrator.study.trial import parameters
+from orchestrator.study.trial import bind
 from tests.orchestrator.fake_results import BACKBONE, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")
@@ -102,7 +102,7 @@ def test_names_say_only_what_differs():
 def test_task_orders_are_numbered_in_names_and_spelled_out_in_parameters():
     trials = tuple(Trial(SeqLoRA(), BACKBONE, Stream(tasks=tasks)) for tasks in (TASKS, TASKS[::-1]))
     assert [plan.name for plan in lower(Study("orders", trials)).trials] == ["seqlora order 1", "seqlora order 2"]
-    assert parameters(trials[1])["order"] == "Flickr30k,TextVQA,ScienceQA"
+    assert bind(trials[1]).parameters["order"] == "Flickr30k,TextVQA,ScienceQA"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""The steps of one trial: its tasks' data, its stages, predictions and scores, each made once whoever asks for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+from lilora.benchmarks import BuildConfig, Stream
+from lilora.core.identity import digest_of
+from lilora.data.location import build_config
+from lilora.scorers import version_of
+from lilora.stages.configs import PredictConfig, ScoreConfig
+from lilora.stages.scores import step_version
+from lilora.training import TrainConfig
+from orchestrator.steps.step import Resources, Step
+from orchestrator.study import Trial
+from orchestrator.study.trial import BoundTrial
+
+
+@cache
+def _data_step(config: BuildConfig) -> Step:
+    return Step(f"build {config.benchmark} {config.task}", "lilora.stages:build_task", config)
+
+
+@dataclass(frozen=True)
+class Memo:
+    """The steps of a study so far, shared by all its trials: the first that asks for one makes it.
+
+    Attributes:
+        steps: by digest.
+        asked: by what they were asked for with, so that most of a step's repetitions never come to be: two orders with
+            the same first tasks ask for the same stages.
+    """
+
+    steps: dict[str, Step] = field(default_factory=dict)
+    asked: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrialSteps:
+    """One trial's steps, as a schedule asks for them.
+
+    Attributes:
+        bound: the trial.
+        group: its name without the seed, for labels.
+        memo: shared by all trials of the study.
+    """
+
+    bound: BoundTrial
+    group: str
+    memo: Memo
+
+    @property
+    def trial(self) -> Trial:
+        """The trial as it was written."""
+        return self.bound.trial
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of its tasks, in the order learned."""
+        return self.bound.tasks
+
+    @cached_property
+    def alike(self) -> str:
+        """The same for trials that differ in nothing but the order of their tasks."""
+        return digest_of(dataclasses.replace(self.trial, stream=dataclasses.replace(self.trial.stream, tasks=())))
+
+    @cached_property
+    def drawn(self) -> Stream:
+        """What of the stream the data of its tasks depend on."""
+        return dataclasses.replace(self.trial.stream, tasks=(), scores=Stream().scores)
+
+    def columns(self, row: int) -> range:
+        """The tasks that are scored after stage `row`: all that are learned, or none, by what the trial asks for."""
+        wanted = self.trial.scored == "each" or row == len(self.tasks) - 1
+        return range(row + 1 if wanted else 0)
+
+    def once(self, step: Step) -> Step:
+        """The step, or the equal one that an earlier trial of the study made."""
+        return self.memo.steps.setdefault(step.digest, step)
+
+    def data(self, task: str) -> Step:
+        """The task's data; the same for all trials."""
+        key = ("data", self.drawn, self.trial.split, task)
+        if key not in self.memo.asked:
+            config = build_config(
+                self.bound.benchmark, self.bound.benchmark.task(task), self.trial.stream, self.trial.split
+            )
+            self.memo.asked[key] = _data_step(config)
+        step: Step = self.memo.asked[key]
+        return step
+
+    def train(self, place: int, earlier: tuple[str, ...], previous: Step | None) -> Step:
+        """The stage that learns task number `place` (from 0), from `previous`."""
+        key = ("train", self.alike, self.tasks[place], earlier, previous.digest if previous else "")
+        if key not in self.memo.asked:
+            self.memo.asked[key] = self._train(place, earlier, previous)
+        step: Step = self.memo.asked[key]
+        return step
+
+    def _train(self, place: int, earlier: tuple[str, ...], previous: Step | None) -> Step:
+        trial, task = self.trial, self.tasks[place]
+        method = trial.method.stage_method(first=previous is None)
+        framing = self.bound.benchmark.train_image
+        config = TrainConfig(method, trial.backbone, task, earlier, trial.training, trial.seed, framing)
+        revisited = sorted(method.revisits(earlier), key=earlier.index)
+        inputs = (("data", self.data(task)), *((f"data-{name}", self.data(name)) for name in revisited))
+        inputs += (("previous", previous),) if previous else ()
+        label = f"train {self.group} {place + 1}/{len(self.tasks)} {task}, seed {trial.seed}"
+        return self.once(Step(label, "lilora.stages:train", config, inputs, resources=trial.resources))
+
+    def evaluate(self, task: str, state: Step | None, after: str) -> tuple[Step, Step]:
+        """Predictions on `task` from `state` (None: the backbone as it is), and their scores."""
+        key = ("evaluate", self.alike, task, state.digest if state else "")
+        if key not in self.memo.asked:
+            self.memo.asked[key] = self._evaluate(task, state, after)
+        pair: tuple[Step, Step] = self.memo.asked[key]
+        return pair
+
+    def _evaluate(self, task: str, state: Step | None, after: str) -> tuple[Step, Step]:
+        trial, about = self.trial, self.bound.benchmark.task(task)
+        resources = Resources(trial.resources.cpus, trial.resources.gpus)
+        config = PredictConfig(
+            trial.method.stage_method(first=state is not None and "previous" not in dict(state.inputs)),
+            trial.backbone,
+            task,
+            trial.split,
+            about.max_new_tokens,
+            dtype=trial.training.dtype,
+            framing=about.test_image,
+        )
+        data = ("data", self.data(task))
+        where = f"{self.group} {task} after {after}, seed {trial.seed}"
+        inputs = (data, ("state", state)) if state else (data,)
+        predict = self.once(Step(f"predict {where}", "lilora.stages:predict", config, inputs, resources=resources))
+        scorer, scores = version_of(self.bound.scorers[task], trial.stream.scores)
+        scoring = ScoreConfig(task, about.scorer, about.kind, trial.split, scores)
+        read, version = (data, ("predictions", predict)), step_version(scorer, about.kind)
+        where += f", {scores} scores" if scores else ""
+        score = Step(f"score {where}", "lilora.stages:score", scoring, read, version)
+        return predict, self.once(score)

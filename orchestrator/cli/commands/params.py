@@ -1,10 +1,11 @@
-"""`lilora params`: what a method trains and stores on a backbone, counted without weights.
+"""`lilora params`: the parameters that a method trains and stores on a backbone, counted without weights.
 
-Where the paper (LiLoRA, Table 2) has a figure for the same setting, it stands beside ours.
+Where a paper has figures of the same setting (`reference/parameters.csv` in experiments/), they stand beside ours.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json as json_module
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.console import Output
@@ -21,14 +23,20 @@ from orchestrator.errors import UserError
 if TYPE_CHECKING:
     from lilora.backbones import Backbone
     from lilora.costs.parameters import Account
-    from lilora.methods import Method, Sites
-    from orchestrator.study.paper import PaperRow
+    from lilora.methods import Method
 
-SOURCE, TABLE2 = "LiLoRA, Table 2", "lilora_table2_components.csv"
-#: Its columns: parameters a task (EP) and in all (TP).
-EP, TP = "EP_MB", "TP_MB"
-#: Where Table 2 was measured: backbone, tasks, r, r~ (the paper, Implementation Details).
-TABLE2_BACKBONE, TABLE2_TASKS, TABLE2_RANK, TABLE2_TASK_RANK = "llava-1.5-7b", 6, 128, 64
+#: In a folder of studies; a line a setting, so that no method is named here.
+PUBLISHED = "reference/parameters.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A paper's numbers for one setting: MiB at 2 bytes a parameter, and what is to be said of them."""
+
+    source: str
+    per_task_mb: float
+    total_mb: float
+    note: str
 
 
 def params(
@@ -61,14 +69,14 @@ def params(
     size = sum(parameter.numel() for parameter in model.parameters())
     counted = account(chosen, sites, tasks)
     paper = published(model_of, chosen, tasks)
-    notes += [*_rehearsed(chosen), *_about(chosen, sites, paper)]
+    notes += [*_rehearsed(chosen), *([f"Paper: {paper.source}. {paper.note}"] if paper else [])]
     output.say(
         f"{model_of.name}: {size:,} parameters, {counted.modules} linear layers adapted; "
         f"{_title(chosen)}; {tasks} task{'s' if tasks > 1 else ''}"
     )
     output.table(_table(counted, paper))
     for note in notes:
-        output.say(note)
+        output.say(escape(note))
     output.finish(_answer(model_of, size, chosen, counted, paper, notes))
 
 
@@ -126,29 +134,30 @@ def _value(field: dataclasses.Field[Any], text: str) -> Any:
     return value
 
 
-def published(backbone: Backbone, method: Method, num_tasks: int) -> PaperRow | None:
-    """Table 2's row of this setting; None where it has none, or the table is not installed."""
+def published(backbone: Backbone, method: Method, num_tasks: int) -> Published | None:
+    """What a paper says of this setting; None where none does, or the file of such figures is not there.
+
+    A line is of this setting if it names the backbone, the number of tasks, the method, and fields that the method has.
+    """
     from orchestrator.resolving import catalogue
     from orchestrator.study.naming import method_name
-    from orchestrator.study.paper import read_rows
 
-    fields = dataclasses.asdict(method)
-    if (backbone.name, num_tasks, fields.get("rank")) != (TABLE2_BACKBONE, TABLE2_TASKS, TABLE2_RANK):
-        return None
-    match method_name(method), fields.get("share_a"), fields.get("decompose_b"):
-        case ("dirlora", _, _) | ("lilora", False, False):
-            components = (False, False, False)
-        case "lilora", True, False:
-            components = (True, False, False)
-        case "lilora", True, True if getattr(method, "inner_rank", None) == TABLE2_TASK_RANK:
-            components = (True, True, fields["basis"] == "regularised" and fields["lam"] > 0)
-        case _:
-            return None
-    wanted = {name: str(int(on)) for name, on in zip(("share_A", "decompose_B", "L_reg"), components, strict=True)}
-    for path in (folder / "reference" / TABLE2 for folder in catalogue.folders()):
+    setting = (backbone.name, str(num_tasks), method_name(method))
+    for path in (folder / PUBLISHED for folder in catalogue.folders()):
         if path.is_file():
-            return read_rows(path, [(SOURCE, wanted)])[0]
+            with path.open(encoding="utf-8", newline="") as file:
+                for line in csv.DictReader(file):
+                    same = (line["backbone"], line["tasks"], line["method"]) == setting
+                    if same and all(_has(method, field) for field in line["fields"].split()):
+                        return Published(
+                            line["source"], float(line["per_task_mb"]), float(line["total_mb"]), line["note"]
+                        )
     return None
+
+
+def _has(method: Method, setting: str) -> bool:
+    field, _, text = setting.partition("=")
+    return bool(getattr(method, field) == json_module.loads(text))
 
 
 def _rehearsed(method: Method) -> list[str]:
@@ -156,28 +165,6 @@ def _rehearsed(method: Method) -> list[str]:
     if rehearsal is None:
         return []
     return [f"It also keeps {rehearsal.size} training rows of each earlier task, which are no parameters."]
-
-
-def _about(method: Method, sites: Sites, paper: PaperRow | None) -> list[str]:
-    """Why the paper's figures are not ours."""
-    if paper is None:
-        return []
-    from lilora.costs.parameters import mebibytes
-
-    source = f"Paper: {SOURCE}; its MB are MiB."
-    fields = dataclasses.asdict(method)
-    if not fields.get("share_a") or fields["decompose_b"]:
-        return [
-            f"{source} Its totals are 0.02 to 0.07 % above the count: some 350 bytes a tensor in all its rows but that "
-            "of share-A alone, about what names and headers add to a file (our reading, the paper does not say)."
-        ]
-    rank = fields["rank"]
-    a, b = (mebibytes(rank * sum(shape[axis] for shape in sites.values())) for axis in (1, 0))
-    return [
-        f"{source} Its {paper.get(EP)} is half of DirLoRA's 357.3, and its {paper.get(TP)} is seven such halves, one A "
-        f"and six B, as if A and B were of one size. They are not: over these {len(sites)} layers A (r k) takes "
-        f"{a:.2f} MiB and B (r d) {b:.2f}, so a task stores {b:.2f}."
-    ]
 
 
 def _title(method: Method) -> str:
@@ -196,7 +183,7 @@ def _title(method: Method) -> str:
     return ", ".join([method_name(method), *said, *changed])
 
 
-def _table(counted: Account, paper: PaperRow | None) -> Table:
+def _table(counted: Account, paper: Published | None) -> Table:
     from lilora.costs.parameters import mebibytes
 
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -206,9 +193,9 @@ def _table(counted: Account, paper: PaperRow | None) -> Table:
     rows: list[tuple[str, int, float | None]] = [
         ("trainable, first stage", counted.trainable, None),
         ("trainable, later stages", counted.trainable_later, None),
-        ("stored per task (EP)", counted.per_task, paper.get(EP) if paper else None),
+        ("stored per task (EP)", counted.per_task, paper.per_task_mb if paper else None),
         ("stored once, shared", counted.shared, None),
-        (f"stored after {counted.num_tasks} (TP)", counted.total, paper.get(TP) if paper else None),
+        (f"stored after {counted.num_tasks} (TP)", counted.total, paper.total_mb if paper else None),
     ]
     if counted.memory:
         rows.append(("memory to learn, not to answer", counted.memory, None))
@@ -219,7 +206,7 @@ def _table(counted: Account, paper: PaperRow | None) -> Table:
 
 
 def _answer(
-    backbone: Backbone, size: int, method: Method, counted: Account, paper: PaperRow | None, notes: list[str]
+    backbone: Backbone, size: int, method: Method, counted: Account, paper: Published | None, notes: list[str]
 ) -> dict[str, Any]:
     from lilora.costs.parameters import mebibytes
     from orchestrator.study.naming import method_name
@@ -233,6 +220,6 @@ def _answer(
         "tasks": numbers.pop("num_tasks"),
         **numbers,
         **{f"{name}_mib": mebibytes(number) for name, number in numbers.items() if name != "modules"},
-        "paper": paper and {"source": SOURCE, "per_task_mb": paper.get(EP), "total_mb": paper.get(TP)},
+        "paper": paper and {key: value for key, value in dataclasses.asdict(paper).items() if key != "note"},
         "notes": notes,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -53,6 +54,16 @@ def test_sharing_a_alone_shows_the_papers_figure_ours_and_why_they_differ() -> N
     assert all(number in shown for number in ("206.00", "178.7", "1,387.25", "1,250.6"))
     assert "178.7 is half of DirLoRA's 357.3" in shown
     assert "A (r k) takes 151.25 MiB and B (r d) 206.00" in shown
+
+
+def test_what_is_said_of_the_papers_figures_holds_for_our_count_and_its_table() -> None:
+    found = answer(*LLAVA, "--method", "lilora", "--set", "share_a=true", "--set", "decompose_b=false")
+    assert (found["modules"], found["shared_mib"], found["per_task_mib"]) == (98, 151.25, 206.0)
+    reference = Path(__file__).parents[3] / "experiments" / "reference"
+    with (reference / "lilora_table2_components.csv").open() as file:
+        table = {(line["EP_MB"], line["TP_MB"]) for line in csv.DictReader(file)}
+    with (reference / "parameters.csv").open() as file:
+        assert {(line["per_task_mb"], line["total_mb"]) for line in csv.DictReader(file)} == table
 
 
 def test_the_papers_unregularised_row_and_dirlora_as_a_lilora_are_found_too() -> None:

@@ -1,4 +1,4 @@
-"""Where a command's words go.
+"""The output of a command: words for people, one JSON object for machines.
 
 With --json, standard output ends in one JSON object, and all else goes to standard error.
 """
@@ -9,16 +9,13 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from orchestrator.study.metrics import Stat
 
 
 class Output:
@@ -72,10 +69,3 @@ def show_error(error: BaseException) -> None:
     Console(stderr=True, highlight=False).print(
         Panel(f"{escape(text)}\n{note}", title="Error", title_align="left", border_style="red")
     )
-
-
-def stat(value: Stat | None) -> str:
-    """A mean, with the standard deviation where there are several trials; a dash where one is missing."""
-    if value is None:
-        return "-"
-    return f"{value.mean:.1f}" if value.deviation is None else f"{value.mean:.1f} ±{value.deviation:.1f}"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from orchestrator.cluster.session import LONGEST_TEMP_DIR
 from orchestrator.errors import MINIMUM_FREE_BYTES
-from orchestrator.formats import size
+from orchestrator.formats import format_bytes
 from orchestrator.storage.store import Store
 
 # As in constraints.txt (a test compares them): what was tested together.
@@ -61,7 +61,7 @@ def memory() -> Iterator[Finding]:
     import psutil
 
     free = psutil.virtual_memory()
-    text = f"{size(free.available)} free of {size(free.total)}"
+    text = f"{format_bytes(free.available)} free of {format_bytes(free.total)}"
     low = free.available < 3 * GIB
     remedy = "close something, or run with --slots 1: a worker takes about 1 GiB on the tiny backbone"
     yield Finding("memory", "warning" if low else "ok", text, remedy if low else "")
@@ -70,7 +70,12 @@ def memory() -> Iterator[Finding]:
         room = shutil.disk_usage(shared)
         small = room.free < GIB // 4
         remedy = "give the container more: docker run --shm-size=1g" if small else ""
-        yield Finding("/dev/shm", "error" if small else "ok", f"{size(room.free)} free of {size(room.total)}", remedy)
+        yield Finding(
+            "/dev/shm",
+            "error" if small else "ok",
+            f"{format_bytes(room.free)} free of {format_bytes(room.total)}",
+            remedy,
+        )
 
 
 def accelerators() -> Iterator[Finding]:
@@ -81,7 +86,7 @@ def accelerators() -> Iterator[Finding]:
         return
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
-        yield Finding("GPU", "ok", ", ".join(f"{item.name} ({size(item.total_memory)})" for item in names))
+        yield Finding("GPU", "ok", ", ".join(f"{item.name} ({format_bytes(item.total_memory)})" for item in names))
     elif shutil.which("nvidia-smi") and torch.version.cuda is None:
         remedy = f"install the CUDA build: pip install torch=={TESTED['torch']}"
         yield Finding(
@@ -179,7 +184,7 @@ def storage(store: Store) -> Iterator[Finding]:
     state: Literal["ok", "warning", "error"]
     state = "error" if free < MINIMUM_FREE_BYTES else "warning" if free < 2 * GIB else "ok"
     remedy = "free some space, or name a store on another disk" if state != "ok" else ""
-    yield Finding("disk", state, f"{size(free)} free", remedy)
+    yield Finding("disk", state, f"{format_bytes(free)} free", remedy)
 
 
 def _module(name: str) -> Any:

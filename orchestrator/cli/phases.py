@@ -96,7 +96,7 @@ class Phases(contextlib.ExitStack):
 
         with self._listening(plan, lowered, label, last) as heard:
             outcome = execute(plan, self.store, listeners=heard.listeners, **self._where)
-        return Phase(plan, outcome, heard.progress.state.steps, lowered, frozenset(heard.made.digests))
+        return Phase(plan, outcome, heard.progress.view.steps, lowered, frozenset(heard.made.digests))
 
     def sweep(self, study: Study, label: str, last: bool) -> Phase:
         """Run the trials of the study's sweep."""

@@ -37,7 +37,7 @@ from orchestrator.execution.events import (
     TrialEnded,
     TrialRetried,
 )
-from orchestrator.formats import duration
+from orchestrator.formats import format_seconds
 from orchestrator.steps.step import Step
 
 LINE_SECONDS = 10.0
@@ -69,8 +69,8 @@ class Running:
 
 
 @dataclass
-class State:
-    """Where a run is. Events go in; `seconds_left` comes out. The clock is a parameter, so it can be tested."""
+class RunView:
+    """The view of a run: events go in, `seconds_left` comes out. The clock is a parameter, so it can be tested."""
 
     clock: Callable[[], float] = time.monotonic
     started: float | None = None
@@ -177,7 +177,7 @@ class Progress:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, phase: str = "") -> None:
         self.console = console
         self.phase = f"{phase}: " if phase else ""
-        self.state = State(clock)
+        self.view = RunView(clock)
         self.lock = threading.RLock()
         self.last_line = -math.inf
         self.live: Live | None = None
@@ -191,7 +191,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Take an event; say what a person should know at once, and update the rest."""
         with self.lock:
-            self.state(event)
+            self.view(event)
         match event:
             case RunStarted(reused=reused, steps=steps) if steps:
                 self.console.print(f"{self.phase}{len(steps)} steps to run, {reused} reused from the store")
@@ -205,7 +205,9 @@ class Progress:
             case StepAwaited(step, maker):
                 self._note("dim", f"{step.label} is made by {maker}; waiting for its result")
             case MachinesAwaited(needs, has, seconds):
-                self._note("yellow", f"{needs} are needed, the cluster has {has}: waits {duration(seconds)} for more")
+                self._note(
+                    "yellow", f"{needs} are needed, the cluster has {has}: waits {format_seconds(seconds)} for more"
+                )
             case StepRetried(step, deaths, reason):
                 self._note("yellow", f"{step.label}: its worker died ({reason}), try {deaths + 1} goes on from there")
             case StepDamaged(step, problems, kept):
@@ -217,7 +219,7 @@ class Progress:
                 self._note("dim", f"{step.label} cannot run since {because.label} failed")
             case RunFinished():
                 self._stop()
-        if self.live is None and not self.console.is_terminal and self.state.steps:
+        if self.live is None and not self.console.is_terminal and self.view.steps:
             self._maybe_line(always=isinstance(event, RunFinished))
 
     def _start_drawing(self) -> None:
@@ -235,41 +237,41 @@ class Progress:
 
     def _maybe_line(self, always: bool) -> None:
         """A plain line if the last one is old enough: for logs."""
-        now = self.state.clock()
+        now = self.view.clock()
         if not always and now - self.last_line < LINE_SECONDS:
             return
         self.last_line = now
         self.console.print(escape(self.line()), soft_wrap=True)
 
     def line(self) -> str:
-        """The state in one line."""
-        state = self.state
-        doing = ", ".join(_describe(run) for run in state.running.values())
-        return f"{self.phase}{_totals(state)}{' | ' + doing if doing else ''}"
+        """The run in one line."""
+        view = self.view
+        doing = ", ".join(_describe(run) for run in view.running.values())
+        return f"{self.phase}{_totals(view)}{' | ' + doing if doing else ''}"
 
     def _draw(self) -> Group:
         with self.lock:
-            state = self.state
+            view = self.view
             grid = Table.grid(padding=(0, 1))
-            bar = ProgressBar(total=max(1, len(state.steps)), completed=state.over, width=30)
-            grid.add_row(bar, f"{self.phase}{_totals(state)}")
-            for run in state.running.values():
+            bar = ProgressBar(total=max(1, len(view.steps)), completed=view.over, width=30)
+            grid.add_row(bar, f"{self.phase}{_totals(view)}")
+            for run in view.running.values():
                 bar = ProgressBar(total=run.total or None, completed=run.done, width=30, pulse=not run.total)
                 grid.add_row(bar, Text(_describe(run)))
             return Group(grid)
 
 
-def _totals(state: State) -> str:
-    elapsed = 0.0 if state.started is None else state.clock() - state.started
-    failed = f", {state.failed} failed" if state.failed else ""
-    if state.trials[1]:
-        others = ", ".join(f"{count} {how}" for how, count in state.trials_by_end.items() if how != "done")
-        failed += f", {state.trials[0]}/{state.trials[1]} trials{f' ({others})' if others else ''}"
-    left = state.seconds_left
-    rest = f"about {duration(left)} left" if left is not None else "time left not known yet"
+def _totals(view: RunView) -> str:
+    elapsed = 0.0 if view.started is None else view.clock() - view.started
+    failed = f", {view.failed} failed" if view.failed else ""
+    if view.trials[1]:
+        others = ", ".join(f"{count} {how}" for how, count in view.trials_by_end.items() if how != "done")
+        failed += f", {view.trials[0]}/{view.trials[1]} trials{f' ({others})' if others else ''}"
+    left = view.seconds_left
+    rest = f"about {format_seconds(left)} left" if left is not None else "time left not known yet"
     return (
-        f"{state.over}/{len(state.steps)} steps, {state.stages_done}/{state.num_stages} stages{failed}, "
-        f"{duration(elapsed)}, {rest if state.over < len(state.steps) else 'done'}"
+        f"{view.over}/{len(view.steps)} steps, {view.stages_done}/{view.num_stages} stages{failed}, "
+        f"{format_seconds(elapsed)}, {rest if view.over < len(view.steps) else 'done'}"
     )
 
 

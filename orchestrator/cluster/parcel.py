@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import UserError
-from orchestrator.formats import size
+from orchestrator.formats import format_bytes
 
 LEFT_OUT = (
     *(".git", ".venv", "venv", "node_modules", "build", "dist", "*.egg-info"),
@@ -70,9 +70,9 @@ def collect(folder: Path, left_out: Sequence[str] = (), besides: Path | None = N
         raise UserError(f"there is nothing to send in {folder}: name the folder with your code with --working-dir DIR")
     if total > MAXIMUM_BYTES:
         raise UserError(
-            f"{folder} has {size(total)} in {len(kept)} files, and at most {size(MAXIMUM_BYTES)} are sent as code; the "
-            f"most is in {_largest(kept)}. Leave it out with --exclude PATTERN, or name a folder with less in it with "
-            "--working-dir DIR; data belong on the shared storage"
+            f"{folder} has {format_bytes(total)} in {len(kept)} files, and at most {format_bytes(MAXIMUM_BYTES)} are "
+            f"sent as code; the most is in {_largest(kept)}. Leave it out with --exclude PATTERN, or name a folder "
+            "with less in it with --working-dir DIR; data belong on the shared storage"
         )
     return Parcel(folder, (*excludes, *(_only(name) for name, _ in too_big)), tuple(sorted(kept)), total, too_big)
 
@@ -116,4 +116,4 @@ def _largest(sizes: dict[str, int]) -> str:
         top, slash, _ = name.partition("/")
         tops[top + slash] = tops.get(top + slash, 0) + count
     ordered = sorted(tops.items(), key=lambda item: -item[1])[:NUM_NAMED]
-    return ", ".join(f"{name} ({size(count)})" for name, count in ordered)
+    return ", ".join(f"{name} ({format_bytes(count)})" for name, count in ordered)

@@ -23,6 +23,10 @@ class Stat:
     deviation: float | None
     count: int
 
+    def __str__(self) -> str:
+        """The mean, and the deviation where there is one: "35.0 ±7.1"."""
+        return f"{self.mean:.1f}" if self.deviation is None else f"{self.mean:.1f} ±{self.deviation:.1f}"
+
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Stat | None:
         """None if a value is missing: nothing is averaged over fewer trials than are there."""

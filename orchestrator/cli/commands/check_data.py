@@ -1,4 +1,4 @@
-"""`lilora check-data`: what was found in a benchmark's folder, what is wrong with it, and how to get or mend it."""
+"""`lilora check-data`: the contents of a benchmark's folder, its faults, and how to get or mend them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json as json_module
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -16,7 +16,7 @@ from rich.table import Table
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import AsJson
 from orchestrator.errors import UserError
-from orchestrator.formats import duration, size
+from orchestrator.formats import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from lilora.benchmarks import Benchmark
@@ -54,7 +54,9 @@ def check_data(
     started = time.monotonic()
     report = check(described, place, instructions or [], task or [], samples)
     seconds = time.monotonic() - started
-    answer = _as_json(report, seconds)
+    rows = sum(file.rows or 0 for file in report.files)
+    answer = asdict(report) | {"ok": not report.problems, "rows": rows, "seconds": round(seconds, 2)}
+    answer["counts"] = dict(report.counts)
     if out is not None:
         out.write_text(json_module.dumps(answer, indent=1) + "\n", encoding="utf-8")
     _say(report, described, place, first, seconds, output)
@@ -78,21 +80,6 @@ def _find(name: str, folder: Path | None) -> tuple[Benchmark, Path]:
     return benchmark, place or Path()
 
 
-def _as_json(report: Report, seconds: float) -> dict[str, Any]:
-    return {
-        "benchmark": report.benchmark,
-        "folder": report.folder,
-        "ok": not report.problems,
-        "rows": sum(file.rows or 0 for file in report.files),
-        "seconds": round(seconds, 2),
-        "counts": dict(report.counts),
-        "files": [asdict(file) for file in report.files],
-        "problems": [asdict(problem) for problem in report.problems],
-        "notes": report.notes,
-        "samples": [asdict(sample) for sample in report.samples],
-    }
-
-
 def _say(report: Report, benchmark: Benchmark, folder: Path, first: int, seconds: float, output: Output) -> None:
     from lilora.data.check import REMEDIES
 
@@ -104,11 +91,11 @@ def _say(report: Report, benchmark: Benchmark, folder: Path, first: int, seconds
         counts = (file.rows, file.usable, file.without_image, file.several_turns)
         cells = [f"{count:,}" for count in counts if count is not None] if file.rows is not None else [""] * 4
         names = (file.setting, file.task, file.file)
-        grid.add_row(*(escape(text) for text in names), *cells, size(file.bytes), file.sha256[:12])
+        grid.add_row(*(escape(text) for text in names), *cells, format_bytes(file.bytes), file.sha256[:12])
     output.table(grid)
     rows = sum(file.rows or 0 for file in report.files)
     output.say(
-        f"{rows:,} rows in {len(report.files)} files, {len(report.samples)} pictures opened, {duration(seconds)}"
+        f"{rows:,} rows in {len(report.files)} files, {len(report.samples)} pictures opened, {format_seconds(seconds)}"
     )
     for note in report.notes:
         output.say(f"[dim]note: {escape(note)}[/dim]")

@@ -1,4 +1,4 @@
-"""`lilora costs`: what a study takes on real GPUs, counted without weights and without data."""
+"""`lilora costs`: the hours, memory and FLOPs of a study on real GPUs, counted without weights and without data."""
 
 from __future__ import annotations
 

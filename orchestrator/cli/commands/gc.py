@@ -13,7 +13,7 @@ from rich.table import Table
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import STORE, AsJson, StoreFolder, open_store
 from orchestrator.errors import UserError
-from orchestrator.formats import size
+from orchestrator.formats import format_bytes
 
 if TYPE_CHECKING:
     from orchestrator.storage.garbage import Garbage
@@ -55,9 +55,9 @@ def gc(
     _show_garbage(found, output)
     total = sum(item.size for item in found)
     if yes:
-        output.say(f"removed {len(found)} entries, {size(total)}")
+        output.say(f"removed {len(found)} entries, {format_bytes(total)}")
     elif found:
-        output.say(f"{len(found)} entries, {size(total)}, would be removed; nothing was. To do it: --yes")
+        output.say(f"{len(found)} entries, {format_bytes(total)}, would be removed; nothing was. To do it: --yes")
     else:
         output.say("nothing to remove")
     output.finish(
@@ -112,11 +112,11 @@ def _show_garbage(found: Sequence[Garbage], output: Output) -> None:
     for folder in FOLDERS:
         totals = _totals(found, folder)
         if totals["entries"]:
-            grid.add_row(folder, str(totals["entries"]), size(totals["bytes"]))
+            grid.add_row(folder, str(totals["entries"]), format_bytes(totals["bytes"]))
     if found:
         output.table(grid)
     artifacts = [item for item in found if item.folder == "artifacts"]
     for item in artifacts[:SHOWN]:
-        output.say(f"  [dim]{item.name[:12]}[/dim] {size(item.size):>9}  {escape(item.label)}")
+        output.say(f"  [dim]{item.name[:12]}[/dim] {format_bytes(item.size):>9}  {escape(item.label)}")
     if len(artifacts) > SHOWN:
         output.say(f"  and {len(artifacts) - SHOWN} more artifacts")

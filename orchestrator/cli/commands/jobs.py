@@ -19,7 +19,7 @@ from rich.markup import escape
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import AsJson, Real, StudyName, chosen
 from orchestrator.errors import UserError
-from orchestrator.formats import size
+from orchestrator.formats import format_bytes
 
 if TYPE_CHECKING:
     from orchestrator.cluster.head import Head, HeadJob
@@ -208,10 +208,10 @@ def _say_submitted(output: Output, name: str, started: bool, parcel: Parcel, ste
     if not started:
         output.say(f"{name} runs already, with the code that it was sent then; nothing was started")
         return
-    sent = f"{len(parcel.files)} files, {size(parcel.bytes)}"
+    sent = f"{len(parcel.files)} files, {format_bytes(parcel.bytes)}"
     output.say(f"{name}: {steps} steps; sent {sent} of {escape(str(parcel.folder))}")
     for file, count in parcel.too_big:
-        output.say(f"[yellow]left out, too big for code:[/yellow] {escape(file)} ({size(count)})")
+        output.say(f"[yellow]left out, too big for code:[/yellow] {escape(file)} ({format_bytes(count)})")
 
 
 def _say_how_to(output: Output, head: Head, name: str) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import AsJson
-from orchestrator.formats import number
+from orchestrator.formats import format_score
 
 if TYPE_CHECKING:
     from lilora.matrix import Matrix
@@ -42,7 +42,7 @@ def metrics(
         ("forgetting", "from the best earlier score (Chaudhry et al.)"),
         ("FWT", "forward transfer against each task alone" + ("" if isolated else "; needs --isolated")),
     ):
-        output.say(f"{name:11}{number(found[name]):>8}  {meaning}")
+        output.say(f"{name:11}{format_score(found[name]):>8}  {meaning}")
     if not read.is_finished:
         seen, num = len(read.after), len(read.tasks)
         output.say(f"[yellow]{seen} of {num} tasks have a row, so the final metrics are not defined yet[/yellow]")
@@ -55,6 +55,6 @@ def _matrix_table(matrix: Matrix, found: dict[str, Any]) -> Table:
     for name in (*matrix.tasks, "AP_k", "BWT_k"):
         grid.add_column(name, justify="right", no_wrap=True)
     for index, (after, row) in enumerate(zip(matrix.after, matrix.rows, strict=True)):
-        cells = ["" if value is None else number(value) for value in row]
-        grid.add_row(after, *cells, number(found["AP_k"][index]), number(found["BWT_k"][index]))
+        cells = ["" if value is None else format_score(value) for value in row]
+        grid.add_row(after, *cells, format_score(found["AP_k"][index]), format_score(found["BWT_k"][index]))
     return grid

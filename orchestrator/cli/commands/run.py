@@ -1,4 +1,4 @@
-"""`lilora run`: make what is missing, then say what came out and where to look at it.
+"""`lilora run`: a study's missing steps made, its results, and the places to look at them.
 
 A study with a search runs in two phases: the search, then the table with what was chosen. Counts are over both. A
 value that fails keeps its row out of the table, and no other. A study with a sweep runs its trials, and, if it asks for
@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import STORE, AsJson, Real, StoreFolder, StudyName, TrackingUri, chosen, open_store
-from orchestrator.formats import duration
+from orchestrator.formats import format_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,7 +200,7 @@ def _say_counts(output: Output, outcome: Outcome, seconds: float, saved: Savings
         f"{outcome.run} run, {outcome.failed} failed"
     )
     text += f", {outcome.blocked} blocked" if outcome.blocked else ""
-    text += f"; {duration(seconds)}"
+    text += f"; {format_seconds(seconds)}"
     if saved is not None and saved.saved >= 1:
         text += (
             f"; {saved.hours:.2f} hours of work saved by sharing and reuse, of {saved.requested / 3600:.2f} requested"

@@ -15,7 +15,7 @@ from rich.markup import escape
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import STORE, AsJson, StoreFolder, open_store
 from orchestrator.errors import UserError
-from orchestrator.formats import duration
+from orchestrator.formats import format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def _build(steps: dict[str, Step], store: Store, output: Output) -> None:
         if isinstance(event, StepStarted):
             output.errors.print(f"{event.step.label} ...")
         elif isinstance(event, StepFinished):
-            output.errors.print(f"{event.step.label}: {duration(event.record.seconds)}")
+            output.errors.print(f"{event.step.label}: {format_seconds(event.record.seconds)}")
 
     outcome = execute_inline(Plan.of(steps.values()), store, listeners=[listen])
     if outcome.failures:

@@ -1,4 +1,4 @@
-"""`lilora status`: how far a study is, from what its store says of each step."""
+"""`lilora status`: the progress of a study, as its store tells of each step."""
 
 from __future__ import annotations
 

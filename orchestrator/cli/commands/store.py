@@ -12,7 +12,7 @@ from rich.table import Table
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import STORE, AsJson, StoreFolder, StudyName, open_store
 from orchestrator.errors import DamagedError, UserError
-from orchestrator.formats import size
+from orchestrator.formats import format_bytes
 
 if TYPE_CHECKING:
     from orchestrator.storage.record import Record
@@ -104,7 +104,7 @@ def copy(
     left = len(target.plan_in(place).missing(place))
     unfinished = f"; {left} steps of the study are not finished here" if left else ""
     output.say(
-        f"{len(done.copied)} artifacts copied ({size(done.size)}), {len(done.there)} were there, "
+        f"{len(done.copied)} artifacts copied ({format_bytes(done.size)}), {len(done.there)} were there, "
         f"{len(done.damaged)} damaged{unfinished}"
     )
     output.say(f"to look at it there: lilora status {escape(study)} --store {escape(other.url)}")
@@ -142,10 +142,10 @@ def ls(store: StoreFolder = STORE, json: AsJson = False) -> None:
     for column in ("kind", "artifacts", "size"):
         grid.add_column(column, justify="left" if column == "kind" else "right")
     for kind, count in sorted(number.items(), key=lambda item: -total[item[0]]):
-        grid.add_row(kind, str(count), size(total[kind]))
-    grid.add_row("all", str(sum(number.values())), size(sum(total.values())), style="bold")
+        grid.add_row(kind, str(count), format_bytes(total[kind]))
+    grid.add_row("all", str(sum(number.values())), format_bytes(sum(total.values())), style="bold")
     output.table(grid)
-    rest = ", ".join(f"{folder} {item['entries']} ({size(item['bytes'])})" for folder, item in other.items())
+    rest = ", ".join(f"{folder} {item['entries']} ({format_bytes(item['bytes'])})" for folder, item in other.items())
     output.say(f"besides: {rest}; store: {escape(place.url)}")
     kinds: dict[str, Any] = {kind: {"artifacts": number[kind], "bytes": total[kind]} for kind in number}
     output.finish({"store": place.url, "kinds": kinds, **other})

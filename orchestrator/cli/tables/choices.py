@@ -1,4 +1,4 @@
-"""What a search chose, for people: a row for each method, with the validation figure of each candidate."""
+"""The choices of a search, for people: a row for each method, with the validation figure of each candidate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.console import Output
+from orchestrator.formats import DASH, format_score
 from orchestrator.resolving.resolve import Resolved
 from orchestrator.study.search import Choice, describe_protocol, describe_values
 
@@ -41,10 +42,7 @@ def show_search(resolved: Resolved, output: Output) -> None:
 
 
 def _cells(choice: Choice) -> tuple[Any, ...]:
-    figures = [
-        f"{describe_values(option.values)}: {'-' if option.figure is None else f'{option.figure:.2f}'}"
-        for option in choice.options
-    ]
-    best = "-" if choice.best is None else describe_values(choice.best.values)
+    figures = [f"{describe_values(option.values)}: {format_score(option.figure)}" for option in choice.options]
+    best = DASH if choice.best is None else describe_values(choice.best.values)
     waiting = f" ({choice.missing} not finished)" if choice.missing else ""
     return choice.name, ", ".join(choice.fields), "  ".join(figures), f"{best}{waiting}"

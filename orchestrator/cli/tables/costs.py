@@ -13,6 +13,7 @@ from rich.table import Table
 from lilora.costs.gpus import GIB
 from orchestrator.cli.console import Output
 from orchestrator.errors import UserError
+from orchestrator.formats import format_rounded
 from orchestrator.resolving.estimate import AnswerCost, StageCost, StudyCost, study_cost
 from orchestrator.resolving.how_trained import HowTrained
 from orchestrator.resolving.resolve import Resolved
@@ -50,11 +51,10 @@ def costs_of_real(name: str, resolved: Resolved, store: Store, output: Output) -
 def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
     """The table, what all of it comes to, and what was assumed."""
     output.table(_table(cost.stages if every else _by_method(cost.stages), every))
-    total = sum(stage.hours for stage in cost.stages)
+    total = _sums(cost.stages)
     output.say(
-        f"in all: {len(cost.stages)} stages, {sum(stage.samples for stage in cost.stages):,.0f} samples, "
-        f"{sum(stage.steps for stage in cost.stages):,} steps, {_short(sum(stage.tokens for stage in cost.stages))} "
-        f"tokens, {sum(stage.flops for stage in cost.stages):.2e} FLOPs; {total:,.1f} hours on "
+        f"in all: {len(cost.stages)} stages, {total['samples']:,.0f} samples, {total['steps']:,} steps, "
+        f"{format_rounded(total['tokens'])} tokens, {total['flops']:.2e} FLOPs; {total['hours']:,.1f} hours on "
         f"{cost.stages[0].setting.workers if cost.stages else 1} x {cost.gpu.name} at {cost.utilisation:.0%} of its "
         "peak"
     )
@@ -84,6 +84,12 @@ def _describe(answers: AnswerCost, gpu: str) -> str:
     )
 
 
+def _sums(stages: Sequence[StageCost]) -> dict[str, Any]:
+    """What adds up over stages."""
+    names = ("samples", "steps", "tokens", "flops", "hours")
+    return {name: sum(getattr(stage, name) for stage in stages) for name in names}
+
+
 def _by_method(stages: Sequence[StageCost]) -> list[StageCost]:
     """Stages of one method and backbone as one row: sums, and the most memory."""
     groups: dict[tuple[str, str], list[StageCost]] = {}
@@ -92,74 +98,33 @@ def _by_method(stages: Sequence[StageCost]) -> list[StageCost]:
     rows = []
     for (method, _), group in groups.items():
         worst = max(group, key=lambda stage: stage.memory.total)
-        sums = {name: sum(getattr(stage, name) for stage in group) for name in ("samples", "steps", "tokens", "flops")}
-        hours = sum(stage.hours for stage in group)
         label = f"{method} ({len(group)} stage{'s' if len(group) > 1 else ''})"
-        rows.append(dataclasses.replace(worst, label=label, hours=hours, **sums))
+        rows.append(dataclasses.replace(worst, label=label, **_sums(group)))
     return rows
 
 
 def _table(stages: Sequence[StageCost], every: bool) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("stage" if every else "method")
-    heads: tuple[str, ...] = (
-        "samples",
-        "steps",
-        "tokens",
-        "FLOPs",
-        "weights",
-        "adapters",
-        "gradients",
-        "optimiser",
-        "activations",
-    )
-    heads += ("(kept)", "(recomputed)", "logits", "GiB a GPU", "hours")
-    for head in heads:
+    heads = "samples,steps,tokens,FLOPs,weights,adapters,gradients,optimiser,activations,(kept),(recomputed),logits"
+    for head in (*heads.split(","), "GiB a GPU", "hours"):
         grid.add_column(head, justify="right")
     for stage in stages:
         memory = stage.memory
         parts = [memory.weights, memory.adapters, memory.gradients, memory.optimiser, memory.activations]
         parts += [memory.activations_kept, memory.activations_recomputed, memory.logits, memory.total]
         grid.add_row(
-            escape(stage.label), f"{stage.samples:,.0f}", f"{stage.steps:,}", _short(stage.tokens),
+            escape(stage.label), f"{stage.samples:,.0f}", f"{stage.steps:,}", format_rounded(stage.tokens),
             f"{stage.flops:.2e}",
             *(f"{part / GIB:.2f}" for part in parts), f"{stage.hours:,.1f}",
         )  # fmt: skip
     return grid
 
 
-def _short(number: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{letter}"
-    return f"{number:.0f}"
-
-
 def costs_json(name: str, cost: StudyCost) -> dict[str, Any]:
-    """The same for machines; sizes in bytes."""
-    stages = [
-        dataclasses.asdict(stage) | {"memory": dataclasses.asdict(stage.memory) | {"total": stage.memory.total}}
-        for stage in cost.stages
-    ]
-    return {
-        "study": name,
-        "gpu": dataclasses.asdict(cost.gpu),
-        "utilisation": cost.utilisation,
-        "answering_utilisation": cost.answering_utilisation,
-        "stages": stages,
-        "samples": sum(stage.samples for stage in cost.stages),
-        "steps": sum(stage.steps for stage in cost.stages),
-        "tokens": sum(stage.tokens for stage in cost.stages),
-        "flops": sum(stage.flops for stage in cost.stages),
-        "hours": sum(stage.hours for stage in cost.stages),
-        "answers": cost.answers,
-        "answering_flops": cost.answering,
-        "answering_hours": cost.answering_hours,
-        "answer_memory": [
-            dataclasses.asdict(item) | {"memory": dataclasses.asdict(item.memory) | {"total": item.memory.total}}
-            for item in cost.answer_costs
-        ],
-        "store_bytes": cost.store_bytes,
-        "refusals": list(cost.refusals),
-        "assumptions": list(cost.assumptions),
-    }
+    """The same for machines; sizes in bytes, and a memory's total with its parts."""
+    answer = dataclasses.asdict(cost)
+    for item, written in zip(cost.stages + cost.answer_costs, answer["stages"] + answer["answer_costs"], strict=True):
+        written["memory"]["total"] = item.memory.total
+    answer["answering_flops"], answer["answer_memory"] = answer.pop("answering"), answer.pop("answer_costs")
+    return {"study": name, **answer, **_sums(cost.stages)}

@@ -9,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
+from orchestrator.formats import format_score
 from orchestrator.results.reading import StudyResults
 
 
@@ -44,8 +45,7 @@ def _lines(kind: str, facts: Mapping[str, Any]) -> list[str]:
     if not facts:
         return ["its step is not finished"]
     if kind == "cka":
-        shown = {name: "-" if facts[name] is None else f"{facts[name]:.2f}" for name in ("A", "B")}
-        return [f"mean CKA between two tasks: A {shown['A']}, B {shown['B']}"]
+        return [f"mean CKA between two tasks: A {format_score(facts['A'])}, B {format_score(facts['B'])}"]
     return [
         f"{escape(task)}: mean alpha {part['before']:.3f} before, {part['after']:.3f} after"
         for task, part in facts["alpha"].items()

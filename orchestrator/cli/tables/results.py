@@ -8,7 +8,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.cli.console import Output, stat
+from orchestrator.cli.console import Output
+from orchestrator.formats import DASH, format_count, format_score
 from orchestrator.results.claims import claims
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.scorers import describe_scorers
@@ -29,8 +30,8 @@ def show_results(title: str, rows: Sequence[Row], output: Output, paper: Paper |
     accuracies = [_accuracy(task) for task in tasks]
     figures: list[Column] = [
         *(_metric(name) for name in METRICS),
-        ("trainable", lambda row: _count(row.trainable)),
-        ("stored", lambda row: _count(row.stored)),
+        ("trainable", lambda row: format_count(row.trainable)),
+        ("stored", lambda row: format_count(row.stored)),
         ("task id", lambda row: "needed" if row.needs_task_id else "no"),
     ]
     output.say("", f"[bold]{escape(title)}[/bold]")
@@ -60,14 +61,14 @@ def show_orders(group: Ordered, output: Output) -> None:
         ranked = group.ranked(metric)
         if ranked:
             ends = (f"{value:.1f}  {escape(arrow(order_of(row)))}" for value, row in (ranked[-1], ranked[0]))
-            grid.add_row(metric, stat(group.spread(metric)), *ends)
+            grid.add_row(metric, str(group.spread(metric) or DASH), *ends)
     output.table(grid)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("after the last stage, learned", no_wrap=True)
     for place in range(len(group.tasks)):
         grid.add_column(PLACES[place] if place < len(PLACES) else f"{place + 1}th", justify="right", no_wrap=True)
     for task, line in zip(group.tasks, group.by_place(), strict=True):
-        grid.add_row(escape(task), *(stat(cell) for cell in line))
+        grid.add_row(escape(task), *(str(cell or DASH) for cell in line))
     output.table(grid)
 
 
@@ -83,8 +84,8 @@ def show_paper(paper: Paper, rows: Sequence[Row], output: Output) -> None:
         cells = []
         for metric in METRICS:
             figure = theirs.get(metric) if theirs else None
-            cells += ["-" if figure is None else f"{figure:.1f}", stat(row.metrics.get(metric))]
-        grid.add_row(escape(theirs.label) if theirs else "-", escape(row.name), *cells)
+            cells += [format_score(figure, 1), str(row.metrics.get(metric) or DASH)]
+        grid.add_row(escape(theirs.label) if theirs else DASH, escape(row.name), *cells)
     output.say("", f"[bold]{escape(paper.source)}, beside ours[/bold]")
     output.table(grid)
     for caveat in paper.caveats:
@@ -100,11 +101,11 @@ def show_paper(paper: Paper, rows: Sequence[Row], output: Output) -> None:
 
 
 def _accuracy(task: str) -> Column:
-    return task, lambda row: stat(row.accuracy.get(task))
+    return task, lambda row: str(row.accuracy.get(task) or DASH)
 
 
 def _metric(name: str) -> Column:
-    return name, lambda row: stat(row.metrics[name])
+    return name, lambda row: str(row.metrics[name] or DASH)
 
 
 def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
@@ -116,7 +117,3 @@ def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
         seeds = f" ({row.count} seeds)" if row.count > 1 else ""
         grid.add_row(f"{escape(row.name)}{seeds}", *(cell(row) for _, cell in columns))
     return grid
-
-
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.console import Output
+from orchestrator.formats import DASH, format_score
 from orchestrator.resolving.resolve import Resolved
 from orchestrator.resolving.swept import Swept, figure_of, upper_bound
 from orchestrator.results.exports import trial_json
@@ -30,7 +31,9 @@ def show_sweep(resolved: Resolved, output: Output) -> None:
     grid.add_column("", no_wrap=True)
     options = sorted(choice.options, key=best_first)
     for option in options[:MOST_ROWS]:
-        grid.add_row(*(escape(_shown(value)) for value in option.values), _figure(option), _state(option, choice))
+        grid.add_row(
+            *(escape(_shown(value)) for value in option.values), format_score(option.figure), _state(option, choice)
+        )
     output.say("", f"[bold]{title}[/bold]")
     output.table(grid)
     if len(options) > MOST_ROWS:
@@ -42,11 +45,7 @@ def show_sweep(resolved: Resolved, output: Output) -> None:
 
 
 def _shown(value: Any) -> str:
-    return "-" if value is None else describe_values([value])
-
-
-def _figure(option: Option) -> str:
-    return "-" if option.figure is None else f"{option.figure:.2f}"
+    return DASH if value is None else describe_values([value])
 
 
 def _state(option: Option, choice: Choice) -> str:

@@ -18,7 +18,7 @@ import lilora.stages
 from orchestrator.cli import app, health
 from orchestrator.cli.commands import ui
 from orchestrator.cli.console import Output
-from orchestrator.cli.progress import SHARE_OF_TRAINING, Progress, State
+from orchestrator.cli.progress import SHARE_OF_TRAINING, Progress, RunView
 from orchestrator.cli.tables.results import show_paper, show_results
 from orchestrator.execution import events, executor
 from orchestrator.resolving.catalogue import find_target
@@ -433,7 +433,7 @@ def finished(step: Step, seconds: float) -> events.StepFinished:
 
 def test_time_left_comes_from_measured_seconds_of_a_kind_and_from_a_steps_own_progress() -> None:
     clock = Clock()
-    state = State(clock)
+    state = RunView(clock)
     trains, scores = steps("train", 3), steps("score", 2)
     state(events.RunStarted(5, 5, 0, trains + scores))
     assert state.seconds_left is None
@@ -458,7 +458,7 @@ def test_time_left_comes_from_measured_seconds_of_a_kind_and_from_a_steps_own_pr
 
 
 def test_a_step_whose_worker_died_waits_until_it_is_started_again() -> None:
-    state = State(Clock())
+    state = RunView(Clock())
     [train] = steps("train", 1)
     state(events.RunStarted(1, 1, 0, (train,)))
     state(events.StepStarted(train))
@@ -471,7 +471,7 @@ def test_a_step_whose_worker_died_waits_until_it_is_started_again() -> None:
 
 def test_steps_at_once_shorten_the_time_left() -> None:
     clock = Clock()
-    state = State(clock)
+    state = RunView(clock)
     trains = steps("train", 4)
     state(events.RunStarted(4, 4, 0, trains))
     for step in trains[:2]:

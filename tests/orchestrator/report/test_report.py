@@ -9,7 +9,6 @@ from lilora.matrix import Matrix, read_matrix
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
-from orchestrator.formats import format_seconds, format_signed
 from orchestrator.planning.lowering import lower
 from orchestrator.report import report_folder, write_report
 from orchestrator.report.figures import heat_map_png
@@ -143,13 +142,3 @@ def test_a_heat_map_is_a_picture_with_the_same_bytes_each_time():
     picture = heat_map_png(matrix, "two tasks")
     assert picture.startswith(b"\x89PNG")
     assert heat_map_png(matrix, "two tasks") == picture
-
-
-def test_times_and_changes_are_written_for_people():
-    assert [format_seconds(value) for value in (0.24, 42, 725, 12_000)] == [
-        "0.2 s",
-        "42 s",
-        "12 min 05 s",
-        "3 h 20 min",
-    ]
-    assert [format_signed(value) for value in (-14.93, 2, -0.01)] == ["−14.9", "+2.0", "0.0"]

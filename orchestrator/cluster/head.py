@@ -1,4 +1,4 @@
-"""A head's job server: submit, follow, stop. Every wait is finite, and every failure says what to do.
+"""The job server of a cluster's head: submit, follow, stop. Every wait is finite, and every failure says what to do.
 
 A submission is named by its study and its store, so that asking for a running one again finds it instead of starting
 it twice. A Ray job is not tied to the terminal that follows it.
@@ -54,7 +54,7 @@ class HeadJob:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
+        """True once nothing will change any more."""
         return self.status in ENDED
 
     @property

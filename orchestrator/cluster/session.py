@@ -1,4 +1,4 @@
-"""Reaching Ray: an own local cluster by default, a given address, or the Ray that this process already uses.
+"""The session of Ray: an own local cluster by default, a given address, or the Ray that this process already uses.
 
 Token authentication is always on for a local cluster (its token is a file that only the user can read). What this
 module started it also stops; what it found running it leaves running.

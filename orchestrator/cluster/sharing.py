@@ -1,4 +1,4 @@
-"""Whether every machine of a cluster sees the same store, asked before a study starts there.
+"""The check that every machine of a cluster sees the same store, made before a study starts there.
 
 The driver writes a random word into the store, each machine reads it there and writes one back, which the driver reads.
 A folder that merely has the same path on each machine is found out.

@@ -18,7 +18,8 @@ from orchestrator.storage.store import Store
 #: Deaths in a row without getting further, and processes in a row that never came up, after which a step has failed.
 MAXIMUM_DEATHS = 3
 MAXIMUM_MISSES = 8
-#: Waiting before the next attempt, by the number of deaths so far; after a process that never came up.
+#: Waiting before the next attempt, by the number of deaths so far; after a process that never came up. The last attempt
+#: comes after Ray knows that a machine is gone, and so does the last miss.
 DEATH_SECONDS = (0.0, 2.0, 20.0)
 MISS_SECONDS = 5.0
 
@@ -52,6 +53,7 @@ class Deaths:
         """
         count = self._counts.setdefault(step.digest, _Count())
         if begun:
+            # Each attempt goes on from a checkpoint: one that got further than any before starts the count anew.
             reached = self._reached(step)
             if reached > count.reached:
                 count.deaths, count.reached = 0, reached

@@ -1,4 +1,4 @@
-"""The driver's loop: gives ready steps to workers and takes their results, until nothing is left.
+"""The driver of a run: its loop gives ready steps to workers and takes their results, until nothing is left.
 
 A worker that has just made quick steps keeps one more in its queue, so that it never idles for the driver. An error
 on a call means that the worker's process died: its step is tried again elsewhere, a finite number of times (`deaths`).
@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.cluster.demand import Demand, ScaleLimit, StepDemand
 from orchestrator.errors import ClusterError
 from orchestrator.execution import events
 from orchestrator.execution.deaths import Deaths
 from orchestrator.execution.run_count import RunCount
-from orchestrator.execution.schedule import Ready
+from orchestrator.execution.schedule import Ready, StepFeed
 from orchestrator.execution.workers.actor import Result, Settings, pack
 from orchestrator.execution.workers.making import Job
 from orchestrator.execution.workers.pool import Pool, Slot, Standby
@@ -24,25 +24,18 @@ from orchestrator.steps.step import Step
 from orchestrator.storage.leases.leases import LONGEST_WAIT_SECONDS
 from orchestrator.storage.store import Store
 
+#: A worker process that is not up after so long is given up, and the run goes on with one fewer.
 START_SECONDS = 180.0
+#: Progress, other runs and missing machines send no message: the driver looks for them so often.
 POLL_SECONDS = 0.25
 #: The same while trials of a sweep may ask for more: that wakes no wait for a step.
 LISTEN_SECONDS = 0.05
+#: A worker with a step of a kind that takes less gets the next one beside it.
 QUICK_SECONDS = 0.5
 ELSEWHERE_SECONDS = 1.0
 MEASURE_SECONDS = 5.0
 #: A cluster that shrank below what is left to run is given so long to grow again; a group of workers, to be up.
 RETURN_SECONDS = 300.0
-
-
-class StepFeed(Protocol):
-    """What adds steps to a run while it goes on: a sweep's trials ask for them."""
-
-    def admit(self, ready: Ready) -> bool:
-        """Add to `ready` what was asked for since the last call, drop what is not wanted; False: no more will come."""
-
-    def sleep(self, seconds: float) -> None:
-        """Until something was asked for; `seconds` at most."""
 
 
 class Driver:
@@ -108,6 +101,7 @@ class Driver:
             demand = demands[0]
             slot = self.pool.place(demand, held, held_slots)
             if slot is None:
+                # What it needs is held back from all that are less urgent: lighter steps would starve it.
                 waiting.add(demand)
                 held, held_slots = held + demand.total, held_slots + self.pool.width(demand)
             else:
@@ -138,6 +132,8 @@ class Driver:
         if not refs:
             sleep(patience)
         else:
+            # The first that is done wakes the driver, and with it come all others that are done: one round of
+            # dispatch for all of them. The timeout is the looking about, below.
             done, rest = ray.wait(refs, num_returns=1, timeout=patience)
             if done and rest:
                 done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
@@ -167,6 +163,7 @@ class Driver:
         from ray.exceptions import RayError, RayTaskError
 
         step, _ = slot.queue.pop(0)
+        # Of two refs that are done together, the step's may be taken before the one of `ready`.
         if not slot.node:
             slot.up()
         try:
@@ -177,6 +174,7 @@ class Driver:
         except RayError as error:
             self._bury(slot)
             lines = str(error).strip().splitlines() or [type(error).__name__]
+            # An actor whose __init__ raised has no exception of its own in Ray: its text is all there is to go by.
             if "creation task" in lines[0]:
                 raise ClusterError(f"no worker can start here ({lines[-1]}): install this package there") from error
             result = Result(error=lines[0], died=True)
@@ -184,6 +182,7 @@ class Driver:
         self.progress_seen.pop(step.digest, None)
         if result.record is not None:
             self._learn(step, result.record.seconds)
+            # Found in the store after a death, it is the work of our own worker, which died with the answer in hand.
             self.count.finished(step, result.record, self.ready, result.elsewhere and not self.deaths.of(step))
         elif result.elsewhere:
             self.elsewhere[step.digest] = step, time.monotonic()

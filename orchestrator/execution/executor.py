@@ -117,6 +117,7 @@ def checked_needs(plan: Plan, store: Store, say: Listeners, shelf: Shelf | None 
     not looked at again.
     """
     shelf = shelf or Shelf(store)
+    # What is moved aside is made again, from inputs that nobody needed before: they are looked at in the next turn.
     while True:
         needs = plan.needs(shelf)
         if [step for step in needs.missing if shelf.notice(step.digest)]:

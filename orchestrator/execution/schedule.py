@@ -11,6 +11,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from typing import Protocol
 
 from orchestrator.cluster.demand import StepDemand
 from orchestrator.steps.plan import Needs
@@ -145,6 +146,7 @@ class Ready:
         return changed
 
     def _key(self, digest: str) -> tuple[int, float, int, str]:
+        # heapq gives the smallest first.
         return -self._askers[digest], -self._path[digest], self._place[digest], digest
 
     def _push(self, digest: str) -> None:
@@ -168,3 +170,13 @@ class Ready:
         del self._consumers[digest], self._askers[digest]
         self._ready.discard(digest)
         self._in_hand.discard(digest)
+
+
+class StepFeed(Protocol):
+    """What adds steps to a run while it goes on: a sweep's trials ask for them."""
+
+    def admit(self, ready: Ready) -> bool:
+        """Add to `ready` what was asked for since the last call, drop what is not wanted; False: no more will come."""
+
+    def sleep(self, seconds: float) -> None:
+        """Until something was asked for; `seconds` at most."""

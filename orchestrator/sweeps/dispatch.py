@@ -19,12 +19,12 @@ from orchestrator.resolving.swept import Swept, lower_point
 from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
 from orchestrator.study.sweep import Point
-from orchestrator.sweeps.events import TrialAdded
+from orchestrator.sweeps.events import TrialAdded, TuneEnded, TuneTrialEnded
 from orchestrator.sweeps.mailbox import Asked
 from orchestrator.sweeps.requests import OpenRequests
 
 if TYPE_CHECKING:
-    from orchestrator.sweeps.tuning import TuneTrialEnded, Tuning
+    from orchestrator.sweeps.tuning import Tuning
 
 Use = Callable[[Iterable[str]], None]
 
@@ -64,7 +64,7 @@ class StartGate:
 
 
 class Dispatch:
-    """The `driver.StepFeed` of a sweep: it stands between its trials, Ray Tune and the driver.
+    """The `schedule.StepFeed` of a sweep: it stands between its trials, Ray Tune and the driver.
 
     Args:
         swept: the trials as they are known when the run begins.
@@ -112,11 +112,11 @@ class Dispatch:
         return max(0, self._expected)
 
     def sleep(self, seconds: float) -> None:
-        """See `driver.StepFeed`."""
+        """See `schedule.StepFeed`."""
         self.mailbox.sleep(seconds)
 
     def admit(self, ready: Ready) -> bool:
-        """See `driver.StepFeed`.
+        """See `schedule.StepFeed`.
 
         Raises:
             ClusterError: Ray Tune broke, or nothing moves any more.
@@ -166,8 +166,6 @@ class Dispatch:
 
     def _hear(self, ready: Ready) -> None:
         """Take what Tune says of trials that ended."""
-        from orchestrator.sweeps.tuning import TuneEnded
-
         while True:
             try:
                 message = self.tuning.messages.get_nowait()

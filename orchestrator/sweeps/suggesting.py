@@ -1,4 +1,4 @@
-"""Optuna's suggestions, noted in the store as they are made, and asked again in the same order by the next run.
+"""The suggestions of Optuna, noted in the store as they are made, and asked again in the same order by the next run.
 
 What TPE suggests depends on the results so far and on the order in which they came, so a sweep with Optuna is not
 determined by its value alone; its notes are what makes the same sweep run again ask for the same trials.

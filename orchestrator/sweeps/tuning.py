@@ -1,4 +1,4 @@
-"""A sweep on Ray Tune: Tune samples, schedules and stops trials; the one executor, in this process, makes their steps.
+"""Ray Tune on a sweep: it samples, schedules and stops trials; the one executor, in this process, makes their steps.
 
 The driver's thread runs the executor, another one runs Tune. The store is the truth: Tune's own files lie in the
 store's scratch, are removed afterwards, and nothing of them is read back; a sweep that was killed goes on by running it
@@ -32,6 +32,7 @@ from orchestrator.study import Sweep
 from orchestrator.study.points import trial_kinds
 from orchestrator.study.sweep import Point
 from orchestrator.study.trial import trial_tasks
+from orchestrator.sweeps.events import TuneEnded, TuneMessage, TuneTrialEnded
 from orchestrator.sweeps.mailbox import Mailbox
 from orchestrator.sweeps.trial import PLACE, TASKS, Orders, SweepTrial, point_of
 
@@ -59,26 +60,6 @@ _ENVIRONMENT = {
 def num_live(slots: int, trials: int) -> int:
     """How many trials are live at a time: computed from the slots, never a guess of the user's."""
     return max(1, min(math.ceil(LIVE_PER_SLOT * slots), MOST_LIVE, trials))
-
-
-@dataclass(frozen=True)
-class TuneTrialEnded:
-    """Tune is done with a trial: its point, the tasks that it reported, and the error if its process kept dying."""
-
-    trial: str
-    point: Point
-    tasks: int
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class TuneEnded:
-    """Tune is done; `error` if it broke."""
-
-    error: str = ""
-
-
-Message = TuneTrialEnded | TuneEnded
 
 
 class _Watcher(TrialProgressCallback):
@@ -169,7 +150,7 @@ class Tuning:
     mailbox: Mailbox
     orders: Orders
     store: Store
-    messages: queue.SimpleQueue[Message] = field(default_factory=queue.SimpleQueue)
+    messages: queue.SimpleQueue[TuneMessage] = field(default_factory=queue.SimpleQueue)
     halt: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -100,6 +100,7 @@ def attempt(job: Job, store: Store, checkpoint_seconds: float) -> Result:
                 traceback.print_exc()
                 raise
     except BaseException as error:
+        # A step's sys.exit as well: it must end the step, not the process that the next ones want.
         if isinstance(error, (MadeElsewhereError, LeaseLostError)) or (lease is not None and lease.lost):
             return Result(error=str(error), elsewhere=True)
         return Result(error=describe_error(error, store))

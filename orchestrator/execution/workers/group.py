@@ -74,6 +74,7 @@ def take_part(job: Job, store: Store, rank: int, world_size: int, checkpoint_sec
     run = stage_run(job, store, placement, checkpoint_seconds)
     if rank == 0:
         with store.lock(job.digest, job.label):
+            # One answer for all: who looked for himself might see another run's commit, and leave the rest waiting.
             there = [store.has(job.digest)]
             dist.broadcast_object_list(there, src=0)
             if not there[0]:

@@ -1,4 +1,4 @@
-"""Ray Train's local mode: a training function in this very process."""
+"""Ray Train's local mode, for a step of one worker: its training function in this very process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ def in_local_trainer(function: Callable[[], Any]) -> Any:
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    # What a train loop returns, `fit` does not give.
     kept: list[Any] = []
     TorchTrainer(lambda: kept.append(function()), scaling_config=ScalingConfig(num_workers=0)).fit()
     return kept[0]

@@ -71,6 +71,7 @@ class Slot:
 
         self.started = True
         with contextlib.suppress(RayError):
+            # It has answered, but the answer may still be on its way from another machine.
             self.node = ray.get(self.ready, timeout=1)
 
 
@@ -138,6 +139,7 @@ class Pool:
         self.measure()
         asked = {slot.handle.ready.remote(): slot for slot in self.slots if slot.started and not slot.queue}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
+        # Who is dead answers with an error; who is silent may be slow, and is kept.
         for ref in answered:
             try:
                 ray.get(ref)
@@ -246,6 +248,7 @@ class Pool:
     def _kill(self, slot: Slot) -> None:
         import ray
 
+        # Its machine may be gone, or the whole cluster: then there is nothing to end.
         with contextlib.suppress(Exception):
             ray.kill(slot.handle)
         if reserved := slot.reserved():

@@ -1,8 +1,9 @@
-"""Cores that Ray Train reserved and nobody uses: a controller that dies while its workers start leaves them so.
+"""Reservations of cores that nobody uses: a Ray Train controller that dies while its workers start leaves them so.
 
-Ray Train's own cleaner knows a reservation only once its workers run, and groups go without it (`training`). So the
-owner of placement looks itself: a reservation of this run that holds cores, that no worker group has claimed, and in
-which nothing has started for `UNUSED_SECONDS`, is given back. Those of a driver that was killed go with its job.
+Ray Train's own cleaner knows a reservation only once its workers run, and groups go without it
+(`trainer.group_trainer`). So the owner of placement looks itself: a reservation of this run that holds cores, that no
+worker group has claimed, and in which nothing has started for `UNUSED_SECONDS`, is given back. Those of a driver that
+was killed go with its job.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def idle_reservations() -> set[str]:
     from ray.util import placement_group_table
 
     mine = ray.get_runtime_context().get_job_id()
+    # The id of a placement group ends with its job's: other drivers' are left alone.
     held = {
         name: about["bundles"]
         for name, about in placement_group_table().items()

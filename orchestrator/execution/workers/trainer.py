@@ -1,4 +1,4 @@
-"""Training steps under Ray Train's TorchTrainer.
+"""The trainer of steps with several workers, under Ray Train's TorchTrainer.
 
 One worker: local mode (`num_workers=0`), the loop runs in the calling process and pays no process start. Several
 workers: a group of processes that stays for the next step of its demand (`orchestrator.execution.workers.group`).
@@ -23,6 +23,7 @@ from orchestrator.execution.workers.making import Job
 from orchestrator.steps.step import Resources
 from orchestrator.storage.opening import open_store
 
+#: Ray Train would start the group again from nothing; the driver tries the step again from its checkpoint.
 NO_RETRIES: dict[str, Any] = {"max_failures": 0, "controller_failure_limit": 0, "max_preemption_failures": 0}
 #: A group that was told to leave is ended by force after so long.
 LEAVE_SECONDS = 20.0
@@ -203,7 +204,7 @@ def _trainer(resources: Resources, settings: Settings, folder: str) -> Any:
 
 
 def group_trainer() -> Any:
-    """The class `TorchTrainer` without Ray Train's cleaner of reservations; `execution.reservations` is ours.
+    """The class `TorchTrainer` without Ray Train's cleaner of reservations; `workers.reservations` is ours.
 
     The cleaner is a process for each group that outlives a killed driver, and with Ray 2.60 it then often does not end.
     """

@@ -1,4 +1,4 @@
-"""How long `lilora check-data` and reading into Parquet take on 165,000 rows, the largest of CoIN's training files.
+"""The time of `lilora check-data` and of reading into Parquet, for 165,000 rows, the largest of CoIN's training files.
 
 A made-up OCRVQA of CoIN's layout: 165,000 training and 100,000 test rows, a picture each (one picture, linked under
 every name). Run with `OMP_NUM_THREADS=1 python benchmarks/check_data.py`; it prints seconds by the clock and of CPU.
@@ -6,6 +6,7 @@ every name). Run with `OMP_NUM_THREADS=1 python benchmarks/check_data.py`; it pr
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import tempfile
@@ -72,6 +73,7 @@ def timed(what: str, function: Callable[[], Any]) -> Any:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "data" / "coin"
         os.environ |= {"LILORA_DATA": str(root.parent), "XDG_CACHE_HOME": scratch}

@@ -1,4 +1,4 @@
-"""What the orchestrator costs and gains: the quickstart's steps through it, against the same calls in one bare loop.
+"""The cost and gain of the orchestrator: the quickstart's steps through it, against the same calls in one bare loop.
 
 Three sides, each in a fresh process on a fresh store, one after another: a bare Python loop (the steps' functions,
 called in plan order, results in plain folders, nothing hashed, recorded or resumable), the executor with one slot, and

@@ -1,4 +1,4 @@
-"""What it saves that stages of several workers share one start of a trainer: the same stages, each with its own start.
+"""The gain of one trainer's start for several stages: the same stages together, and each with a start of its own.
 
 One trial of three tasks on the mini benchmark, stages of a few steps by two ZeRO-2 workers, on one local cluster: once
 as one plan, whose stages follow each other in one worker group, and once as a plan a stage, so that each starts a group

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmarks.turns import in_turns
+
+ROOT = Path(__file__).parents[2]
 TURN = 0.5
 #: Says every 10 ms of its own processor time that it is at work.
 CHATTER = """
@@ -28,14 +27,6 @@ while time.process_time() < end:
     while time.process_time() < busy:
         pass
 """
-
-
-@pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The benchmark's module, found by the processes of runs as by this one."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("turns")
-    sys.modules.pop("turns", None)
 
 
 def chatter(clock: Any, seconds: float) -> list[float]:
@@ -66,8 +57,8 @@ def waits(clock: Any, started: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_one_run_goes_on_at_a_time_with_what_it_started(turns: ModuleType) -> None:
-    short, long = turns.in_turns([(chatter, (3 * TURN,)), (chatter, (6 * TURN,))], TURN)
+def test_one_run_goes_on_at_a_time_with_what_it_started() -> None:
+    short, long = in_turns([(chatter, (3 * TURN,)), (chatter, (6 * TURN,))], TURN)
     words = sorted([(at, "short") for at in short.result] + [(at, "long") for at in long.result])
     blocks = [name for name, _ in itertools.groupby(words, key=lambda word: word[1])]
     assert len(blocks) >= 5, "they alternate"
@@ -77,10 +68,10 @@ def test_one_run_goes_on_at_a_time_with_what_it_started(turns: ModuleType) -> No
 
 
 @pytest.mark.timeout(120)
-def test_a_run_that_fails_ends_the_others_and_leaves_no_process(turns: ModuleType, tmp_path: Path) -> None:
+def test_a_run_that_fails_ends_the_others_and_leaves_no_process(tmp_path: Path) -> None:
     names = tmp_path / "fails", tmp_path / "waits"
     with pytest.raises(RuntimeError, match="ended with an error"):
-        turns.in_turns([(fails, (names[0],)), (waits, (names[1],))], TURN)
+        in_turns([(fails, (names[0],)), (waits, (names[1],))], TURN)
     assert not [number for name in names for number in name.read_text().split() if is_alive(int(number))]
 
 
@@ -90,11 +81,12 @@ def test_a_benchmark_that_is_ended_twice_leaves_no_process(tmp_path: Path) -> No
     main = tmp_path / "main.py"
     main.write_text(
         "import sys\nfrom pathlib import Path\n"
-        "from turns import in_turns\nfrom tests.benchmarks.test_turns import waits\n"
+        "from benchmarks.turns import in_turns\nfrom tests.benchmarks.test_turns import waits\n"
         "if __name__ == '__main__':\n    in_turns([(waits, (Path(name),)) for name in sys.argv[1:]])\n"
     )
-    path = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])
-    benchmark = subprocess.Popen([sys.executable, str(main), *map(str, names)], env=os.environ | {"PYTHONPATH": path})
+    benchmark = subprocess.Popen(
+        [sys.executable, str(main), *map(str, names)], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     deadline = time.monotonic() + 60
     while not all(name.exists() and name.read_text() for name in names) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lilora.adapters.adapters import Adapters
-from lilora.adapters.preparation import Source
+from lilora.adapters.preparation import TaskRows
 from lilora.adapters.state import Tensors
 from lilora.core.stage_run import Placement
 from lilora.model.logits import AnswerModel
@@ -23,7 +23,7 @@ FISHER, ANCHOR = "fisher", "anchor"
 
 
 def diagonal_fisher(
-    adapters: Adapters, source: Source, rows: Sequence[int], placement: Placement, answers: Answers, seed: str
+    adapters: Adapters, task_rows: TaskRows, rows: Sequence[int], placement: Placement, answers: Answers, seed: str
 ) -> dict[str, Tensor]:
     """F_p = mean over `rows` of (d log p(answer | prompt) / d theta_p)^2, for each trainable tensor; float32, CPU.
 
@@ -40,12 +40,12 @@ def diagonal_fisher(
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     module = AnswerModel(adapters.model, adapters.whole_rows)
     for row in rows[placement.rank :: placement.world_size]:
-        batch = source.data.training_batch([row])
-        images = source.features.of(batch.images)
+        batch = task_rows.data.training_batch([row])
+        images = task_rows.features.of(batch.images)
         batch = batch.to(placement.device)
         logits, wanted = module(batch, images)
         if answers == "sampled":
-            wanted = _draw(logits, f"{seed}/{source.data.ids[row]}")
+            wanted = _draw(logits, f"{seed}/{task_rows.data.ids[row]}")
         likelihood = -F.cross_entropy(logits, wanted, reduction="sum")
         gradients = torch.autograd.grad(likelihood, list(parameters.values()), materialize_grads=True)
         for total, gradient in zip(sums.values(), gradients, strict=True):

@@ -1,4 +1,4 @@
-"""What a method may look at before a stage begins: the bare model, the last state, this and earlier tasks' rows."""
+"""The view that a method has before a stage begins: the bare model, the last state, this and earlier tasks' rows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lilora.model.tokens import TaskData
 
 
 @dataclass(frozen=True)
-class Source:
-    """Training rows of a task and their pictures."""
+class TaskRows:
+    """Training rows of a task, tokenised, and the features of their pictures."""
 
     data: TaskData
     features: Features
@@ -40,6 +40,6 @@ class Preparation:
     state: State | None
     task: str
     seed: int
-    current: Source
-    revisited: Mapping[str, Source]
+    current: TaskRows
+    revisited: Mapping[str, TaskRows]
     placement: Placement

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lilora.adapters.preparation import Source
+from lilora.adapters.preparation import TaskRows
 from lilora.core.limits import CHUNK
 from lilora.data.sampling import chosen_rows
 from lilora.model.families import Images, family_of
@@ -109,22 +109,22 @@ def check_parts(parts: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def embed_task(model: Any, source: Source, text: TextEncoder = "input") -> TaskEmbedding:
+def embed_task(model: Any, task_rows: TaskRows, text: TextEncoder = "input") -> TaskEmbedding:
     """Mean embeddings of a task; `model` is the backbone without adapters.
 
     The words of the conversation template, the same in all tasks, are left out (`prompt_frame`), and so are padding
     and the image and end tokens.
     """
-    data = source.data
+    data = task_rows.data
     rows = chosen_rows(data.ids, "embedding", MAX_ROWS)
-    frame = prompt_frame(source)
+    frame = prompt_frame(task_rows)
     instructions, answers = [], []
     for start in range(0, len(rows), CHUNK):
         batch = data.training_batch(rows[start : start + CHUNK]).to(str(model.device))
         instructions.append(_mean_text(model, batch.input_ids, instruction_mask(model, batch, frame), text).double())
         answers.append(_mean_text(model, batch.input_ids, answer_mask(batch), text).double())
     return TaskEmbedding(
-        _mean_picture(model, source, rows),
+        _mean_picture(model, task_rows, rows),
         torch.cat(instructions).mean(0).float().cpu(),
         torch.cat(answers).mean(0).float().cpu(),
     )
@@ -154,13 +154,13 @@ def embed_rows(
     return rows, instructions
 
 
-def prompt_frame(source: Source) -> tuple[int, int]:
+def prompt_frame(task_rows: TaskRows) -> tuple[int, int]:
     """How many text tokens of a prompt stand before and after the instruction: the conversation template's.
 
     Read off one row, by decoding ever longer pieces of its prompt; the template is the same for all. (0, 0) where the
     tokenizer does not give the instruction back as it was: the template then counts as part of it.
     """
-    data, processor = source.data, source.features.processor
+    data, processor = task_rows.data, task_rows.features.processor
     tokenizer = processor.tokenizer
     row = min(range(len(data)), key=data.ids.__getitem__)
     image_token = tokenizer.convert_tokens_to_ids(processor.image_token)
@@ -213,14 +213,14 @@ def _mean_text(model: Any, input_ids: Tensor, mask: Tensor, text: TextEncoder) -
     return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def _mean_picture(model: Any, source: Source, rows: Sequence[int]) -> Tensor:
+def _mean_picture(model: Any, task_rows: TaskRows, rows: Sequence[int]) -> Tensor:
     """(D_v,) mean over the pictures of `rows`, each once, and their patches."""
-    places = sorted({source.data.image_of[row] for row in rows} - {-1})
+    places = sorted({task_rows.data.image_of[row] for row in rows} - {-1})
     if not places:
         return torch.zeros(_tower_width(model))
     total = torch.zeros(_tower_width(model), dtype=torch.float64)
     for start in range(0, len(places), CHUNK):
-        images = source.features.of(places[start : start + CHUNK])
+        images = task_rows.features.of(places[start : start + CHUNK])
         assert images is not None
         total += picture_means(model, images, torch.float64).sum(0).cpu()
     return (total / len(places)).float()

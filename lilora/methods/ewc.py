@@ -75,12 +75,12 @@ class EWC(SeqLoRA):
         from lilora.data.sampling import chosen_rows
 
         last = state.tasks[-1]
-        source = preparation.revisited[last]
-        rows = chosen_rows(source.data.ids, f"{preparation.seed}/{last}/fisher", self.fisher_rows)
+        task_rows = preparation.revisited[last]
+        rows = chosen_rows(task_rows.data.ids, f"{preparation.seed}/{last}/fisher", self.fisher_rows)
         adapters = super().attach(preparation.model, preparation.sites, state, last, preparation.seed)
         try:
             seed = f"{preparation.seed}/{last}/answers"
-            values = diagonal_fisher(adapters, source, rows, preparation.placement, self.fisher, seed)
+            values = diagonal_fisher(adapters, task_rows, rows, preparation.placement, self.fisher, seed)
         finally:
             adapters.remove()
         return replace(state, memory={**state.memory, last: remembered(values, state.shared)})

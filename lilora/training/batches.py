@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 
-from lilora.adapters.preparation import Preparation, Source
+from lilora.adapters.preparation import Preparation, TaskRows
 from lilora.data.sampling import chosen_rows
 from lilora.methods import Rehearsal
 from lilora.model.features import Features
 
 
-def rehearsing(preparation: Preparation, rehearsal: Rehearsal | None) -> tuple[Source, int]:
+def rehearsing(preparation: Preparation, rehearsal: Rehearsal | None) -> tuple[TaskRows, int]:
     """The rows to learn with the memory's rows behind them, and the number of rows to learn.
 
     The memory of a task is its `size` training rows with the least SHA-256 of (seed, task, "memory", id): whoever asks
@@ -23,14 +23,14 @@ def rehearsing(preparation: Preparation, rehearsal: Rehearsal | None) -> tuple[S
     if rehearsal is None or not rehearsal.size or not preparation.revisited:
         return current, len(current.data)
     chosen = [
-        source.data.subset(memory_rows(source.data.ids, preparation.seed, task, rehearsal.size))
-        for task, source in preparation.revisited.items()
+        task_rows.data.subset(memory_rows(task_rows.data.ids, preparation.seed, task, rehearsal.size))
+        for task, task_rows in preparation.revisited.items()
     ]
     processor = current.features.processor
     features = [Features(preparation.model, processor, data) for data in chosen]
     data = current.data.joined(chosen)
     joined = Features.joined(preparation.model, processor, data, [current.features, *features])
-    return Source(data, joined), len(current.data)
+    return TaskRows(data, joined), len(current.data)
 
 
 def memory_rows(ids: list[str], seed: int, task: str, size: int) -> list[int]:

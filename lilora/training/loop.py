@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lilora.adapters.adapters import Adapters
-from lilora.adapters.preparation import Source
+from lilora.adapters.preparation import TaskRows
 from lilora.backbones import is_projector
 from lilora.core.identity import digest_of
 from lilora.core.stage_run import Placement, StageRun
@@ -37,10 +37,12 @@ def make_worker(adapters: Adapters, training: Training, placement: Placement, nu
 class Loop:
     """The steps of one stage on one worker."""
 
-    def __init__(self, config: TrainConfig, adapters: Adapters, source: Source, num_new: int, run: StageRun) -> None:
-        """`source` holds the `num_new` rows to learn, then the memory's."""
+    def __init__(
+        self, config: TrainConfig, adapters: Adapters, task_rows: TaskRows, num_new: int, run: StageRun
+    ) -> None:
+        """`task_rows` holds the `num_new` rows to learn, then the memory's."""
         self.config, self.adapters, self.run = config, adapters, run
-        self.data, self.features = source.data, source.features
+        self.data, self.features = task_rows.data, task_rows.features
         self.num_steps = config.training.num_steps(num_new)
         self.num_new = num_new
         ids = self.data.ids

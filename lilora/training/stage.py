@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lilora.adapters.preparation import Preparation, Source
+from lilora.adapters.preparation import Preparation, TaskRows
 from lilora.adapters.state import load_state, save_state
 from lilora.core.stage_run import StageRun
 from lilora.model.features import load_features
@@ -54,10 +54,10 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
         check_fits(config, data, placement, torch.cuda.get_device_properties(placement.device).total_memory)
     state = config.method.prepare(preparation)
     model, sites = preparation.model, preparation.sites
-    source, num_new = rehearsing(preparation, config.method.rehearsal())
+    task_rows, num_new = rehearsing(preparation, config.method.rehearsal())
     adapters = config.method.attach(model, sites, state, config.task, config.seed)
     try:
-        loop = Loop(config, adapters, source, num_new, run)
+        loop = Loop(config, adapters, task_rows, num_new, run)
         rows = loop.run_all()
         if run.is_main:
             save_state(adapters.state_after(state, config.task), out)
@@ -82,13 +82,13 @@ def _preparation(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun)
         raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
     model = config.backbone.load_model(config.training.dtype, run.placement.device)
 
-    def source(name: str) -> Source:
+    def task_rows(name: str) -> TaskRows:
         data = load_task(config.backbone, inputs[name], "train", config.framing)
-        return Source(data, load_features(model, config.backbone.load_processor(), data))
+        return TaskRows(data, load_features(model, config.backbone.load_processor(), data))
 
-    revisited = {task: source(f"data-{task}") for task in config.method.revisits(config.earlier)}
+    revisited = {task: task_rows(f"data-{task}") for task in config.method.revisits(config.earlier)}
     sites = list(config.backbone.find_sites(model))
-    current = source("data")
+    current = task_rows("data")
     return Preparation(model, sites, state, config.task, config.seed, current, revisited, run.placement)
 
 

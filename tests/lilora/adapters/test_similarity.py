@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from lilora.adapters.preparation import Source
+from lilora.adapters.preparation import TaskRows
 from lilora.adapters.similarity import (
     PARTS,
     TaskEmbedding,
@@ -31,9 +31,9 @@ from tests.lilora.tiny import shuffle
 ENCODERS: tuple[TextEncoder, ...] = ("input", "hidden")
 
 
-def _source(lab: Lab, task: str) -> Source:
+def _task_rows(lab: Lab, task: str) -> TaskRows:
     data = load_task(lab.backbone, lab.data[task], "train")
-    return Source(data, load_features(lab.model, lab.backbone.load_processor(), data))
+    return TaskRows(data, load_features(lab.model, lab.backbone.load_processor(), data))
 
 
 def _random(count: int) -> list[TaskEmbedding]:
@@ -42,17 +42,17 @@ def _random(count: int) -> list[TaskEmbedding]:
 
 
 def test_a_task_is_the_mean_of_its_pictures_instructions_and_answers(lab: Lab) -> None:
-    source = _source(lab, "Colour")
-    data, table = source.data, lab.model.get_input_embeddings().weight.double()
-    head, tail = prompt_frame(source)
+    task_rows = _task_rows(lab, "Colour")
+    data, table = task_rows.data, lab.model.get_input_embeddings().weight.double()
+    head, tail = prompt_frame(task_rows)
     instructions, answers = [], []
     for row in range(len(data)):
         words = [token for token in data.prompts[row].tolist() if token != lab.model.config.image_token_id]
         words = words[head : len(words) - tail]
         instructions.append(sum(table[token] for token in words) / len(words))
         answers.append(sum(table[token] for token in data.answers[row][:-1]) / (len(data.answers[row]) - 1))
-    pictures = [source.features.of([place]).features[0].double().mean(0) for place in range(len(data.pictures))]
-    found = embed_task(lab.model, source)
+    pictures = [task_rows.features.of([place]).features[0].double().mean(0) for place in range(len(data.pictures))]
+    found = embed_task(lab.model, task_rows)
     for ours, rows in ((found.instructions, instructions), (found.answers, answers), (found.images, pictures)):
         torch.testing.assert_close(ours.double(), sum(rows) / len(rows), rtol=1e-5, atol=1e-6)
 
@@ -64,9 +64,9 @@ def test_what_is_embedded_is_the_instruction_without_template_pictures_and_answe
     data = load_task(lab.backbone, lab.data["Colour"], "train")
     prompts = encoder.prompts(data.instructions, [(0, 0)] * len(data))
     data = dataclasses.replace(data, prompts=prompts)
-    source = Source(data, Features(lab.model, lab.backbone.load_processor(), data))
+    task_rows = TaskRows(data, Features(lab.model, lab.backbone.load_processor(), data))
     for batch in (data.training_batch(range(6)), data.prompt_batch(range(6))):
-        mask = instruction_mask(lab.model, batch, prompt_frame(source))
+        mask = instruction_mask(lab.model, batch, prompt_frame(task_rows))
         texts = [encoder.tokenizer.decode(ids[kept]) for ids, kept in zip(batch.input_ids, mask, strict=True)]
         assert [text.strip() for text in texts] == batch.instructions
 
@@ -75,60 +75,60 @@ def test_what_is_embedded_is_the_instruction_without_template_pictures_and_answe
 def test_a_tasks_embedding_does_not_depend_on_the_rows_order(lab: Lab, text: TextEncoder) -> None:
     folder = shuffle(lab.data["Caption"], lab.folder() / "shuffled")
     data = load_task(lab.backbone, folder, "train")
-    other = embed_task(lab.model, Source(data, load_features(lab.model, lab.backbone.load_processor(), data)), text)
-    for name, tensor in vars(embed_task(lab.model, _source(lab, "Caption"), text)).items():
+    other = embed_task(lab.model, TaskRows(data, load_features(lab.model, lab.backbone.load_processor(), data)), text)
+    for name, tensor in vars(embed_task(lab.model, _task_rows(lab, "Caption"), text)).items():
         assert torch.equal(tensor, getattr(other, name))
 
 
 @pytest.mark.parametrize("text", ENCODERS)
 def test_a_row_is_embedded_alike_alone_padded_and_with_its_answer(lab: Lab, text: TextEncoder) -> None:
-    source = _source(lab, "Colour")
-    frame = prompt_frame(source)
+    task_rows = _task_rows(lab, "Colour")
+    frame = prompt_frame(task_rows)
 
     def embed(batch: object) -> tuple[torch.Tensor, torch.Tensor]:
-        return embed_rows(lab.model, batch, source.features.of(batch.images), frame, text)  # type: ignore[attr-defined, arg-type]
+        return embed_rows(lab.model, batch, task_rows.features.of(batch.images), frame, text)  # type: ignore[attr-defined, arg-type]
 
-    images, instructions = embed(source.data.training_batch(range(6)))
+    images, instructions = embed(task_rows.data.training_batch(range(6)))
     for row in range(6):
-        for batch in (source.data.prompt_batch([row]), source.data.training_batch([row])):
+        for batch in (task_rows.data.prompt_batch([row]), task_rows.data.training_batch([row])):
             alone = embed(batch)
             torch.testing.assert_close(alone[0][0], images[row])
             torch.testing.assert_close(alone[1][0], instructions[row], rtol=1e-4, atol=1e-5)  # other sums, float32
 
 
 def test_adapters_do_not_change_a_rows_embedding(lab: Lab) -> None:
-    source, method = _source(lab, "Colour"), SeqLoRA(rank=4, lora_alpha=8)
-    batch = source.data.prompt_batch(range(4))
-    before = embed_rows(lab.model, batch, source.features.of(batch.images))
+    task_rows, method = _task_rows(lab, "Colour"), SeqLoRA(rank=4, lora_alpha=8)
+    batch = task_rows.data.prompt_batch(range(4))
+    before = embed_rows(lab.model, batch, task_rows.features.of(batch.images))
     adapters = method.attach(lab.model, list(lab.sites), load_state(lab.stage(method)), "Colour", None)
     try:
-        after = embed_rows(lab.model, batch, source.features.of(batch.images))
+        after = embed_rows(lab.model, batch, task_rows.features.of(batch.images))
     finally:
         adapters.remove()
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_pixels_and_features_give_a_row_the_same_image(lab: Lab) -> None:
-    source = _source(lab, "Colour")
-    batch = source.data.prompt_batch(range(4))
-    images, _ = embed_rows(lab.model, batch, source.features.of(batch.images))
-    pixels, _ = embed_rows(lab.model, batch, source.features._pixels(batch.images))
+    task_rows = _task_rows(lab, "Colour")
+    batch = task_rows.data.prompt_batch(range(4))
+    images, _ = embed_rows(lab.model, batch, task_rows.features.of(batch.images))
+    pixels, _ = embed_rows(lab.model, batch, task_rows.features._pixels(batch.images))
     torch.testing.assert_close(images, pixels)
     assert images.any()
 
 
 def test_a_row_without_a_picture_has_zeros(lab: Lab) -> None:
-    data = _source(lab, "Colour").data
+    data = _task_rows(lab, "Colour").data
     blank = dataclasses.replace(data, image_of=[-1] * len(data), pictures=[])
-    source = Source(blank, Features(lab.model, lab.backbone.load_processor(), blank))
+    task_rows = TaskRows(blank, Features(lab.model, lab.backbone.load_processor(), blank))
     batch = blank.prompt_batch([0, 1])
-    images, instructions = embed_rows(lab.model, batch, source.features.of(batch.images))
+    images, instructions = embed_rows(lab.model, batch, task_rows.features.of(batch.images))
     assert images.shape == (2, 32) and not images.any() and instructions.any()
-    assert not embed_task(lab.model, source).images.any()
+    assert not embed_task(lab.model, task_rows).images.any()
 
 
 def test_a_task_is_as_like_itself_as_can_be_and_more_than_another(lab: Lab) -> None:
-    colour, caption = (embed_task(lab.model, _source(lab, task)) for task in ("Colour", "Caption"))
+    colour, caption = (embed_task(lab.model, _task_rows(lab, task)) for task in ("Colour", "Caption"))
     assert similarity(colour, colour) == pytest.approx(1)
     assert similarity(colour, caption) == similarity(caption, colour) < 1
     mean = sum(similarity(colour, caption, [part]) for part in ("images", "instructions", "answers")) / 3
@@ -160,7 +160,7 @@ def test_equal_tasks_are_half_alike_where_nothing_sets_them_apart() -> None:
 
 
 def test_an_embedding_survives_as_plain_values_to_the_bit(lab: Lab) -> None:
-    embedding = embed_task(lab.model, _source(lab, "Colour"))
+    embedding = embed_task(lab.model, _task_rows(lab, "Colour"))
     again = TaskEmbedding.from_values(embedding.to_values())
     assert all(torch.equal(tensor, getattr(again, name)) for name, tensor in vars(embedding).items())
 
@@ -170,4 +170,4 @@ def test_unknown_parts_and_encoders_are_refused(lab: Lab) -> None:
     with pytest.raises(ValueError, match="choose from: images, instructions, answers"):
         similarity(one, other, ["sounds"])
     with pytest.raises(ValueError, match="there are: input, hidden"):
-        embed_task(lab.model, _source(lab, "Colour"), "bert")  # type: ignore[arg-type]
+        embed_task(lab.model, _task_rows(lab, "Colour"), "bert")  # type: ignore[arg-type]

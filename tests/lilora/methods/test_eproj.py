@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lilora.adapters.adapters import Adapters
-from lilora.adapters.preparation import Preparation, Source
+from lilora.adapters.preparation import Preparation, TaskRows
 from lilora.adapters.similarity import TaskEmbedding, embed_rows, embed_task
 from lilora.adapters.state import State, load_state
 from lilora.core.stage_run import Placement
@@ -39,13 +39,13 @@ def attached(lab: Lab, method: Eproj, state: State) -> Iterator[Adapters]:
         adapters.remove()
 
 
-def source(lab: Lab, task: str, split: str = "test") -> Source:
+def task_rows(lab: Lab, task: str, split: str = "test") -> TaskRows:
     """Rows of a task and their pictures, made afresh."""
     data = load_task(lab.backbone, lab.data[task], split)
-    return Source(data, Features(lab.model, lab.backbone.load_processor(), data))
+    return TaskRows(data, Features(lab.model, lab.backbone.load_processor(), data))
 
 
-def logits(lab: Lab, method: Eproj, adapters: Adapters, rows: Source, which: range) -> tuple[torch.Tensor, list[int]]:
+def logits(lab: Lab, method: Eproj, adapters: Adapters, rows: TaskRows, which: range) -> tuple[torch.Tensor, list[int]]:
     """Answer logits of some rows, and the groups their pictures went through."""
     batch = rows.data.training_batch(which)
     images = rows.features.of(batch.images)
@@ -54,16 +54,16 @@ def logits(lab: Lab, method: Eproj, adapters: Adapters, rows: Source, which: ran
     return values.detach(), next(iter(adapters.layers.values())).selection.of_pictures.tolist()
 
 
-def mixed(lab: Lab) -> Source:
+def mixed(lab: Lab) -> TaskRows:
     """Colour's test rows, then Place's."""
-    one, other = (source(lab, task) for task in TASKS)
+    one, other = (task_rows(lab, task) for task in TASKS)
     data = one.data.joined([other.data])
     joined = Features.joined(lab.model, lab.backbone.load_processor(), data, [one.features, other.features])
-    return Source(data, joined)
+    return TaskRows(data, joined)
 
 
 def preparation(lab: Lab, data: TaskData) -> Preparation:
-    current = Source(data, Features(lab.model, lab.backbone.load_processor(), data))
+    current = TaskRows(data, Features(lab.model, lab.backbone.load_processor(), data))
     return Preparation(lab.model, list(lab.sites), None, "Colour", 0, current, {}, Placement())
 
 
@@ -138,7 +138,7 @@ def test_each_row_of_a_mixed_batch_is_answered_as_if_it_were_alone(lab: Lab) -> 
 
 
 def test_a_task_of_another_group_changes_no_earlier_answer(lab: Lab) -> None:
-    seen, rows = [], source(lab, "Colour")
+    seen, rows = [], task_rows(lab, "Colour")
     for stage in (0, 1):
         with attached(lab, APART, load_state(lab.stage(APART, stage))) as adapters:
             seen.append(logits(lab, APART, adapters, rows, range(10))[0])
@@ -154,9 +154,9 @@ def test_answers_do_not_depend_on_the_batch(lab: Lab, batch_size: int) -> None:
 
 def test_pictures_too_many_to_keep_find_the_same_projector(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     state = load_state(lab.stage(APART, 1))
-    kept = source(lab, "Place")
+    kept = task_rows(lab, "Place")
     monkeypatch.setattr(features, "MEMO_BYTES", 0)
-    late = source(lab, "Place")
+    late = task_rows(lab, "Place")
     assert late.features.kept is None
     with attached(lab, APART, state) as adapters:
         one, other = (logits(lab, APART, adapters, rows, range(6)) for rows in (kept, late))
@@ -168,12 +168,12 @@ def test_a_tasks_key_is_its_mean_embedding_and_survives_saving_to_the_bit(lab: L
     saved = load_state(lab.stage(APART, 1)).values["keys"]
     for task in TASKS:
         loaded = vars(TaskEmbedding.from_values(saved[task]))
-        computed = vars(embed_task(lab.model, source(lab, task, "train")))
+        computed = vars(embed_task(lab.model, task_rows(lab, task, "train")))
         assert all(torch.equal(loaded[part], computed[part]) for part in computed)
 
 
 def test_while_a_task_is_learned_all_its_rows_take_its_group(lab: Lab) -> None:
-    state, rows = load_state(lab.stage(APART, 0)), source(lab, "Colour")
+    state, rows = load_state(lab.stage(APART, 0)), task_rows(lab, "Colour")
     adapters = APART.attach(lab.model, list(lab.sites), state, "Place", 0)
     try:
         batch = rows.data.training_batch(range(4))

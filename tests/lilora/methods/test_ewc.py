@@ -11,7 +11,7 @@ import torch
 
 from lilora import stages
 from lilora.adapters.fisher import QuadraticPenalty, diagonal_fisher
-from lilora.adapters.preparation import Source
+from lilora.adapters.preparation import TaskRows
 from lilora.adapters.state import State, Tensors, load_state
 from lilora.core.identity import digest_of
 from lilora.core.stage_run import Placement
@@ -34,9 +34,9 @@ def _method(request: pytest.FixtureRequest) -> EWC:
     return METHODS[request.param]
 
 
-def _source(lab: Lab, task: str) -> Source:
+def _task_rows(lab: Lab, task: str) -> TaskRows:
     data = load_task(lab.backbone, lab.data[task], "train")
-    return Source(data, load_features(lab.model, lab.backbone.load_processor(), data))
+    return TaskRows(data, load_features(lab.model, lab.backbone.load_processor(), data))
 
 
 def _fisher(lab: Lab, rows: list[int], placement: Placement | None = None, **options: str) -> Tensors:
@@ -45,7 +45,7 @@ def _fisher(lab: Lab, rows: list[int], placement: Placement | None = None, **opt
     adapters = method.attach(lab.model, list(lab.sites), load_state(lab.stage(method)), "Colour", 0)
     settings = {"answers": "empirical", "seed": "0", **options}
     try:
-        return diagonal_fisher(adapters, _source(lab, "Colour"), rows, placement or Placement(), **settings)
+        return diagonal_fisher(adapters, _task_rows(lab, "Colour"), rows, placement or Placement(), **settings)
     finally:
         adapters.remove()
 
@@ -70,7 +70,7 @@ def _penalties(folder: Path) -> list[float]:
 
 def test_the_fisher_information_is_that_of_loops_over_rows_on_the_whole_model_in_float64(lab: Lab) -> None:
     rows = [3, 11, 20]
-    plain, data = _plain(lab), _source(lab, "Colour").data
+    plain, data = _plain(lab), _task_rows(lab, "Colour").data
     processor = lab.backbone.load_processor()
     likelihoods = (sum(plain.token_likelihoods(processor, data, row)) for row in rows)
     wanted = reference.fisher(likelihoods, list(plain.values.values()))
@@ -83,7 +83,7 @@ def test_the_fisher_information_is_that_of_loops_over_rows_on_the_whole_model_in
 
 def test_sampled_answers_give_the_expectation_under_the_model(lab: Lab) -> None:
     row, draws = 5, 60
-    plain, data = _plain(lab), _source(lab, "Colour").data
+    plain, data = _plain(lab), _task_rows(lab, "Colour").data
     name = "model.language_model.layers.1.mlp.down_proj.B"
     distributions = plain.token_distributions(lab.backbone.load_processor(), data, row)
     exact = reference.exact_fisher(distributions, plain.values[name]).sum().item()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lilora import stages
-from lilora.adapters.preparation import Preparation, Source
+from lilora.adapters.preparation import Preparation, TaskRows
 from lilora.adapters.state import load_state
 from lilora.core.identity import digest_of
 from lilora.core.stage_run import Placement, StageRun
@@ -33,14 +33,14 @@ def _data(lab: Lab, task: str) -> TaskData:
     return load_task(lab.backbone, lab.data[task], "train")
 
 
-def _source(lab: Lab, task: str) -> Source:
+def _task_rows(lab: Lab, task: str) -> TaskRows:
     data = _data(lab, task)
-    return Source(data, load_features(lab.model, lab.backbone.load_processor(), data))
+    return TaskRows(data, load_features(lab.model, lab.backbone.load_processor(), data))
 
 
 def _preparation(lab: Lab, task: str, *earlier: str) -> Preparation:
-    revisited = {name: _source(lab, name) for name in earlier}
-    return Preparation(lab.model, list(lab.sites), None, task, 0, _source(lab, task), revisited, Placement())
+    revisited = {name: _task_rows(lab, name) for name in earlier}
+    return Preparation(lab.model, list(lab.sites), None, task, 0, _task_rows(lab, task), revisited, Placement())
 
 
 def _first(ids: list[str], purpose: str, count: int) -> list[int]:
@@ -60,23 +60,23 @@ def test_a_steps_loss_is_the_mean_over_all_tokens_of_new_and_old_rows(lab: Lab) 
 
 
 def test_the_memory_holds_as_many_rows_of_each_earlier_task_with_their_own_pictures(lab: Lab) -> None:
-    source, num_new = rehearsing(_preparation(lab, "Caption", *TASKS), Rehearsal(5, 0.25))
-    assert (num_new, len(source.data)) == (24, 34)
+    task_rows, num_new = rehearsing(_preparation(lab, "Caption", *TASKS), Rehearsal(5, 0.25))
+    assert (num_new, len(task_rows.data)) == (24, 34)
     for place, task in enumerate(TASKS):
         data = _data(lab, task)
         for offset, row in enumerate(sorted(_first(data.ids, f"0/{task}/memory", 5))):
             found = num_new + 5 * place + offset
-            assert source.data.instructions[found] == data.instructions[row]
-            assert source.data.pictures[source.data.image_of[found]] == data.pictures[data.image_of[row]]
-            features = source.features.of([source.data.image_of[found]])
-            whole = _source(lab, task).features.of([data.image_of[row]])
+            assert task_rows.data.instructions[found] == data.instructions[row]
+            assert task_rows.data.pictures[task_rows.data.image_of[found]] == data.pictures[data.image_of[row]]
+            features = task_rows.features.of([task_rows.data.image_of[found]])
+            whole = _task_rows(lab, task).features.of([data.image_of[row]])
             assert features is not None and whole is not None
             torch.testing.assert_close(features.known, whole.known)
 
 
 def test_a_memory_larger_than_a_task_holds_all_of_it(lab: Lab) -> None:
-    source, num_new = rehearsing(_preparation(lab, "Place", "Colour"), Rehearsal(1000, 1))
-    assert len(source.data) - num_new == len(_data(lab, "Colour"))
+    task_rows, num_new = rehearsing(_preparation(lab, "Place", "Colour"), Rehearsal(1000, 1))
+    assert len(task_rows.data) - num_new == len(_data(lab, "Colour"))
 
 
 @pytest.mark.parametrize(("share", "rows"), [(0.0, 0), (0.01, 1), (0.25, 2), (1.0, 8), (1.5, 12)])
@@ -136,11 +136,11 @@ def test_workers_whose_shares_differ_by_a_row_add_up_to_one_worker(
     state = load_state(lab.stage(METHOD, 0))
 
     def loss(placement: Placement) -> tuple[float, int]:
-        source, num_new = rehearsing(_preparation(lab, "Place", "Colour"), METHOD.rehearsal())
+        task_rows, num_new = rehearsing(_preparation(lab, "Place", "Colour"), METHOD.rehearsal())
         adapters = METHOD.attach(lab.model, list(lab.sites), state, "Place", 0)
         forwards: list[int] = []
         try:
-            loop = Loop(config, adapters, source, num_new, StageRun(lab.folder(), placement=placement))
+            loop = Loop(config, adapters, task_rows, num_new, StageRun(lab.folder(), placement=placement))
             worker = loop._make_worker(0, {})
             worker.module.register_forward_hook(lambda *_: forwards.append(1))
             return loop._step(worker, 0, rate=0.0)["loss"], len(forwards)

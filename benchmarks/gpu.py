@@ -41,7 +41,7 @@ from lilora.core.stage_run import Placement, StageRun
 from lilora.costs.flops import Workload, answering_flops, forward_flops, training_flops
 from lilora.costs.gpus import GIB, nearest_that_fits
 from lilora.costs.memory import CONTEXT, MARGIN, Answering, Setting, answer_memory, stage_memory
-from lilora.costs.sizes import PICTURE, model_shape
+from lilora.costs.sizes import PICTURE, model_sizes
 from lilora.methods import Method
 from lilora.model.tokens import load_task
 from lilora.stages.configs import PredictConfig
@@ -113,7 +113,7 @@ class Bench:
 
     def __init__(self, root: Path, backbone: Backbone, choice: argparse.Namespace) -> None:
         self.root, self.backbone, self.choice = root, backbone, choice
-        self.shape = model_shape(backbone)
+        self.sizes = model_sizes(backbone)
         self.made = 0
         self.data = {task: write_task(root / task, choice.rows) for task in TASKS}
         self.cuda = choice.device.startswith("cuda")
@@ -162,11 +162,11 @@ class Bench:
         run = StageRun(scratch, lambda *_: clock.append(time.perf_counter()), placement, self.root.joinpath)
         peak, seconds = self.measured(lambda: stages.train(config, inputs, out, run))
         laps = [after - before for before, after in zip(clock[1:], clock[2:], strict=False)]
-        memory = stage_memory(self.shape, work, config.method, setting, len(earlier))
+        memory = stage_memory(self.sizes, work, config.method, setting, len(earlier))
         rows = self.choice.batch + config.rehearsed
-        flops = rows * training_flops(self.shape, work, config.method, setting.gradient_checkpointing)
+        flops = rows * training_flops(self.sizes, work, config.method, setting.gradient_checkpointing)
         # The tower runs once before the steps, not in each.
-        flops -= rows * forward_flops(self.shape, work)["tower"]
+        flops -= rows * forward_flops(self.sizes, work)["tower"]
         step = statistics.median(laps)
         last = json.loads((out / "history.json").read_text())[-1]["loss"]
         return out, {
@@ -178,13 +178,13 @@ class Bench:
 
     def setting(self, config: TrainConfig, training: Training, earlier: int) -> tuple[Setting, Workload]:
         """The setting asked for, or the nearest that `lilora costs` lets into this GPU; and what it reckons with."""
-        work = workload_of(load_task(self.backbone, self.data[config.task], "train"), self.shape.image_tokens)
+        work = workload_of(load_task(self.backbone, self.data[config.task], "train"), self.sizes.image_tokens)
         setting = Setting(
             micro_batch=min(self.choice.micro_batch, self.choice.batch + config.rehearsed),
             gradient_checkpointing=self.choice.checkpointing, dtype=training.dtype,
         )  # fmt: skip
         capacity = torch.cuda.get_device_properties(0).total_memory if self.cuda else float("inf")
-        fits = nearest_that_fits(self.shape, work, config.method, setting, capacity, earlier)
+        fits = nearest_that_fits(self.sizes, work, config.method, setting, capacity, earlier)
         if fits is None:
             raise ValueError(f"no setting of {type(config.method).__name__} fits this GPU")
         return fits, work
@@ -197,12 +197,12 @@ class Bench:
         run = StageRun(out, placement=self.placement, find=self.root.joinpath)
         inputs = {"data": self.data[TASKS[1]], "state": state}
         peak, seconds = self.measured(lambda: stages.predict(config, inputs, out, run))
-        work = workload_of(load_task(self.backbone, self.data[TASKS[1]], "test"), self.shape.image_tokens)
-        flops = self.choice.rows * answering_flops(self.shape, work)
+        work = workload_of(load_task(self.backbone, self.data[TASKS[1]], "test"), self.sizes.image_tokens)
+        flops = self.choice.rows * answering_flops(self.sizes, work)
         rate = flops / seconds / 1e12
         capacity = torch.cuda.get_device_properties(0).total_memory if self.cuda else float("inf")
         answering = Answering(config.batch_size, config.max_new_tokens, config.dtype)
-        memory = answer_memory(self.shape, work, config.method, answering, capacity, earlier=1)
+        memory = answer_memory(self.sizes, work, config.method, answering, capacity, earlier=1)
         reckoned = (memory.total - CONTEXT) / (1 + MARGIN) / GIB
         return {
             "peak": peak,

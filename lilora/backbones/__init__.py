@@ -127,7 +127,7 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class SitePatterns:
     """Linear layers of a model that adapters may sit on, as patterns with the number of layers of each.
 
     Attributes:
@@ -147,7 +147,7 @@ class Candidates:
         return (*self.feed_forward, *self.projector)
 
 
-def candidate_sites(model: Any) -> Candidates:
+def site_patterns(model: Any) -> SitePatterns:
     """The linear layers of any vision-language model of transformers, told apart by their names.
 
     The language model is what `get_decoder` gives; in its blocks attention is what is called so, the rest is
@@ -157,7 +157,7 @@ def candidate_sites(model: Any) -> Candidates:
 
     decoder = model.get_decoder()
     language = next((f"{name}." for name, module in model.named_modules() if module is decoder), "\0")
-    found: dict[str, dict[str, int]] = {field.name: {} for field in fields(Candidates)}
+    found: dict[str, dict[str, int]] = {field.name: {} for field in fields(SitePatterns)}
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear) or name == "lm_head":
             continue
@@ -167,11 +167,11 @@ def candidate_sites(model: Any) -> Candidates:
             kind = "projector" if is_projector(name) else "other"
         pattern = re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name))
         found[kind][pattern] = found[kind].get(pattern, 0) + 1
-    return Candidates(**found)
+    return SitePatterns(**found)
 
 
 def _proposal(model: Any) -> str:
-    sites = ", ".join(f"r'{pattern}'" for pattern in candidate_sites(model).sites)
+    sites = ", ".join(f"r'{pattern}'" for pattern in site_patterns(model).sites)
     return f"({sites}); `lilora sites` lists all that there are"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lilora.backbones import is_projector
-from lilora.costs.sizes import ModelShape
+from lilora.costs.sizes import ModelSizes
 from lilora.methods import Method
 
 
@@ -26,49 +26,49 @@ class Workload:
     longest: int
     pictures: float = 1.0
 
-    def tokens(self, shape: ModelShape) -> float:
+    def tokens(self, sizes: ModelSizes) -> float:
         """Of a row, image tokens included."""
-        return self.prompt_tokens + self.answer_tokens + self.pictures * shape.image_tokens
+        return self.prompt_tokens + self.answer_tokens + self.pictures * sizes.image_tokens
 
 
-def forward_flops(shape: ModelShape, work: Workload, method: Method | None = None) -> dict[str, float]:
+def forward_flops(sizes: ModelSizes, work: Workload, method: Method | None = None) -> dict[str, float]:
     """FLOPs of one row's forward pass by part: "tower", "projector", "text", "attention", "head", "adapters".
 
     The last layer's feed-forward runs at the answer's positions alone (`lilora.model.logits.at_positions`).
     """
-    tokens, answer = work.tokens(shape), work.answer_tokens
-    images = work.pictures * shape.image_tokens
-    last = ((shape.layers - 1) * tokens + answer) / shape.layers
-    tower = 2 * shape.tower_weights * shape.tower_tokens
-    tower += 4 * shape.tower_layers * shape.tower_hidden * shape.tower_tokens**2
+    tokens, answer = work.tokens(sizes), work.answer_tokens
+    images = work.pictures * sizes.image_tokens
+    last = ((sizes.layers - 1) * tokens + answer) / sizes.layers
+    tower = 2 * sizes.tower_weights * sizes.tower_tokens
+    tower += 4 * sizes.tower_layers * sizes.tower_hidden * sizes.tower_tokens**2
     adapters = 0.0
-    for site, sizes in shape.sites.items() if method else ():
+    for site, width in sizes.sites.items() if method else ():
         assert method is not None
-        count = method.count({site: sizes})
+        count = method.count({site: width})
         seen = images if is_projector(site) else last
         adapters += 2 * (count.shared + count.per_task) * seen
     return {
         "tower": work.pictures * tower,
-        "projector": 2 * shape.projector_weights * images,
-        "text": 2 * shape.layers * (shape.attention_weights * tokens + shape.feed_forward_weights * last),
-        "attention": 4 * shape.layers * shape.hidden * tokens**2,
-        "head": 2 * shape.vocabulary * shape.hidden * answer,
+        "projector": 2 * sizes.projector_weights * images,
+        "text": 2 * sizes.layers * (sizes.attention_weights * tokens + sizes.feed_forward_weights * last),
+        "attention": 4 * sizes.layers * sizes.hidden * tokens**2,
+        "head": 2 * sizes.vocabulary * sizes.hidden * answer,
         "adapters": adapters,
     }
 
 
-def training_flops(shape: ModelShape, work: Workload, method: Method, recompute: bool) -> float:
+def training_flops(sizes: ModelSizes, work: Workload, method: Method, recompute: bool) -> float:
     """FLOPs of one row's forward and backward pass, the tower's forward included."""
-    parts = forward_flops(shape, work, method)
-    again = (shape.layers - 1) / shape.layers if recompute else 0.0
+    parts = forward_flops(sizes, work, method)
+    again = (sizes.layers - 1) / sizes.layers if recompute else 0.0
     total = parts["tower"] + 2 * (parts["projector"] + parts["head"]) + (2 + again) * parts["text"]
     return total + (3 + again) * (parts["attention"] + parts["adapters"])
 
 
-def answering_flops(shape: ModelShape, work: Workload) -> float:
+def answering_flops(sizes: ModelSizes, work: Workload) -> float:
     """FLOPs of one row's answer with merged adapters: the prompt at once, then a token at a time."""
-    prompt = forward_flops(shape, replace(work, answer_tokens=0))
-    tokens = work.tokens(shape)
-    weights = shape.layers * (shape.attention_weights + shape.feed_forward_weights) + shape.vocabulary * shape.hidden
-    step = 2 * weights + 4 * shape.layers * shape.hidden * tokens
+    prompt = forward_flops(sizes, replace(work, answer_tokens=0))
+    tokens = work.tokens(sizes)
+    weights = sizes.layers * (sizes.attention_weights + sizes.feed_forward_weights) + sizes.vocabulary * sizes.hidden
+    step = 2 * weights + 4 * sizes.layers * sizes.hidden * tokens
     return sum(prompt.values()) + work.answer_tokens * step

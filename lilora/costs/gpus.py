@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lilora.core.stage_run import STRATEGIES, can_offload
 from lilora.costs.flops import Workload
 from lilora.costs.memory import Setting, stage_memory
-from lilora.costs.sizes import ModelShape
+from lilora.costs.sizes import ModelSizes
 from lilora.methods import Method
 
 GIB = 2**30
@@ -58,7 +58,7 @@ def find_gpu(name: str) -> Gpu:
 
 
 def nearest_that_fits(
-    shape: ModelShape, work: Workload, method: Method, setting: Setting, capacity: float, earlier: int = 0
+    sizes: ModelSizes, work: Workload, method: Method, setting: Setting, capacity: float, earlier: int = 0
 ) -> Setting | None:
     """The setting with the fewest changes that takes at most `capacity` bytes; None where none does.
 
@@ -66,7 +66,7 @@ def nearest_that_fits(
     offloading. None of them changes what is learned.
     """
     for candidate in _settings(setting):
-        if stage_memory(shape, work, method, candidate, earlier).total <= capacity:
+        if stage_memory(sizes, work, method, candidate, earlier).total <= capacity:
             return candidate
     return None
 
@@ -87,7 +87,7 @@ def _settings(setting: Setting) -> Iterator[Setting]:
 
 def refusal(
     label: str,
-    shape: ModelShape,
+    sizes: ModelSizes,
     work: Workload,
     method: Method,
     setting: Setting,
@@ -96,14 +96,14 @@ def refusal(
     earlier: int = 0,
 ) -> str | None:
     """Why a stage after `earlier` others does not fit, and what would; None where it fits."""
-    needed = stage_memory(shape, work, method, setting, earlier)
+    needed = stage_memory(sizes, work, method, setting, earlier)
     if needed.total <= capacity:
         return None
     said = f"{label} takes {needed.total / GIB:.1f} GiB a worker ({setting}), and {gpu} has {capacity / GIB:.0f} GiB: "
-    nearest = nearest_that_fits(shape, work, method, setting, capacity, earlier)
+    nearest = nearest_that_fits(sizes, work, method, setting, capacity, earlier)
     if nearest is not None:
         return f"{said}the nearest setting that fits is {nearest}"
-    least = min(stage_memory(shape, work, method, item, earlier).total for item in _settings(setting))
+    least = min(stage_memory(sizes, work, method, item, earlier).total for item in _settings(setting))
     enough = [
         item.name for item in sorted(GPUS.values(), key=lambda item: item.gibibytes) if item.gibibytes * GIB >= least
     ]

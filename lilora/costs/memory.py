@@ -23,7 +23,7 @@ from lilora.backbones import is_projector
 from lilora.core.limits import CHUNK, MEMO_BYTES, MERGED_SHARE
 from lilora.core.stage_run import Strategy
 from lilora.costs.flops import Workload
-from lilora.costs.sizes import ModelShape
+from lilora.costs.sizes import ModelSizes
 from lilora.methods import Method
 
 #: On top of what is counted: allocator and kernels, and what the CUDA context takes.
@@ -119,7 +119,7 @@ class Activations:
         return min((self.layers - 1) * self.input + max(self.layer, self.last) + self.outside, self.kept)
 
 
-def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting: Setting) -> Activations:
+def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting: Setting) -> Activations:
     """What a micro-batch of the longest rows keeps.
 
     A layer keeps, for each token, with b bytes an element: two norms' float32 inputs; q, k, v, the attention's output
@@ -129,14 +129,14 @@ def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting:
     input.
     """
     b = BYTES[setting.dtype]
-    pictures = setting.micro_batch * math.ceil(work.pictures) * shape.image_tokens
+    pictures = setting.micro_batch * math.ceil(work.pictures) * sizes.image_tokens
     tokens = setting.micro_batch * work.longest + pictures
     answers = setting.micro_batch * work.answer_tokens
     rank, mask = int(getattr(method, "rank", 0)), 1.0 if getattr(method, "dropout", 0.0) else 0.0
     by_layer: dict[str, float] = {}
     once_by_layer: dict[str, float] = {}
     projector = projector_once = 0.0
-    for site, (d, k) in shape.sites.items():
+    for site, (d, k) in sizes.sites.items():
         if not method.count({site: (d, k)}).trainable:
             continue
         shared = b == 4 and not mask and ".up_proj" in site
@@ -150,29 +150,29 @@ def activation_bytes(shape: ModelShape, work: Workload, method: Method, setting:
             layer = site.partition(".layers.")[2].partition(".")[0]
             by_layer[layer] = by_layer.get(layer, 0.0) + kept
             once_by_layer[layer] = once_by_layer.get(layer, 0.0) + once
-    attention = 4 * shape.hidden + b * (2 * shape.hidden + 2 * shape.keys) + 4 * shape.heads
-    feed_forward = 4 * shape.hidden + 3 * b * shape.intermediate + max(by_layer.values(), default=0.0)
+    attention = 4 * sizes.hidden + b * (2 * sizes.hidden + 2 * sizes.keys) + 4 * sizes.heads
+    feed_forward = 4 * sizes.hidden + 3 * b * sizes.intermediate + max(by_layer.values(), default=0.0)
     weights = max(once_by_layer.values(), default=0.0)
     return Activations(
         layer=tokens * (attention + feed_forward) + weights,
         last=tokens * attention + answers * feed_forward + weights,
-        input=tokens * b * shape.hidden,
-        outside=pictures * (projector + 2 * b * shape.hidden) + projector_once + tokens * b * shape.hidden,
-        layers=shape.layers,
+        input=tokens * b * sizes.hidden,
+        outside=pictures * (projector + 2 * b * sizes.hidden) + projector_once + tokens * b * sizes.hidden,
+        layers=sizes.layers,
     )
 
 
-def feature_bytes(shape: ModelShape, work: Workload, b: int) -> float:
+def feature_bytes(sizes: ModelSizes, work: Workload, b: int) -> float:
     """Of the pictures' features, with b bytes an element, where they are few enough to be kept; else 0."""
-    features = work.rows * work.pictures * shape.image_tokens * shape.feature_width * b
+    features = work.rows * work.pictures * sizes.image_tokens * sizes.feature_width * b
     return features if features <= MEMO_BYTES else 0.0
 
 
-def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Setting, earlier: int = 0) -> Memory:
+def stage_memory(sizes: ModelSizes, work: Workload, method: Method, setting: Setting, earlier: int = 0) -> Memory:
     """Bytes on each worker's GPU in a stage after `earlier` others."""
     b, n, zero = BYTES[setting.dtype], setting.workers, setting.zero
-    trainable = 4.0 * method.count(shape.sites, first=not earlier).trainable
-    whole = float(shape.parameters * b)
+    trainable = 4.0 * method.count(sizes.sites, first=not earlier).trainable
+    whole = float(sizes.parameters * b)
     divided = whole / n if zero == 3 else whole
     gathered = min(LIVE_PARAMETERS * b, whole) if zero == 3 else 0.0
     weights = gathered + (0 if zero == 3 and setting.offload else divided)
@@ -184,12 +184,12 @@ def stage_memory(shape: ModelShape, work: Workload, method: Method, setting: Set
         host += optimiser + gradients + (divided if zero == 3 else 0)
         optimiser = gradients = 0.0
     gradients += trainable if n > 1 else 0  # the bucket in which they are summed
-    adapters = 4.0 * method.num_held(shape.sites, earlier)
-    found = activation_bytes(shape, work, method, setting)
+    adapters = 4.0 * method.num_held(sizes.sites, earlier)
+    found = activation_bytes(sizes, work, method, setting)
     kept, recomputed = found.kept, found.recomputed
-    tower = CHUNK * shape.tower_tokens * 12 * shape.tower_hidden * b * (work.pictures > 0)
-    others = tower + feature_bytes(shape, work, b)
-    logits = setting.micro_batch * work.answer_tokens * shape.vocabulary * (2 * b + 8)
+    tower = CHUNK * sizes.tower_tokens * 12 * sizes.tower_hidden * b * (work.pictures > 0)
+    others = tower + feature_bytes(sizes, work, b)
+    logits = setting.micro_batch * work.answer_tokens * sizes.vocabulary * (2 * b + 8)
     activations = (recomputed if setting.gradient_checkpointing else kept) + others
     counted = weights + adapters + gradients + optimiser + activations + logits
     return Memory(
@@ -242,7 +242,7 @@ class AnswerMemory:
 
 
 def answer_memory(
-    shape: ModelShape, work: Workload, method: Method, answering: Answering, capacity: float, earlier: int = 0
+    sizes: ModelSizes, work: Workload, method: Method, answering: Answering, capacity: float, earlier: int = 0
 ) -> AnswerMemory:
     """Bytes while a batch of the longest rows is answered on a GPU of `capacity` bytes.
 
@@ -250,11 +250,11 @@ def answer_memory(
     its feed-forward's width of each token, with b bytes an element. Features are those of as many rows as are learned.
     """
     b, rows = BYTES[answering.dtype], answering.rows
-    prompt = work.longest + math.ceil(work.pictures) * shape.image_tokens
-    sites = {site: size for site, size in shape.sites.items() if method.count({site: size}).trainable}
-    weights, adapters = float(shape.parameters * b), 4.0 * method.num_held(shape.sites, earlier) if sites else 0.0
-    cache = 2.0 * shape.layers * shape.keys * rows * (prompt + answering.new_tokens) * b
-    token = float(b * (3 * shape.hidden + 3 * shape.intermediate))
+    prompt = work.longest + math.ceil(work.pictures) * sizes.image_tokens
+    sites = {site: size for site, size in sizes.sites.items() if method.count({site: size}).trainable}
+    weights, adapters = float(sizes.parameters * b), 4.0 * method.num_held(sizes.sites, earlier) if sites else 0.0
+    cache = 2.0 * sizes.layers * sizes.keys * rows * (prompt + answering.new_tokens) * b
+    token = float(b * (3 * sizes.hidden + 3 * sizes.intermediate))
     merged = host = 0.0
     if method.mergeable:
         copies = float(b * sum(d * k for d, k in sites.values()))
@@ -263,23 +263,23 @@ def answer_memory(
     else:
         token += 4.0 * max((d + k for d, k in sites.values()), default=0)
     prompts = rows * prompt * token
-    features = feature_bytes(shape, work, b)
+    features = feature_bytes(sizes, work, b)
     counted = weights + merged + adapters + cache + prompts + features
     return AnswerMemory(rows, weights, merged, adapters, cache, prompts, features, MARGIN * counted + CONTEXT, host)
 
 
 def answers_that_fit(
-    shape: ModelShape, work: Workload, method: Method, answering: Answering, capacity: float, earlier: int = 0
+    sizes: ModelSizes, work: Workload, method: Method, answering: Answering, capacity: float, earlier: int = 0
 ) -> AnswerMemory:
     """The same for as many rows as the GPU takes of those asked for, halved until they do; one row at least."""
     while True:
-        found = answer_memory(shape, work, method, answering, capacity, earlier)
+        found = answer_memory(sizes, work, method, answering, capacity, earlier)
         if found.total <= capacity or answering.rows == 1:
             return found
         answering = replace(answering, rows=answering.rows // 2)
 
 
-def store_bytes(shape: ModelShape, method: Method, num_tasks: int) -> int:
+def store_bytes(sizes: ModelSizes, method: Method, num_tasks: int) -> int:
     """Bytes of adapters that a stream of tasks leaves in the store, in float32.
 
     The sum over stages of what each writes (`Method.num_written`): what all tasks share is written by each of them, an
@@ -288,4 +288,4 @@ def store_bytes(shape: ModelShape, method: Method, num_tasks: int) -> int:
     if method.schedule == "none":
         return 0
     after = range(num_tasks) if method.schedule == "sequential" else (0,) * num_tasks
-    return 4 * sum(method.num_written(shape.sites, earlier) for earlier in after)
+    return 4 * sum(method.num_written(sizes.sites, earlier) for earlier in after)

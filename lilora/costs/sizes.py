@@ -15,7 +15,7 @@ PICTURE = (640, 480)
 
 
 @dataclass(frozen=True)
-class ModelShape:
+class ModelSizes:
     """What a forward pass multiplies and keeps.
 
     Attributes:
@@ -54,7 +54,7 @@ class ModelShape:
 
 
 @lru_cache(maxsize=8)
-def model_shape(backbone: Backbone) -> ModelShape:
+def model_sizes(backbone: Backbone) -> ModelSizes:
     """The sizes of `backbone`.
 
     Raises:
@@ -72,7 +72,7 @@ def model_shape(backbone: Backbone) -> ModelShape:
     language = {name: size for name, size in weights.items() if "language_model.layers." in name}
     attention = sum(size for name, size in language.items() if "attn" in name)
     tower_layers, tower_hidden, tower_tokens, image_tokens, width = _vision(model.config)
-    return ModelShape(
+    return ModelSizes(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         sites=backbone.find_sites(model),
         layers=text.num_hidden_layers,

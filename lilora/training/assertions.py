@@ -52,17 +52,17 @@ def check_fits(config: TrainConfig, data: TaskData, placement: Placement, capaci
         return
     from lilora.costs.gpus import refusal
     from lilora.costs.memory import Setting
-    from lilora.costs.sizes import model_shape
+    from lilora.costs.sizes import model_sizes
 
-    shape = model_shape(config.backbone)
+    sizes = model_sizes(config.backbone)
     share = -(-(config.training.batch_size + config.rehearsed) // placement.world_size)
     recompute = config.training.gradient_checkpointing or placement.gradient_checkpointing
     setting = Setting(
         placement.world_size, placement.strategy, min(share, placement.micro_batch or share), placement.offload,
         recompute, config.training.dtype,
     )  # fmt: skip
-    work = workload_of(data, shape.image_tokens)
-    found = refusal("this stage", shape, work, config.method, setting, capacity, "the GPU", len(config.earlier))
+    work = workload_of(data, sizes.image_tokens)
+    found = refusal("this stage", sizes, work, config.method, setting, capacity, "the GPU", len(config.earlier))
     if found is not None:
         raise ValueError(found)
 

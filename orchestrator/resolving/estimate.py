@@ -16,7 +16,7 @@ from lilora.benchmarks import BuildConfig, Stream
 from lilora.costs.flops import Workload, answering_flops, training_flops
 from lilora.costs.gpus import GIB, Gpu, find_gpu, refusal
 from lilora.costs.memory import Answering, AnswerMemory, Memory, Setting, answers_that_fit, stage_memory, store_bytes
-from lilora.costs.sizes import PICTURE, ModelShape, model_shape
+from lilora.costs.sizes import PICTURE, ModelSizes, model_sizes
 from lilora.data.location import Sizes, sizes
 from lilora.stages.configs import PredictConfig
 from lilora.training import TrainConfig
@@ -115,7 +115,7 @@ def study_cost(resolved: Resolved, store: Store | None, how: HowTrained) -> Stud
     lowered = [part for part in (resolved.search, resolved.table) if part is not None]
     trials = [plan for part in lowered for plan in part.trials]
     known = [plan for plan in trials if plan.trial.backbone.family != "auto"] or trials
-    stored = [store_bytes(model_shape(plan.trial.backbone), plan.trial.method, len(plan.tasks)) for plan in known]
+    stored = [store_bytes(model_sizes(plan.trial.backbone), plan.trial.method, len(plan.tasks)) for plan in known]
     works = _Works(store)
     of_table = resolved.table.plan.by_digest
     stages: list[StageCost] = []
@@ -131,11 +131,11 @@ def study_cost(resolved: Resolved, store: Store | None, how: HowTrained) -> Stud
             stages.append(cost)
             refusals += [refused] if refused else []
         else:
-            shape, work = model_shape(config.backbone), works.of(step, config.backbone)
+            model, work = model_sizes(config.backbone), works.of(step, config.backbone)
             count = works.answered(step, config.split)
             answers += count
-            answering += count * answering_flops(shape, work)
-            found = _answers(step, config, shape, work, gpu)
+            answering += count * answering_flops(model, work)
+            found = _answers(step, config, model, work, gpu)
             pair = found.method, found.backbone
             dearest[pair] = max(found, dearest.get(pair, found), key=AnswerCost.dearness)
     workers = max((cost.setting.workers for cost in stages), default=how.workers or 1)
@@ -162,26 +162,26 @@ def _slower(stages: Sequence[StageCost]) -> list[str]:
 def _stage(
     step: Step, config: TrainConfig, works: _Works, how: HowTrained, gpu: Gpu, rate: float, search: bool
 ) -> tuple[StageCost, str | None]:
-    shape, work = model_shape(config.backbone), works.of(step, config.backbone)
+    model, work = model_sizes(config.backbone), works.of(step, config.backbone)
     setting = how.setting(step, config)
     steps = config.training.num_steps(work.rows)
     samples = steps * (config.training.batch_size + config.rehearsed)
-    flops = samples * training_flops(shape, work, config.method, setting.gradient_checkpointing)
+    flops = samples * training_flops(model, work, config.method, setting.gradient_checkpointing)
     earlier = len(config.earlier)
     cost = StageCost(
         step.label, type(config.method).__name__, config.task, config.backbone.name, samples, steps,
-        samples * work.tokens(shape), flops, stage_memory(shape, work, config.method, setting, earlier), setting,
+        samples * work.tokens(model), flops, stage_memory(model, work, config.method, setting, earlier), setting,
         flops / rate / setting.workers / 3600, search,
     )  # fmt: skip
     capacity = gpu.gibibytes * GIB
-    return cost, refusal(f"'{step.label}'", shape, work, config.method, setting, capacity, f"the {gpu.name}", earlier)
+    return cost, refusal(f"'{step.label}'", model, work, config.method, setting, capacity, f"the {gpu.name}", earlier)
 
 
-def _answers(step: Step, config: PredictConfig, shape: ModelShape, work: Workload, gpu: Gpu) -> AnswerCost:
+def _answers(step: Step, config: PredictConfig, model: ModelSizes, work: Workload, gpu: Gpu) -> AnswerCost:
     stage = dict(step.inputs).get("state")
     earlier = len(stage.config.earlier) if stage is not None and isinstance(stage.config, TrainConfig) else 0
     answering = Answering(config.batch_size, config.max_new_tokens, config.dtype)
-    memory = answers_that_fit(shape, work, config.method, answering, gpu.gibibytes * GIB, earlier)
+    memory = answers_that_fit(model, work, config.method, answering, gpu.gibibytes * GIB, earlier)
     return AnswerCost(type(config.method).__name__, config.backbone.name, config.batch_size, memory)
 
 
@@ -267,7 +267,7 @@ class _Works:
             )
             said.append(f"tokens of text, prompt + answer, assumed since the data are not there: {texts}")
         for backbone in self.backbones.values():
-            shape = model_shape(backbone)
-            size = "a picture" if shape.fixed_pictures else f"a picture, if it has {PICTURE[0]} x {PICTURE[1]} pixels"
-            said.append(f"{backbone.name}: {shape.image_tokens} tokens {size}")
+            model = model_sizes(backbone)
+            size = "a picture" if model.fixed_pictures else f"a picture, if it has {PICTURE[0]} x {PICTURE[1]} pixels"
+            said.append(f"{backbone.name}: {model.image_tokens} tokens {size}")
         return tuple(said)

@@ -15,7 +15,7 @@ from orchestrator.cli.options import AsJson
 from orchestrator.errors import UserError
 
 if TYPE_CHECKING:
-    from lilora.backbones import Backbone, Candidates
+    from lilora.backbones import Backbone, SitePatterns
 
 #: What is said of each kind of layer.
 KINDS = {
@@ -38,11 +38,11 @@ def sites(
 
     Example: lilora sites qwen2.5-vl-7b
     """
-    from lilora.backbones import candidate_sites
+    from lilora.backbones import site_patterns
 
     output, backbone = Output(json), _backbone(model)
     with output.quiet():
-        found = candidate_sites(backbone.meta_model())
+        found = site_patterns(backbone.meta_model())
     output.say(f"{backbone.name}: linear layers, as patterns of module names")
     output.table(_table(found))
     lines = "".join(f"    r'{pattern}',\n" for pattern in found.sites)
@@ -66,7 +66,7 @@ def _backbone(name: str) -> Backbone:
     return Backbone(folder.resolve().name, "local", (), "chat", "auto", str(folder))
 
 
-def _table(found: Candidates) -> Table:
+def _table(found: SitePatterns) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("where")
     grid.add_column("pattern", overflow="fold")

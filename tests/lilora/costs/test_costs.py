@@ -29,7 +29,7 @@ from lilora.costs.memory import (
     stage_memory,
     store_bytes,
 )
-from lilora.costs.sizes import model_shape
+from lilora.costs.sizes import model_sizes
 from lilora.methods.clora import CLoRA
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
@@ -66,7 +66,7 @@ class Kept:
 
 def measure(lab: Lab, name: str, dtype: str, recompute: bool, **fields: Any) -> Measured:
     """From features on: a forward for what is kept, and a step for the FLOPs."""
-    method, model, shape = small(name, **fields), lab.backbone.load_model(dtype), model_shape(lab.backbone)
+    method, model, sizes = small(name, **fields), lab.backbone.load_model(dtype), model_sizes(lab.backbone)
     data = load_task(lab.backbone, lab.data["Caption"], "train")
     features = load_features(model, lab.backbone.load_processor(), data)
     batch = data.training_batch(range(ROWS))
@@ -91,8 +91,8 @@ def measure(lab: Lab, name: str, dtype: str, recompute: bool, **fields: Any) -> 
             logits, wanted = AnswerModel(model)(batch, images)
             loss = F.cross_entropy(logits, wanted)
         storages = [kept.tensor.untyped_storage() for kept in alive]
-        sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-        found = Measured(kept=sum(size for place, size in sizes.items() if place not in own))
+        nbytes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+        found = Measured(kept=sum(size for place, size in nbytes.items() if place not in own))
         del loss
         model.set_attn_implementation("eager")  # the counter does not know the CPU's fused attention
         with FlopCounterMode(display=False) as counter:
@@ -105,13 +105,13 @@ def measure(lab: Lab, name: str, dtype: str, recompute: bool, **fields: Any) -> 
         model.set_attn_implementation(before)
         adapters.remove()
     answer = len(wanted) / ROWS
-    text = batch.input_ids.shape[1] - shape.image_tokens
+    text = batch.input_ids.shape[1] - sizes.image_tokens
     work = Workload(ROWS, text - answer, answer, text)
-    parts = activation_bytes(shape, work, method, Setting(micro_batch=ROWS, dtype=dtype))
+    parts = activation_bytes(sizes, work, method, Setting(micro_batch=ROWS, dtype=dtype))
     # Before the backward pass: with checkpointing nothing is computed again yet, and the last layer is whole.
-    kept = (shape.layers - 1) * parts.input + parts.last + parts.outside if recompute else parts.kept
-    found.kept_by_formula = kept + 4 * len(wanted) * shape.vocabulary  # the loss keeps its log-softmax
-    without_tower = dataclasses.replace(shape, tower_weights=0, tower_layers=0)
+    kept = (sizes.layers - 1) * parts.input + parts.last + parts.outside if recompute else parts.kept
+    found.kept_by_formula = kept + 4 * len(wanted) * sizes.vocabulary  # the loss keeps its log-softmax
+    without_tower = dataclasses.replace(sizes, tower_weights=0, tower_layers=0)
     found.flops_by_formula = ROWS * training_flops(without_tower, work, method, recompute)
     return found
 
@@ -150,7 +150,7 @@ def test_the_state_that_a_stream_leaves_has_the_bytes_of_the_closed_form(lab: La
     for stage in (0, 1):
         for path in lab.stage(method, stage).glob("*.safetensors"):
             written += path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little")
-    assert written == store_bytes(model_shape(lab.backbone), method, 2)
+    assert written == store_bytes(model_sizes(lab.backbone), method, 2)
 
 
 @pytest.mark.parametrize("name", ["seqlora", "dirlora", "dora", "moelora", "clora", "eproj", "lilora"])
@@ -167,67 +167,67 @@ def test_a_second_stage_holds_as_many_parameters_as_the_closed_form(lab: Lab, na
 
 
 def test_c_lora_writes_the_first_part_again_in_the_second_stage_and_carries_all_in_the_last() -> None:
-    shape, method, pair = model_shape(LLAVA), CLoRA(rank=128, lora_alpha=256), 187_301_888
-    assert store_bytes(shape, method, 6) == 4 * 7 * pair
-    first, last = (stage_memory(shape, TEXTVQA, method, Setting(), earlier) for earlier in (0, 5))
+    sizes, method, pair = model_sizes(LLAVA), CLoRA(rank=128, lora_alpha=256), 187_301_888
+    assert store_bytes(sizes, method, 6) == 4 * 7 * pair
+    first, last = (stage_memory(sizes, TEXTVQA, method, Setting(), earlier) for earlier in (0, 5))
     assert (first.adapters, last.adapters) == (4 * pair, 6 * 4 * pair)
     assert last.total - first.total == pytest.approx(1.1 * 5 * 4 * pair)
 
 
 def test_llava_7b_has_the_published_shape() -> None:
-    shape = model_shape(LLAVA)
-    assert shape.parameters == 7_063_427_072
-    assert (shape.layers, shape.hidden, shape.image_tokens, shape.tower_tokens) == (32, 4096, 576, 577)
-    assert shape.layers * (shape.attention_weights + shape.feed_forward_weights) == 6_476_005_376
+    sizes = model_sizes(LLAVA)
+    assert sizes.parameters == 7_063_427_072
+    assert (sizes.layers, sizes.hidden, sizes.image_tokens, sizes.tower_tokens) == (32, 4096, 576, 577)
+    assert sizes.layers * (sizes.attention_weights + sizes.feed_forward_weights) == 6_476_005_376
     # CLIP ViT-L's blocks are 12 layers x width^2 each, and its patches a convolution of 14 x 14 x 3.
-    assert shape.tower_weights == 24 * 12 * 1024**2 + 1024 * 14 * 14 * 3
+    assert sizes.tower_weights == 24 * 12 * 1024**2 + 1024 * 14 * 14 * 3
 
 
 def test_a_frozen_7b_takes_two_forwards_for_a_row_and_a_third_with_checkpointing() -> None:
-    shape, method = model_shape(LLAVA), SeqLoRA(rank=128, lora_alpha=256)
+    sizes, method = model_sizes(LLAVA), SeqLoRA(rank=128, lora_alpha=256)
     forward = 2 * 6.476e9 * (576 + 74)
-    plain, again = (training_flops(shape, TEXTVQA, method, recompute) for recompute in (False, True))
+    plain, again = (training_flops(sizes, TEXTVQA, method, recompute) for recompute in (False, True))
     assert 2 * forward < plain < 2.3 * forward  # adapters 5 %, attention 3 %, tower 4 % of it
     assert again - plain == pytest.approx(forward, rel=0.1)
 
 
 def test_zero_divides_what_it_says_and_offloading_moves_it_to_the_host() -> None:
-    shape, method = model_shape(LLAVA), DirLoRA(rank=128, lora_alpha=256)
+    sizes, method = model_sizes(LLAVA), DirLoRA(rank=128, lora_alpha=256)
     trainable = 187_301_888
 
     def memory(**fields: Any) -> Any:
-        return stage_memory(shape, TEXTVQA, method, Setting(micro_batch=1, **fields))
+        return stage_memory(sizes, TEXTVQA, method, Setting(micro_batch=1, **fields))
 
     alone, two, three = memory(), memory(workers=4, strategy="zero2"), memory(workers=4, strategy="zero3")
-    assert alone.weights == two.weights == 2 * shape.parameters
+    assert alone.weights == two.weights == 2 * sizes.parameters
     assert (alone.optimiser, two.optimiser) == (8 * trainable, 3 * trainable)
-    assert three.weights == shape.parameters / 2 + 2e9
-    assert three.loading == 2 * shape.parameters and three.total >= three.loading
+    assert three.weights == sizes.parameters / 2 + 2e9
+    assert three.loading == 2 * sizes.parameters and three.total >= three.loading
     away = memory(workers=4, strategy="zero3", offload=True)
-    assert away.optimiser == 0 and away.host == (3 + 1) * trainable + shape.parameters / 2
+    assert away.optimiser == 0 and away.host == (3 + 1) * trainable + sizes.parameters / 2
     assert away.total < three.total < two.total < alone.total
 
 
 def test_checkpointing_brings_a_row_of_7b_from_gigabytes_to_less_than_a_fifth() -> None:
-    found = stage_memory(model_shape(LLAVA), TEXTVQA, SeqLoRA(rank=128), Setting(micro_batch=1))
+    found = stage_memory(model_sizes(LLAVA), TEXTVQA, SeqLoRA(rank=128), Setting(micro_batch=1))
     assert found.activations_recomputed < 0.2 * found.activations_kept
     assert 4 < found.activations_kept / GIB < 6
 
 
 def test_what_does_not_fit_is_refused_with_the_nearest_setting_that_does() -> None:
-    shape, method = model_shape(LLAVA), LiLoRA(rank=128, lora_alpha=256)
+    sizes, method = model_sizes(LLAVA), LiLoRA(rank=128, lora_alpha=256)
     setting, capacity = Setting(micro_batch=64), find_gpu("a100-40").gibibytes * GIB
-    nearest = nearest_that_fits(shape, TEXTVQA, method, setting, capacity)
+    nearest = nearest_that_fits(sizes, TEXTVQA, method, setting, capacity)
     assert nearest == Setting(micro_batch=2)  # fewer rows at a time come before anything else
-    assert stage_memory(shape, TEXTVQA, method, Setting(micro_batch=4)).total > capacity
-    said = refusal("the stage", shape, TEXTVQA, method, setting, capacity, "an A100")
+    assert stage_memory(sizes, TEXTVQA, method, Setting(micro_batch=4)).total > capacity
+    said = refusal("the stage", sizes, TEXTVQA, method, setting, capacity, "an A100")
     assert said is not None and "an A100 has 39 GiB: the nearest setting that fits is alone, micro-batch 2" in said
-    assert refusal("the stage", shape, TEXTVQA, method, Setting(micro_batch=2), capacity, "an A100") is None
+    assert refusal("the stage", sizes, TEXTVQA, method, Setting(micro_batch=2), capacity, "an A100") is None
 
 
 def test_what_fits_nowhere_names_a_gpu_that_is_large_enough() -> None:
-    shape = model_shape(registry.load("backbones", "llava_1_5_13b"))
-    said = refusal("it", shape, TEXTVQA, SeqLoRA(rank=128), Setting(micro_batch=8), 23 * GIB, "an RTX 4090")
+    sizes = model_sizes(registry.load("backbones", "llava_1_5_13b"))
+    said = refusal("it", sizes, TEXTVQA, SeqLoRA(rank=128), Setting(micro_batch=8), 23 * GIB, "an RTX 4090")
     assert said is not None and "no setting fits" in said and "a100-40 would do" in said
 
 
@@ -246,11 +246,11 @@ def test_later_turns_and_remembered_rows_are_counted_before_a_stage_begins(
     asked: list[Any] = []
     monkeypatch.setattr(gpus, "refusal", lambda *arguments: asked.append(arguments))
     check_fits(lab.config(Replay(rank=4, memory=4, share=0.5), 1), data, Placement(), 0)
-    [(_, shape, work, _, setting, *_)] = asked
+    [(_, sizes, work, _, setting, *_)] = asked
     batch = data.training_batch(range(len(data)))
     tokens = batch.attention_mask.sum(1)
-    assert work.longest + shape.image_tokens == tokens.max()
-    assert work.tokens(shape) == pytest.approx(float(tokens.float().mean()))
+    assert work.longest + sizes.image_tokens == tokens.max()
+    assert work.tokens(sizes) == pytest.approx(float(tokens.float().mean()))
     assert work.answer_tokens == pytest.approx(int((batch.labels >= 0).sum()) / len(data))
     assert setting.micro_batch == 8 + 4
 
@@ -272,7 +272,7 @@ def test_costs_need_no_torch_to_be_imported() -> None:
 
 
 def test_keys_values_and_merged_weights_take_what_torch_holds(lab: Lab) -> None:
-    shape, method = model_shape(lab.backbone), small("lilora")
+    sizes, method = model_sizes(lab.backbone), small("lilora")
     data = load_task(lab.backbone, lab.data["Colour"], "train")
     features = load_features(lab.model, lab.backbone.load_processor(), data)
     adapters = method.attach(lab.model, list(lab.sites), None, "Colour", 0)
@@ -291,10 +291,10 @@ def test_keys_values_and_merged_weights_take_what_torch_holds(lab: Lab) -> None:
     held = sum(part.nbytes for layer in made.past_key_values.layers for part in (layer.keys, layer.values))
     prompt = batch.input_ids.shape[1]
     # The last token's keys are never needed.
-    work = Workload(ROWS, 0, 0, prompt - shape.image_tokens)
-    found = answer_memory(shape, work, method, Answering(ROWS, 4, "float32"), 1e12)
+    work = Workload(ROWS, 0, 0, prompt - sizes.image_tokens)
+    found = answer_memory(sizes, work, method, Answering(ROWS, 4, "float32"), 1e12)
     assert (found.cache, found.merged) == (held, merged)
-    assert found.weights == 4 * shape.parameters
+    assert found.weights == 4 * sizes.parameters
 
 
 @pytest.mark.parametrize(
@@ -306,22 +306,22 @@ def test_keys_values_and_merged_weights_take_what_torch_holds(lab: Lab) -> None:
     ],
 )
 def test_answers_take_what_they_took_on_an_h100(backbone: str, method: Any, gibibytes: float) -> None:
-    shape = model_shape(registry.load("backbones", backbone))
+    sizes = model_sizes(registry.load("backbones", backbone))
     # benchmarks/gpu.py: prompts of 700 tokens, 576 of them the picture's, in batches of 32; results/gpu.md.
-    found = answer_memory(shape, Workload(64, 121, 3, 124), method, Answering(32, 8), 80 * GIB, earlier=1)
+    found = answer_memory(sizes, Workload(64, 121, 3, 124), method, Answering(32, 8), 80 * GIB, earlier=1)
     assert (found.total - CONTEXT) / (1 + MARGIN) / GIB == pytest.approx(gibibytes, rel=0.05)
 
 
 def test_a_gpu_that_is_short_takes_fewer_rows_and_no_second_copy_of_what_is_merged() -> None:
-    shape, method = model_shape(LLAVA), SeqLoRA(rank=128, lora_alpha=256)
+    sizes, method = model_sizes(LLAVA), SeqLoRA(rank=128, lora_alpha=256)
     ample, short = (
-        answers_that_fit(shape, TEXTVQA, method, Answering(32, 16), find_gpu(name).gibibytes * GIB)
+        answers_that_fit(sizes, TEXTVQA, method, Answering(32, 16), find_gpu(name).gibibytes * GIB)
         for name in ("h100", "rtx4090")
     )
     assert (ample.rows, short.rows) == (32, 8)
     # Three feed-forward layers in each of 32, and the projector's two.
     assert ample.merged == 2 * (3 * 4096 * 11008 * 32 + (1024 + 4096) * 4096) and short.merged == 0
     assert (ample.host, short.host) == (0, ample.merged), "the originals wait in the host's memory"
-    assert short.total <= 23 * GIB < answer_memory(shape, TEXTVQA, method, Answering(16, 16), 23 * GIB).total
-    least = answers_that_fit(shape, TEXTVQA, method, Answering(32, 16), 8 * GIB)
+    assert short.total <= 23 * GIB < answer_memory(sizes, TEXTVQA, method, Answering(16, 16), 23 * GIB).total
+    least = answers_that_fit(sizes, TEXTVQA, method, Answering(32, 16), 8 * GIB)
     assert least.rows == 1 and least.total > 8 * GIB

@@ -17,7 +17,7 @@ import transformers
 from PIL import Image
 from transformers import PaliGemmaConfig
 
-from lilora.backbones import Backbone, candidate_sites, is_projector
+from lilora.backbones import Backbone, is_projector, site_patterns
 from lilora.core import registry
 from lilora.core.stage_run import StageRun
 from lilora.methods import Method
@@ -311,7 +311,7 @@ def test_a_model_whose_prompt_sees_the_answer_is_refused() -> None:
 
 def test_the_layers_that_may_be_adapted_are_found_in_any_model(case: Case) -> None:
     backbone, model, _, _ = case
-    found = candidate_sites(model)
+    found = site_patterns(model)
     proposed = dataclasses.replace(backbone, sites=found.sites).find_sites(model)
     assert set(proposed) == set(backbone.find_sites(model))
     assert sum(found.attention.values()) == 2 * 4

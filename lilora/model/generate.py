@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,6 @@ from lilora.model.families import Images
 from lilora.model.features import Features
 from lilora.model.logits import prompt_inputs
 from lilora.model.tokens import Batch, TaskData
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextmanager

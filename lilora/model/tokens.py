@@ -1,9 +1,7 @@
-"""From a task's rows to token ids, labels and images.
+"""A task's rows as token ids, labels and pictures, and batches of them.
 
-A conversation template (`lilora.model.conversation`) puts a row in words. Prompt and answers are tokenised apart, so
-that the boundary between what is asked and what is learned is exact; labels cover the answers and their end tokens
-alone. Token ids are made once for a file and kept; pictures are decoded when their features are computed
-(`lilora.model.features`).
+Labels cover the answers and their end tokens alone. Token ids are made once for a file (`lilora.model.encoder`) and
+kept; pictures are decoded when their features are computed (`lilora.model.features`).
 """
 
 from __future__ import annotations
@@ -23,16 +21,13 @@ from torch import Tensor
 from lilora.backbones import Backbone
 from lilora.benchmarks import Framing
 from lilora.core.limits import MEMO_BYTES
-from lilora.model.conversation import template_of
-from lilora.model.families import FAMILIES, Size
-from lilora.model.pictures import Picture, decoded, fill_colour, load_pictures
+from lilora.model.encoder import Encoder, LaterTurn
+from lilora.model.pictures import Picture, decoded, load_pictures
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IGNORED = -100
-#: Token ids of what is asked further on in a row, and of the answer to it.
-LaterTurn = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -218,88 +213,3 @@ def _load(backbone: Backbone, path: str, framing: Framing, modified: int, size: 
         later=[encoder.later(further) for further in turns],
         fill=encoder.fill,
     )
-
-
-class Encoder:
-    """Puts rows in a backbone's words: template, image tokens, begin and end token."""
-
-    def __init__(self, backbone: Backbone, framing: Framing = "crop") -> None:
-        self.processor = backbone.load_processor()
-        self.template = template_of(backbone.template, self.processor)
-        self.family = FAMILIES[backbone.family]
-        self.tokenizer = self.processor.tokenizer
-        self.fill = fill_colour(self.processor) if framing == "pad" else None
-        named, pad = self.template.end, self.tokenizer.pad_token_id
-        self.end: int = self.tokenizer.convert_tokens_to_ids(named) if named else self.tokenizer.eos_token_id
-        if named and self.end in (None, self.tokenizer.unk_token_id):
-            raise ValueError(
-                f"template '{backbone.template}' ends an answer with '{named}', which the tokenizer of "
-                f"'{backbone.name}' does not know: name the model's own template"
-            )
-        self.pad: int = self.end if pad is None else pad
-        begin = self.tokenizer.bos_token_id
-        written = begin is not None and self.template.prompt.startswith(self.tokenizer.bos_token)
-        self.begin: list[int] = [] if begin is None or written else [begin]
-        self.answer_template = self._joined_answer()
-
-    def sizes(self, pictures: dict[str, Picture]) -> dict[str, Size]:
-        """Width and height of each picture as the model's image processor gets it; not looked at for LLaVA."""
-        if not self.family.by_size:
-            return dict.fromkeys(pictures, (0, 0))
-        found = {name: picture.size() for name, picture in pictures.items()}
-        return {name: (max(size), max(size)) for name, size in found.items()} if self.fill else found
-
-    def check(self, name: str, said: str) -> None:
-        """Refuse a row whose words hold the image token: the model would look for a picture in its place.
-
-        Raises:
-            ValueError: they do; the message names the row.
-        """
-        if self.processor.image_token in said:
-            raise ValueError(
-                f"row '{name}' says '{self.processor.image_token}', which stands for a picture and is put there by the "
-                "template: take it out of the row's text"
-            )
-
-    def prompts(self, instructions: list[str], sizes: Sequence[Size | None]) -> list[np.ndarray]:
-        """Token ids of each prompt: begin token, template, image tokens where the row has a picture (of some size)."""
-        tokens = {size: self.family.image_text(self.processor, size) for size in {*sizes} if size is not None}
-        texts = [
-            self.template.asked(instruction, None if size is None else tokens[size])
-            for instruction, size in zip(instructions, sizes, strict=True)
-        ]
-        return [np.array(self.begin + ids) for ids in self._tokens(texts)]
-
-    def answers(self, answers: list[str]) -> list[np.ndarray]:
-        """Token ids of each answer and the end token."""
-        texts = [self.answer_template.format(answer=answer) for answer in answers]
-        return [np.array([*ids, self.end]) for ids in self._tokens(texts)] if texts else []
-
-    def later(self, turns: Sequence[Sequence[str]]) -> list[LaterTurn]:
-        """Token ids of the turns after the first: what is asked, and the answer with its end token."""
-        if not turns:
-            return []
-        asked = self._tokens([self.template.later.format(instruction=asked) for asked, _ in turns])
-        answered = self.answers([answer for _, answer in turns])
-        return [(np.array(prompt), answer) for prompt, answer in zip(asked, answered, strict=True)]
-
-    def _tokens(self, texts: list[str]) -> list[list[int]]:
-        found: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return found
-
-    def _joined_answer(self) -> str:
-        """The template of an answer that, tokenised alone, gives what it gives after a prompt.
-
-        Byte-level tokenisers need the space before the answer; SentencePiece ones put it there by themselves.
-        """
-        head = self.template.prompt.partition("{instruction}")[2].lstrip()
-        tail = self.template.answer.format(answer="yes")
-        [whole] = self._tokens([head + tail])
-        [before] = self._tokens([head])
-        for answer in (self.template.answer, self.template.answer.lstrip()):
-            if self._tokens([answer.format(answer="yes")])[0] == whole[len(before) :]:
-                return answer
-        raise ValueError(
-            "this tokenizer gives an answer other tokens after a prompt than alone; add a template to "
-            "lilora.model.conversation whose prompt ends where a token ends"
-        )

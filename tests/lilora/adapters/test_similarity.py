@@ -22,8 +22,9 @@ from lilora.adapters.similarity import (
 from lilora.adapters.state import load_state
 from lilora.methods.seqlora import SeqLoRA
 from lilora.model.conversation import TEMPLATES
+from lilora.model.encoder import Encoder
 from lilora.model.features import Features, load_features
-from lilora.model.tokens import Encoder, load_task
+from lilora.model.tokens import load_task
 from tests.lilora.lab import Lab
 from tests.lilora.methods.reference import similarity as reference
 from tests.lilora.tiny import shuffle

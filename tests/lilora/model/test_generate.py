@@ -17,12 +17,13 @@ from lilora.methods.zeroshot import ZeroShot
 from lilora.model import features
 from lilora.model import generate as generate_module
 from lilora.model import tokens as tokens_module
+from lilora.model.encoder import Encoder
 from lilora.model.families import num_image_tokens
 from lilora.model.features import Features
 from lilora.model.generate import last_position_only
 from lilora.model.logits import embed
 from lilora.model.pictures import Mapped
-from lilora.model.tokens import IGNORED, Batch, Encoder, load_task
+from lilora.model.tokens import IGNORED, Batch, load_task
 from lilora.stages.answers import predict
 from lilora.stages.configs import PredictConfig
 from tests.lilora.lab import Lab

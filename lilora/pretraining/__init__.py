@@ -1,1 +1,1 @@
-"""Pre-train the tiny backbones in the manner of LLaVA's stage 1: a vision tower, then projector and language model."""
+"""Pre-training of the tiny backbones in the manner of LLaVA's stage 1, and the real stage-1 LLaVA from its parts."""

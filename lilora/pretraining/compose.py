@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lilora.core.identity import digest_of, sha256_of
+from lilora.pretraining.llava_processor import IMAGE_TOKEN, load_tokenizer, save_processor
 from lilora.pretraining.weights import Weights, load_pickle
 
 #: What `compose` writes beside the model: its revision, and the SHA-256 of each file.
 RECORD = "compose.json"
-IMAGE_TOKEN, PAD_TOKEN = "<image>", "<pad>"
 #: The vocabulary is padded to a multiple of this, as llava-hf's is (32,000 + 2 tokens become 32,064).
 VOCABULARY_MULTIPLE = 64
 #: The tower's layer whose features LLaVA-1.5 takes, without the class token ("default").
@@ -40,14 +40,6 @@ PARTS = (
     ("model.multi_modal_projector.linear_2.", "multi_modal_projector.linear_2.", "2."),
 )
 PROJECTOR_NAMES = ("0.weight", "0.bias", "2.weight", "2.bias")
-CHAT_TEMPLATE = (
-    "{{ bos_token }}A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the user's questions.{% for message in messages %}"
-    "{% if message['role'] == 'user' %} USER: {% for part in message['content'] %}{% if part['type'] == 'image' %}"
-    "<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% else %} ASSISTANT: "
-    "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{{ eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ def compose(llm: Path, vision: Path, projector: Path, out: Path, shard_bytes: in
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: name a new folder with --out, or remove it")
     parts = _projector(projector)
-    tokenizer, known = _tokenizer(llm)
+    tokenizer, known = load_tokenizer(llm)
     config = _config(llm, vision, tokenizer)
     _check_projector(parts, config, projector)
     beside = out.with_name(f".{out.name}.new")
@@ -99,7 +91,7 @@ def compose(llm: Path, vision: Path, projector: Path, out: Path, shard_bytes: in
     try:
         sources = {"model.": Weights.of(llm), "vision_model.": Weights.of(vision), "": parts}
         parameters = _write_weights(config, sources, known, beside, shard_bytes)
-        _write_processor(tokenizer, config, vision, beside)
+        save_processor(tokenizer, config.vision_config.patch_size, vision, beside)
         config.save_pretrained(beside)
         revision = _write_record(beside)
         if out.exists():
@@ -159,26 +151,6 @@ def _check_projector(parts: Mapping[str, Tensor], config: Any, path: Path) -> No
         )
 
 
-def _tokenizer(llm: Path) -> tuple[Any, int]:
-    """The tokenizer with the two new tokens, and how many it had."""
-    from transformers import AddedToken, AutoTokenizer
-
-    if not (llm / "config.json").is_file():
-        raise ValueError(f"{llm} has no config.json: give --llm a Vicuna folder (lmsys/vicuna-7b-v1.5)")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(llm))
-    except (OSError, ValueError, ImportError) as error:
-        raise ValueError(
-            f"no tokenizer can be loaded from {llm}: it needs tokenizer.json, or tokenizer.model and the package "
-            f"sentencepiece (`pip install sentencepiece`); {str(error).splitlines()[0]}"
-        ) from error
-    known = len(tokenizer)
-    tokenizer.add_tokens(AddedToken(IMAGE_TOKEN, special=True, normalized=False), special_tokens=True)
-    tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-    tokenizer.padding_side = "left"
-    return tokenizer, known
-
-
 def _config(llm: Path, vision: Path, tokenizer: Any) -> Any:
     """The whole model's configuration."""
     from transformers import AutoConfig, LlavaConfig
@@ -221,41 +193,32 @@ def _config(llm: Path, vision: Path, tokenizer: Any) -> Any:
 
 def _write_weights(config: Any, sources: Mapping[str, Any], known: int, folder: Path, shard_bytes: int) -> int:
     """Every tensor of the model, by llava-hf's names, in shards; the number of parameters."""
-    shapes = _shapes(config)
-    shards: list[list[str]] = [[]]
-    room = shard_bytes
-    for name, (shape, _) in shapes.items():
-        size = shape.numel() * DTYPE.itemsize
-        if shards[-1] and size > room:
-            shards.append([])
-            room = shard_bytes
-        shards[-1].append(name)
-        room -= size
-    places: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {name: _tensor(name, *shapes[name], sources, known) for name in names}
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    wanted = _wanted(config)
+    names = {name: tensor for name, (tensor, _) in wanted.items()}
+    split = split_torch_state_dict_into_shards(names, max_shard_size=shard_bytes)
+    for file, inside in split.filename_to_tensors.items():
+        tensors = {name: _tensor(name, names[name].shape, wanted[name][1], sources, known) for name in inside}
         save_file(tensors, folder / file, metadata={"format": "pt"})
         (folder / file).chmod(0o644)  # safetensors writes it for its owner alone
-        places |= dict.fromkeys(names, file)
-    total = sum(shape.numel() for shape, _ in shapes.values())
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": total * DTYPE.itemsize}, "weight_map": dict(sorted(places.items()))}
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": dict(sorted(split.tensor_to_filename.items()))}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    return total
+    return sum(tensor.numel() for tensor in names.values())
 
 
-def _shapes(config: Any) -> dict[str, tuple[torch.Size, str]]:
-    """Of each of llava-hf's names: the shape, and the name in the part's own file."""
+def _wanted(config: Any) -> dict[str, tuple[Tensor, str]]:
+    """Of each of llava-hf's names: the tensor without values, and the name in the part's own file."""
     from transformers import LlavaForConditionalGeneration
 
     with torch.device("meta"):
-        model = LlavaForConditionalGeneration(config)
+        model: Any = LlavaForConditionalGeneration(config)
     found = {}
     for name, parameter in model.named_parameters():
         inner, published, own = next(part for part in PARTS if name.startswith(part[0]))
         rest = name.removeprefix(inner)
-        found[published + rest] = (parameter.shape, own + rest)
+        found[published + rest] = (parameter.to(DTYPE), own + rest)
     return found
 
 
@@ -283,25 +246,6 @@ def _tensor(name: str, shape: torch.Size, own: str, sources: Mapping[str, Any], 
     if not value.isfinite().all():
         raise ValueError(f"{own} holds values that float16 cannot: take the released weights, which do")
     return value
-
-
-def _write_processor(tokenizer: Any, config: Any, vision: Path, folder: Path) -> None:
-    from transformers import CLIPImageProcessorPil, GenerationConfig, LlavaProcessor
-
-    try:
-        images = CLIPImageProcessorPil.from_pretrained(str(vision))
-    except OSError as error:
-        raise ValueError(f"{vision} has no preprocessor_config.json: download the whole CLIP folder") from error
-    LlavaProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        patch_size=config.vision_config.patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    ).save_pretrained(folder)
-    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    GenerationConfig(**{f"{name}_token_id": value for name, value in ids.items()}).save_pretrained(folder)
 
 
 def _write_record(folder: Path) -> str:

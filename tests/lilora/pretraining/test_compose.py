@@ -16,7 +16,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel, 
 
 from lilora.backbones.llava_1_5_7b import BACKBONE
 from lilora.methods.seqlora import SeqLoRA
-from lilora.pretraining.compose import IMAGE_TOKEN, PAD_TOKEN, compose, composed_revision
+from lilora.pretraining.compose import compose, composed_revision
+from lilora.pretraining.llava_processor import IMAGE_TOKEN, PAD_TOKEN
 from lilora.pretraining.weights import Weights
 from lilora.training import Training
 from tests.lilora.lab import Lab

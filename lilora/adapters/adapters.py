@@ -1,8 +1,8 @@
 """Adapters on a model, in place: put on, named, merged for inference, taken off again without a trace.
 
-The backbone's values are never written. Merging swaps in other weights and unmerging swaps the originals back, so the
-model returns to the same bytes. Initial values depend on (seed, task, tensor name) alone, not on which other
-tensors a method has: methods that share a tensor start from the same one.
+`Adapters` is the handle that `Method.attach` returns: it names every adapter tensor, which of them a stage trains, and
+which belong to one task alone. The backbone's values are never written: merging swaps in other weights and unmerging
+swaps the originals back, so the model returns to the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Initial values of adapter tensors: each a function of the seed, the task and the tensor's name alone."""
+"""Initial values of adapter tensors: each a function of the seed, the task and the tensor's name alone.
+
+Not of one stream of random numbers, where a tensor's values would depend on which others a method draws before it:
+methods that share a tensor start from the same one, so that LiLoRA with alpha = 1 is SeqLoRA to the bit.
+"""
 
 from __future__ import annotations
 

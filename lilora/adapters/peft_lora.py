@@ -1,4 +1,7 @@
-"""PEFT's LoRA and DoRA layers, put on a model in place with given values."""
+"""PEFT's LoRA and DoRA layers, put on a model in place with given values, and their updates of the weight.
+
+SeqLoRA and what derives from it are PEFT's own layers, so that their exports load in stock PEFT.
+"""
 
 from __future__ import annotations
 

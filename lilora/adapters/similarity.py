@@ -1,9 +1,10 @@
-"""How alike two tasks are: mean embeddings of their pictures, instructions and answers under the frozen backbone.
+"""Similarity of two tasks: cosines of mean embeddings of their pictures, instructions and answers, backbone frozen.
 
-What EWC+TIR, Eproj and ProgLoRA share. He et al. 2023 (arXiv 2311.16206) compare tasks by such means: in their release
-those of the tower's class token and of BERT's. The encoders here are the backbone's own, so that nothing has to be
-installed or fetched, and the tower gives what it gives the projector: its patches. Embeddings are functions of the rows
-alone: not of their order in the file, of padding, or of who computes them.
+EWC+TIR weighs by it, Eproj groups by it, and Eproj and SMoLoRA route by the embeddings of rows. He et al. 2023 (arXiv
+2311.16206) compare tasks by such means: in their release those of the tower's class token and of BERT's. The encoders
+here are the backbone's own, so that nothing has to be installed or fetched, and the tower gives what it gives the
+projector: its patches. Embeddings are functions of the rows alone: not of their order in the file, of padding, or of
+who computes them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How many parameters a stage's adapter state holds, counted from the headers of its files; no tensor is read.
+"""The number of parameters that a stage's adapter state holds, read off its files' headers; no tensor is read.
 
 A state names its tensor files in `state.json` (see `lilora.adapters.state`); an earlier task's part lies in another
-artifact.
+artifact. Nothing of torch is imported, so that a table of results can ask.
 """
 
 from __future__ import annotations

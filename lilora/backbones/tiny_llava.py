@@ -1,6 +1,6 @@
 """tiny_llava: a LlavaForConditionalGeneration of 3 million parameters, made by `experiments/pretrain_tiny.py`.
 
-Its checkpoint and the record of what made it ship with the package (`lilora/checkpoints/tiny_llava`).
+Its checkpoint and the record of what made it ship with the package (`lilora/backbones/_checkpoints/tiny_llava`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """tiny_qwen2_vl: a Qwen2VLForConditionalGeneration of 3 million parameters, of `experiments/pretrain_tiny_qwen.py`.
 
-Its checkpoint and the record of what made it ship with the package (`lilora/checkpoints/tiny_qwen2_vl`).
+Its checkpoint and the record of what made it ship with the package (`lilora/backbones/_checkpoints/tiny_qwen2_vl`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find methods, benchmarks, backbones and scorers by name: the file's name is the entry.
+"""The registry of methods, benchmarks, backbones and scorers: the file's name is the entry.
 
 Each file of `lilora/methods`, `lilora/benchmarks`, ... exports one object under the name of its kind (`METHOD`,
 `BENCHMARK`, `BACKBONE`, `SCORER`). Installed packages add entries through the entry-point groups `lilora.methods`,

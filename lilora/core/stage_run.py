@@ -1,6 +1,6 @@
-"""How a running stage talks to whatever runs it: a scratch folder, progress, its place among the workers.
+"""The handle by which a running step talks to whatever runs it: a scratch folder, progress, its place among workers.
 
-None of this is part of a result's identity. `LocalRun` is all that a notebook or a script needs.
+None of this is part of a result's identity. `StageRun(folder)` is all that a notebook or a script needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,15 @@
-"""FLOPs of a stage, and of answering, from closed forms."""
+"""FLOPs of a stage, and of answering, from closed forms.
+
+A linear layer takes 2 x weights x tokens forward, attention 4 x layers x width x tokens^2 (Chowdhery et al. 2022, PaLM,
+appendix B, which does not halve it for causal attention either). The backbone is frozen, so its backward pass is the
+gradient with respect to activations alone, as much again; attention has two operands and takes twice its forward; an
+adapter takes twice its forward too. Recomputing adds a forward of all layers but the last.
+
+Not in them: what a method does beside linear layers (DoRA's norms, and with dropout its second W x; C-LoRA's sums,
+LiLoRA's product of B~ and A~), and the padding of a batch's shorter rows. Qwen2.5-VL's tower, which attends within
+windows in most layers, is counted as if it attended to whole pictures. `tests/lilora/costs/test_costs.py` holds them
+against what torch counts.
+"""
 
 from __future__ import annotations
 

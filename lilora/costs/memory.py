@@ -1,17 +1,10 @@
-"""What a stage, and answering, take before they are run: FLOPs, and bytes of GPU memory by what they are for.
+"""Bytes of GPU memory that a stage, and answering, take before they are run, by what they are for; and of the store.
 
-FLOPs: a linear layer takes 2 x weights x tokens forward, attention 4 x layers x width x tokens^2 (Chowdhery et al.
-2022, PaLM, appendix B, which does not halve it for causal attention either). The backbone is frozen, so its backward
-pass is the gradient with respect to activations alone, as much again; attention has two operands and takes twice its
-forward; an adapter takes twice its forward too. Recomputing adds a forward of all layers but the last.
-
-Memory: weights and optimiser as in ZeRO (Rajbhandari et al. 2020, section 3), with float32 adapters and AdamW's two
+Weights and optimiser are as in ZeRO (Rajbhandari et al. 2020, section 3), with float32 adapters and AdamW's two
 moments. Activations are counted tensor by tensor, in the manner of Korthikanti et al. 2022 (section 4) but for what
 this loop keeps: a frozen linear layer keeps no input, a float32 adapter keeps a float32 copy of its own.
-`tests/lilora/costs/test_costs.py` holds both against what torch counts. Not in them: what a method does beside linear
-layers (DoRA's norms, and with dropout its second W x; C-LoRA's sums, LiLoRA's product of B~ and A~), and the padding of
-a batch's shorter rows. Qwen2.5-VL's tower, which attends within windows in most layers, is counted as if it attended to
-whole pictures.
+`tests/lilora/costs/test_costs.py` holds them against what torch keeps. Not in them: what a method keeps beside linear
+layers, but for what it names (`Method.keeps`, `Method.num_held`).
 """
 
 from __future__ import annotations

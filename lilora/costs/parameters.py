@@ -1,7 +1,7 @@
-"""What a method costs: adapted modules and numbers of parameters on a backbone, over a stream of tasks.
+"""Numbers of parameters that a method costs on a backbone over a stream of tasks, and of the modules it adapts.
 
-Counted from shapes alone, so a backbone on the meta device will do (`Backbone.meta_model`). Sizes are in MiB at 2 bytes
-a parameter, as the papers count them (their "MB" is MiB).
+Counted from the layers' sizes alone, so a backbone on the meta device will do (`Backbone.meta_model`). Sizes are in MiB
+at 2 bytes a parameter, as the papers count them (their "MB" is MiB).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a continual-learning method is: hyper-parameters as fields, behaviour as methods, state as an argument.
+"""The contract of a continual-learning method: hyper-parameters are fields, behaviour methods, state an argument.
 
 A method says which adapters a stage trains, which it holds still, and what it adds to the loss. It never sees the
 training loop. Sequential, independent and zero-shot are schedules - ways to lower a study to stages - not methods.

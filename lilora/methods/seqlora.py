@@ -26,7 +26,7 @@ class SeqLoRA(Method):
         rank: r.
         lora_alpha: the update is scaled by lora_alpha / rank.
         dropout: on the adapter's input.
-        init_a: "kaiming" (PEFT's, and the releases') or "gaussian" (the paper's words); see `attach.initial_a`.
+        init_a: "kaiming" (PEFT's, and the releases') or "gaussian" (the paper's words); see `adapters.initial`.
         init_by_task: draw A anew for each task. False: the same A for every task that starts from the backbone, as
             separate runs of one script with one seed draw it; that alone makes their A alike (see `experiments/fig1`).
     """

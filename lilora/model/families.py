@@ -1,5 +1,4 @@
-"""What families of models differ in: what takes an image's place in a prompt, what the tower gives the projector, where
-tokens stand.
+"""Families of models, by what they differ in: an image's place in a prompt, the tower's features, positions.
 
 LLaVA has pictures of one size; Qwen2-VL and 2.5 take them as they are (a grid of patches each) and give image tokens a
 row and a column. Of both the frozen tower's features are kept, and language model and projector are called apart. Any

@@ -1,7 +1,7 @@
-"""Features of pictures from a frozen vision tower, and answers' logits from features.
+"""Features of pictures from a frozen vision tower.
 
 No adapter sits in the tower, so a picture's features never change: they are computed once a process where they are
-small. Logits are computed at the answers' positions alone. Both are exact, and most of a small model's speed.
+small, and anew for each batch where they are not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How exactly a GPU multiplies the float32 matrices of adapters."""
+"""The precision in which a GPU multiplies the float32 matrices of adapters."""
 
 from __future__ import annotations
 

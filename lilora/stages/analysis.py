@@ -1,4 +1,4 @@
-"""What the paper's figures look at: how alike the adapters of different tasks are, and what training does to alpha.
+"""Analyses of finished states, for the paper's figures: how alike tasks' adapters are, what training does to alpha.
 
 Read from finished states alone; nothing is trained. `orchestrator/report` draws the numbers.
 """

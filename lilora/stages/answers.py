@@ -1,4 +1,8 @@
-"""Answers as a step: a split's rows in, predictions out."""
+"""Answers as a step: a split's rows and a state in, `predictions.parquet` out.
+
+Adapters are merged where the method can, and routed where it cannot; scores are another step
+(`lilora.stages.scores`), so a mended scorer generates nothing again.
+"""
 
 from __future__ import annotations
 

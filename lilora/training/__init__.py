@@ -1,4 +1,4 @@
-"""How a stage is optimised: one value for all methods, because a comparison of methods is one of nothing else."""
+"""Settings of a stage: one value for all methods, because a comparison of methods is one of nothing else."""
 
 from __future__ import annotations
 

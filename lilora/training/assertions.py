@@ -1,4 +1,4 @@
-"""What a stage asserts of itself: who is trained, what moved, and that the backbone is the one it was.
+"""Assertions of a stage about itself: it fits, the declared tensors moved, and the backbone is the one it was.
 
 Mistakes of this kind leave plausible losses behind: gradient checkpointing of frozen inputs, a wrapper that copies
 weights, a tensor that nobody reads.

@@ -1,4 +1,4 @@
-"""Which rows each step of a stage sees: the new ones in their order, and those of earlier tasks that are kept.
+"""The rows that each step of a stage sees: the new ones in their order, and those of earlier tasks that are kept.
 
 Every choice hangs on SHA-256 of (seed, task, id): the same on every machine, whatever the order of the rows in a file.
 """

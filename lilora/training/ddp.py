@@ -1,7 +1,8 @@
-"""How the processes of a stage share its steps: alone, by summing gradients (DDP), or under DeepSpeed's ZeRO.
+"""Workers of a stage, the processes that share its steps: one alone, or several that sum gradients (DDP).
 
-The loop gives every strategy the same share of the loss, already divided by the answer tokens of the whole effective
-batch; summed over workers it is the loss of one worker. Rate, clipping and AdamW are the loop's in each of them.
+The loop gives every worker its share of the loss, already divided by the answer tokens of the whole effective batch;
+summed over workers it is the loss of one worker. Rate, clipping and AdamW are the loop's, under ZeRO too
+(`lilora.training.zero`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""The steps of one stage on one worker: one loop for all methods."""
+"""The loop of one stage on one worker, the same for all methods: they differ in adapters and penalties, never here.
+
+The effective batch is fixed whatever the number of workers and micro-batches: each step's loss is the sum of its token
+losses divided by the answer tokens of the whole effective batch. Order and dropout come from the seed by name, so a
+resumed stage is the one that was interrupted, to the bit.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""One training loop for all methods: what they differ in are adapters and penalties, never the loop.
+"""A training stage: a backbone, the previous state and a task's rows in; the next state and `history.json` out.
 
-The effective batch is fixed whatever the number of workers and micro-batches: each step's loss is the sum of its
-token losses divided by the answer tokens of the whole effective batch. Everything is a function of (config, data,
-previous state): order, dropout and initial values come from the seed by name, so a resumed stage is the one that was
-interrupted. It asserts that what it declares trainable, and nothing else, is what changed.
+A function of (config, data, previous state), whoever shares the work: it loads them, lets the method prepare and put
+its adapters on, runs the loop (`lilora.training.loop`), writes what the method keeps, and leaves the model bare again.
 """
 
 from __future__ import annotations

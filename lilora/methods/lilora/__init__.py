@@ -47,7 +47,7 @@ class LiLoRA(Method):
         similarity_gradient: let the gradient pass through the cosine; by default it only weighs the drift.
         share_a, decompose_b: the components of Table 2. Without `share_a` each task has its own A (r k more a task);
             without `decompose_b` each has its own full B (d r a task), no B0, no alpha, no loss (Eq. 3).
-        init_a: "kaiming" or "gaussian", for A and A~; see `attach.initial_a`. B0 and B~ start at 0.
+        init_a: "kaiming" or "gaussian", for A and A~; see `adapters.initial`. B0 and B~ start at 0.
     """
 
     needs_task_id: ClassVar[bool] = True

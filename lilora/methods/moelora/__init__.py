@@ -38,7 +38,7 @@ class MoeLoRA(Method):
         lora_alpha: the update is scaled by lora_alpha / rank.
         dropout: on the experts' input, one mask for all of them; the router's is whole.
         experts: E, a divisor of the rank.
-        init_a: "kaiming" or "gaussian", for A; see `attach.initial_a`. CoIN's code draws A from N(0, 0.01^2); here it
+        init_a: "kaiming" or "gaussian", for A; see `adapters.initial`. CoIN's code draws A from N(0, 0.01^2); here it
             starts where the other methods' does. The router is uniform in +-1/sqrt(k), as there; B is 0.
     """
 

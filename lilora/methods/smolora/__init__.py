@@ -56,7 +56,7 @@ class SMoLoRA(Method):
         instruction_encoder: "backbone": the mean of the frozen input embeddings of the instruction's tokens. Otherwise
             the name or folder of a sentence-transformers model (the paper's is
             "sentence-transformers/all-MiniLM-L6-v2"). Never chosen by what is installed, since results depend on it.
-        init_a: "kaiming" or "gaussian", for A; see `attach.initial_a`. The release draws A from N(0, 0.01^2); here it
+        init_a: "kaiming" or "gaussian", for A; see `adapters.initial`. The release draws A from N(0, 0.01^2); here it
             starts where the other methods' does. Routers and fusion are uniform in +-1/sqrt(inputs), as there; B is 0.
     """
 

@@ -57,15 +57,7 @@ class State:
 
     def num_parameters(self) -> int:
         """Elements of every loaded tensor that answers; the memory is not counted."""
-        return _elements([self.shared, *self.parts.values()])
-
-    def num_remembered(self) -> int:
-        """Elements of every loaded tensor of the memory."""
-        return _elements(list(self.memory.values()))
-
-
-def _elements(groups: list[Tensors]) -> int:
-    return sum(tensor.numel() for tensors in groups for tensor in tensors.values())
+        return sum(tensor.numel() for tensors in (self.shared, *self.parts.values()) for tensor in tensors.values())
 
 
 def save_state(state: State, folder: Path) -> None:

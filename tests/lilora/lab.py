@@ -158,6 +158,11 @@ class Lab:
         return {name: tensor.cpu().numpy().tobytes() for name, tensor in self.model.state_dict().items()}
 
 
+def num_in_memory(state: State) -> int:
+    """Elements of every tensor that a state keeps of single tasks to learn further ones."""
+    return sum(tensor.numel() for tensors in state.memory.values() for tensor in tensors.values())
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """A folder's files."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

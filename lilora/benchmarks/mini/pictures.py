@@ -81,7 +81,6 @@ CELLS = {"top left": (16, 16), "top right": (48, 16), "bottom left": (16, 48), "
 
 FIRST_DIGIT_LABEL = 1 + len(NAMES)
 FIRST_SHAPE_LABEL = FIRST_DIGIT_LABEL + 10
-NUM_LABELS = FIRST_SHAPE_LABEL + len(COLOURS) * len(SHAPES)
 
 
 @dataclass

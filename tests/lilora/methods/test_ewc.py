@@ -22,7 +22,7 @@ from lilora.methods.ewc_tir import EWCTIR
 from lilora.methods.seqlora import SeqLoRA
 from lilora.model.features import load_features
 from lilora.model.tokens import load_task
-from tests.lilora.lab import TASKS, TRAINING, Lab, files
+from tests.lilora.lab import TASKS, TRAINING, Lab, files, num_in_memory
 from tests.lilora.methods.reference import ewc as reference
 from tests.lilora.methods.reference.plain_lora import PlainLora
 
@@ -169,9 +169,9 @@ def test_an_earlier_tasks_memory_is_referenced_not_copied(lab: Lab, method: EWC)
     assert set(files(folder)) == {"history.json", "shared.safetensors", "state.json", "memory-Place.safetensors"}
     entries = json.loads((folder / "state.json").read_text())["memory"]
     assert entries["Colour"]["artifact"] == lab.stage(method, 1).name
-    assert load_state(folder).num_remembered() == 0, "predicting must not load what only learning needs"
+    assert num_in_memory(load_state(folder)) == 0, "predicting must not load what only learning needs"
     count = method.count(lab.sites)
-    assert load_state(folder, memory=True).num_remembered() == 2 * count.memory_per_task
+    assert num_in_memory(load_state(folder, memory=True)) == 2 * count.memory_per_task
 
 
 def test_a_heavy_penalty_holds_what_the_first_task_needs(lab: Lab) -> None:

@@ -14,7 +14,7 @@ from lilora.adapters.state import load_state
 from lilora.methods import Method
 from lilora.methods.eproj import Eproj
 from lilora.training import Training
-from tests.lilora.lab import TASKS, Lab, cases, files
+from tests.lilora.lab import TASKS, Lab, cases, files, num_in_memory
 
 CASES = cases()
 
@@ -164,7 +164,7 @@ def test_the_numbers_of_parameters_are_the_closed_form(lab: Lab, method: Method,
     assert sum(tensor.numel() for tensor in adapters.parameters().values()) == count.trainable
     after = load_state(lab.stage(method, stage), memory=True)
     assert after.num_parameters() == count.stored(len(config.earlier) + 1)
-    assert after.num_remembered() == len(config.earlier) * count.memory_per_task
+    assert num_in_memory(after) == len(config.earlier) * count.memory_per_task
 
 
 def test_a_method_that_declares_no_task_id_answers_the_same_whatever_the_task(lab: Lab, method: Method) -> None:

@@ -117,32 +117,30 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
 
     A layer keeps, for each token, with b bytes an element: two norms' float32 inputs; q, k, v, the attention's output
     (b each) and its log-sum-exp; silu's input and output and the other factor (3 b intermediate); and for each adapter
-    a float32 copy of its input, with dropout its mask, the r values between its factors, and what a method keeps of its
-    outputs (DoRA). In float32 nothing is copied, so gate and up share their input. With checkpointing a layer keeps its
-    input.
+    a float32 copy of its input, and what the method says that it keeps beside it (`Method.keeps`). With checkpointing a
+    layer keeps its input.
     """
     b = BYTES[setting.dtype]
     pictures = setting.micro_batch * math.ceil(work.pictures) * sizes.image_tokens
     tokens = setting.micro_batch * work.longest + pictures
     answers = setting.micro_batch * work.answer_tokens
-    rank, mask = int(getattr(method, "rank", 0)), 1.0 if getattr(method, "dropout", 0.0) else 0.0
     by_layer: dict[str, float] = {}
     once_by_layer: dict[str, float] = {}
     projector = projector_once = 0.0
     for site, (d, k) in sizes.sites.items():
         if not method.count({site: (d, k)}).trainable:
             continue
-        shared = b == 4 and not mask and ".up_proj" in site
-        kept = (0 if shared else 4 * k) + mask * k + 4.0 * rank
-        of_outputs, once = method.keeps(d, k, b)
-        kept += of_outputs
+        found = method.keeps(d, k, b)
+        # In float32 nothing is copied, so a tensor that two adapters are given is kept once.
+        shared = b == 4 and not found.own_input and site in sizes.same_input
+        kept = (0 if shared else 4 * k) + found.a_token
         if is_projector(site):
             projector += kept
-            projector_once += once
+            projector_once += found.once
         else:
             layer = site.partition(".layers.")[2].partition(".")[0]
             by_layer[layer] = by_layer.get(layer, 0.0) + kept
-            once_by_layer[layer] = once_by_layer.get(layer, 0.0) + once
+            once_by_layer[layer] = once_by_layer.get(layer, 0.0) + found.once
     attention = 4 * sizes.hidden + b * (2 * sizes.hidden + 2 * sizes.keys) + 4 * sizes.heads
     feed_forward = 4 * sizes.hidden + 3 * b * sizes.intermediate + max(by_layer.values(), default=0.0)
     weights = max(once_by_layer.values(), default=0.0)

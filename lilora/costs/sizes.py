@@ -21,6 +21,7 @@ class ModelSizes:
     Attributes:
         parameters: of the whole model.
         sites: linear layers that adapters may sit on, by name.
+        same_input: those of them that are given the same tensor as a site before them: `up_proj` beside `gate_proj`.
         layers, hidden, intermediate: of the language model.
         keys: width of its keys, and of its values; below `hidden` where `heads` share them.
         attention_weights, feed_forward_weights: in one layer's linears.
@@ -35,6 +36,7 @@ class ModelSizes:
 
     parameters: int
     sites: Sites
+    same_input: frozenset[str]
     layers: int
     hidden: int
     intermediate: int
@@ -72,9 +74,11 @@ def model_sizes(backbone: Backbone) -> ModelSizes:
     language = {name: size for name, size in weights.items() if "language_model.layers." in name}
     attention = sum(size for name, size in language.items() if "attn" in name)
     tower_layers, tower_hidden, tower_tokens, image_tokens, width = _vision(model.config)
+    sites = backbone.find_sites(model)
     return ModelSizes(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        sites=backbone.find_sites(model),
+        sites=sites,
+        same_input=frozenset(site for site in sites if site.endswith(".up_proj")),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,

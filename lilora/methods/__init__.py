@@ -47,6 +47,27 @@ class ParameterCount:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What an adapted layer keeps for the backward pass beside a float32 copy of its input, in bytes.
+
+    Attributes:
+        a_token: for each token.
+        once: whatever the tokens.
+        own_input: whether its adapter is given a tensor of its own, as dropout makes one, even where another layer has
+            the same input.
+    """
+
+    a_token: float = 0.0
+    once: float = 0.0
+    own_input: bool = False
+
+    @classmethod
+    def by_lora(cls, rank: int, dropout: float, k: int) -> Kept:
+        """Of a pair of factors on k inputs: the r float32 values between them and, with dropout, its mask of bytes."""
+        return cls(4.0 * rank + (k if dropout else 0), own_input=bool(dropout))
+
+
+@dataclass(frozen=True)
 class Rehearsal:
     """Earlier tasks' samples among the new ones (Chaudhry et al. 2019).
 
@@ -149,12 +170,12 @@ class Method:
         count = self.count(sites, first=not earlier)
         return count.shared + count.per_task + (count.memory_per_task if earlier else 0)
 
-    def keeps(self, d: int, k: int, element: int) -> tuple[float, float]:
-        """Bytes that a layer (d, k) keeps for the backward pass beside its input's copy: for a token, and once.
+    def keeps(self, d: int, k: int, element: int) -> Kept:
+        """What a layer (d, k) keeps for the backward pass; `element`: bytes of one of the backbone's numbers.
 
-        `element`: bytes of one of the backbone's numbers. By default nothing.
+        By default nothing but its input's copy, as a full-size update of the weight does.
         """
-        return 0.0, 0.0
+        return Kept()
 
     def num_held(self, sites: Sites, earlier: int) -> int:
         """Parameters on each worker in a stage after `earlier` others, at most: of layers, and what a penalty keeps.

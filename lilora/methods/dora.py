@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from lilora.methods import ParameterCount, Sites
+from lilora.methods import Kept, ParameterCount, Sites
 from lilora.methods.seqlora import SeqLoRA
 
 
@@ -34,15 +34,16 @@ class DoRA(SeqLoRA):
         count, magnitudes = super().count(sites, first), sum(d for d, _ in sites.values())
         return replace(count, trainable=count.trainable + magnitudes, shared=count.shared + magnitudes)
 
-    def keeps(self, d: int, k: int, element: int) -> tuple[float, float]:
-        """W x, which m's gradient needs, and B A x in float32: (4 + element) d bytes a token, by PEFT's forward.
+    def keeps(self, d: int, k: int, element: int) -> Kept:
+        """LoRA's; W x, which m's gradient needs, and B A x in float32: (4 + element) d bytes a token (PEFT's forward).
 
         With dropout PEFT computes W x again, of the float32 input and with a float32 copy of W, which is kept too: 8 d
         bytes a token and, where the backbone is not float32, 4 d k once.
         """
+        kept = super().keeps(d, k, element)
         if not self.dropout:
-            return (4.0 + element) * d, 0.0
-        return 8.0 * d, 4.0 * d * k if element < 4 else 0.0
+            return replace(kept, a_token=kept.a_token + (4.0 + element) * d)
+        return replace(kept, a_token=kept.a_token + 8.0 * d, once=4.0 * d * k if element < 4 else 0.0)
 
 
 METHOD = DoRA

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lilora.methods import Method, ParameterCount, Sites
+from lilora.methods import Kept, Method, ParameterCount, Sites
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +81,10 @@ class SeqLoRA(Method):
         """Sum of r (d + k), trainable and shared."""
         total = sum(self.rank * (d + k) for d, k in sites.values())
         return ParameterCount(trainable=total, shared=total, per_task=0)
+
+    def keeps(self, d: int, k: int, element: int) -> Kept:
+        """What is between A and B, and the dropout's mask."""
+        return Kept.by_lora(self.rank, self.dropout, k)
 
 
 def check_lora_fields(rank: int, dropout: float, init_a: str) -> None:

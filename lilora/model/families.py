@@ -192,7 +192,7 @@ class Qwen2VL(Llava):
 class Auto:
     """Any other model: pictures and text go through its own processor, and it is called as a whole.
 
-    Features are not kept, and methods that read them, or go by picture, do not run on it (Eproj, SMoLoRA, EWC+TIR).
+    Features are not kept, and methods that read them, or go by picture, do not run on it.
     """
 
     in_parts = False
@@ -232,11 +232,11 @@ class Auto:
         """Refused.
 
         Raises:
-            ValueError: always; the message names the methods that run.
+            ValueError: always; the message says which methods run.
         """
         raise ValueError(
             f"the vision features of {type(model).__name__} are not read apart from the whole model: choose a method "
-            "that does not ask for them (SeqLoRA, LiLoRA, DirLoRA, DoRA, MoeLoRA, Replay, EWC, C-LoRA)"
+            "that does not ask for them, as those do that route rows or compare tasks by their pictures"
         )
 
     def means(self, images: Images, dtype: torch.dtype) -> Tensor:

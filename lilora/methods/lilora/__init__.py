@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from lilora.methods import Method, ParameterCount, Sites
+from lilora.methods import Kept, Method, ParameterCount, Sites
 from lilora.methods.seqlora import check_lora_fields
 
 if TYPE_CHECKING:
@@ -183,6 +183,10 @@ class LiLoRA(Method):
             shared += sum(size for name, size in sizes.items() if self._is_shared(name))
             per_task += sum(size for name, size in sizes.items() if not self._is_shared(name))
         return ParameterCount(trainable, shared, per_task)
+
+    def keeps(self, d: int, k: int, element: int) -> Kept:
+        """LoRA's: what is between A and the fused B, and the dropout's mask."""
+        return Kept.by_lora(self.rank, self.dropout, k)
 
     def num_held(self, sites: Sites, earlier: int) -> int:
         """With what the basis stability loss compares: B0 and the last task's B~ and A~ as the stage found them."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lilora.methods import Method, ParameterCount, Sites
+from lilora.methods import Kept, Method, ParameterCount, Sites
 from lilora.methods.seqlora import check_lora_fields
 
 if TYPE_CHECKING:
@@ -85,6 +85,10 @@ class MoeLoRA(Method):
         gates = self.experts if self.experts > 1 else 0
         total = sum(self.rank * (d + k) + gates * k for d, k in sites.values())
         return ParameterCount(trainable=total, shared=total, per_task=0)
+
+    def keeps(self, d: int, k: int, element: int) -> Kept:
+        """LoRA's, of all experts together, and the dropout's mask."""
+        return Kept.by_lora(self.rank, self.dropout, k)
 
     @property
     def _names(self) -> tuple[str, ...]:

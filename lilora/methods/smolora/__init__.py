@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lilora.backbones import is_projector
-from lilora.methods import Method, ParameterCount, Sites
+from lilora.methods import Kept, Method, ParameterCount, Sites
 from lilora.methods.seqlora import check_lora_fields
 
 if TYPE_CHECKING:
@@ -157,6 +157,10 @@ class SMoLoRA(Method):
             trainable += sum(size for name, size in sizes.items() if self._trains(name))
             total += sum(sizes.values())
         return ParameterCount(trainable=trainable, shared=total, per_task=0)
+
+    def keeps(self, d: int, k: int, element: int) -> Kept:
+        """LoRA's, of all experts together, and the dropout's mask."""
+        return Kept.by_lora(self.rank, self.dropout, k)
 
     @property
     def _routes(self) -> bool:

@@ -1,0 +1,84 @@
+"""A task's Parquet: the same bytes as ever, whoever writes it, since a step's name does not say how it was written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from lilora.benchmarks import AlignmentConfig, BuildConfig, Stream
+from lilora.benchmarks.mini import BENCHMARK, pictures
+from lilora.core import registry
+from lilora.core.stage_run import StageRun
+from lilora.data.build import build_alignment, build_task
+from lilora.data.location import build_config, find_benchmark
+from tests.lilora.data import layouts
+
+#: What this code wrote before its columns were in one table. "content" holds wherever the tests run; the SHA-256 of the
+#: "bytes" also follow from how this version of Arrow's writer lays out a page.
+GOLDEN = json.loads((Path(__file__).parent / "golden_parquet.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Every file of three tasks in files, of a drawn one with and without a limit, and of the stage-1 corpus."""
+    root = tmp_path_factory.mktemp("written")
+    layouts.cvit(root / "data" / "cvit", settings=("Five",), unseen=False)
+    layouts.coin(root / "data" / "coin", settings=("Original",))
+    small = dataclasses.replace(BENCHMARK.task("VQAv2"), train=9, validation=4, test=6)
+    mini = dataclasses.replace(BENCHMARK, tasks=(small,))
+    load = registry.load
+    files = {}
+
+    def run(name: str) -> tuple[Path, StageRun]:
+        (root / name).mkdir()
+        return root / name, StageRun(root / name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LILORA_DATA", str(root / "data"))
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        patch.setattr(registry, "load", lambda kind, name: mini if name == "mini" else load(kind, name))
+        # The pixels in place of the PNG: how these are packed differs between builds of zlib.
+        patch.setattr(pictures.Picture, "png", lambda picture: hashlib.sha256(picture.image.tobytes()).digest())
+        for stream, task in (
+            (Stream("cvit", instructions="five"), "ScienceQA"),
+            (Stream("cvit", instructions="five", limit=5), "TextVQA"),
+            (Stream("coin", instructions="original"), "Grounding"),
+        ):
+            benchmark = find_benchmark(stream.benchmark)
+            config = dataclasses.replace(build_config(benchmark, benchmark.task(task), stream), holdout=2)
+            build_task(config, {}, *run(task))
+        build_task(BuildConfig("mini", "VQAv2", "five", 1), {}, *run("drawn"))
+        build_task(BuildConfig("mini", "VQAv2", "five", 1, limit=3, limit_seed=2), {}, *run("drawn-limited"))
+        build_alignment(AlignmentConfig("mini", 1, 6), {}, *run("alignment"))
+        for path in sorted(root.glob("*/*.parquet")):
+            files[f"{path.parent.name}/{path.name}"] = path
+        yield files
+
+
+def content_of(path: Path) -> str:
+    """The digest of what a file says: schema with metadata, sizes of the groups of rows, compression, rows."""
+    file = pyarrow.parquet.ParquetFile(path)
+    groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
+    packed = [[group.column(at).compression for at in range(group.num_columns)] for group in groups]
+    schema = file.schema_arrow.to_string(truncate_metadata=False)
+    said = [schema, [group.num_rows for group in groups], packed, repr(file.read().to_pylist())]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def test_the_files_of_a_task_say_what_they_said_before(written: dict[str, Path]) -> None:
+    assert {name: content_of(path) for name, path in written.items()} == GOLDEN["content"]
+
+
+@pytest.mark.skipif(
+    pyarrow.__version__ != GOLDEN["pyarrow"], reason=f"the bytes are those of pyarrow {GOLDEN['pyarrow']}"
+)
+def test_the_files_of_a_task_have_the_bytes_that_they_had_before(written: dict[str, Path]) -> None:
+    found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in written.items()}
+    assert found == GOLDEN["bytes"]

@@ -93,8 +93,8 @@ class Benchmark:
         name: registry entry.
         revision: raised when the built data change.
         tasks: in the benchmark's own order.
-        builder: "module:function", called as `builder(task, instructions, split) -> iterable of rows`; "" for data in
-            files.
+        builder: "module:function", called as `builder(task, instructions, split) -> iterable of rows`, each of them
+            {column: cell} (`lilora.data.columns.DRAWN`); "" for data in files.
         sources: packages that the images and labels come from.
         unseen: tasks beside the stream, named where they are wanted.
         settings: the instruction settings and the folder that each is published in; {} for those of `mini`.

@@ -1,7 +1,7 @@
-"""Build a task's data once: a folder of Parquet files with a `datasets` Image column.
+"""The data of a task as a step: a folder with a Parquet file for each split (`lilora.data.columns`), made once.
 
-Columns: id, image, instruction (question and template, no image token), answer, references, type; those of data in
-files have further ones (`lilora.data.published`).
+A task in files is read from them (`lilora.data.published`); a drawn one comes from its benchmark's builder. The bytes
+follow from the config alone. Files that changed since the study was planned and rows that cannot be used are refused.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 from lilora.benchmarks import AlignmentConfig, Benchmark, BuildConfig
 from lilora.core import registry
 from lilora.core.stage_run import StageRun
+from lilora.data.columns import ALIGNMENT, ANSWER, DRAWN, ID, TYPE, write_rows
 from lilora.data.location import find_benchmark
-from lilora.data.published import build_published
-from lilora.data.sampling import stratified_rows
+from lilora.data.published import build_published, count_answers
+from lilora.data.sampling import limited_rows
 
 SPLITS = ("train", "validation", "test")
 
@@ -34,22 +35,6 @@ def _checked(benchmark: Benchmark, revision: int) -> None:
         )
 
 
-def _write(rows: list[dict[str, Any]], path: Path, **columns: Any) -> None:
-    from datasets import Dataset, Features, Image, disable_progress_bars
-
-    disable_progress_bars()
-    features = Features({"id": _text(), "image": Image(), **columns})
-    Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features).to_parquet(
-        str(path), batch_size=1000
-    )
-
-
-def _text() -> Any:
-    from datasets import Value
-
-    return Value("string")
-
-
 def build_task(config: BuildConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
     """Write `train.parquet`, `validation.parquet` and `test.parquet` of one task to `out`, or what there is of them.
 
@@ -60,8 +45,6 @@ def build_task(config: BuildConfig, inputs: Mapping[str, Path], out: Path, run: 
         ValueError: the benchmark's revision differs, a source package is missing, or the files are not there, are not
             those that were planned with, or have rows that cannot be used.
     """
-    from datasets import List
-
     benchmark = find_benchmark(config.benchmark)
     _checked(benchmark, config.revision)
     task = benchmark.task(config.task)
@@ -75,41 +58,27 @@ def build_task(config: BuildConfig, inputs: Mapping[str, Path], out: Path, run: 
         for row in builder(task, config.instructions, split):
             rows.append(row)
             run.report(sum(counts.values()) + len(rows), total, {})
-        if config.limit is not None:
-            rows = _subset(rows, split, config)
+        ids, types, answers = ([row[column.name] for row in rows] for column in (ID, TYPE, ANSWER))
+        rows = [rows[place] for place in limited_rows(config, split, ids, types, answers)]
         counts[split] = len(rows)
-        text = _text()
-        _write(rows, out / f"{split}.parquet", instruction=text, answer=text, references=List(text), type=text)
-    answers = [row["answer"] for row in rows]
-    majority = max(sorted(set(answers)), key=answers.count)
+        write_rows(rows, DRAWN, out / f"{split}.parquet", with_pictures=True)
     wanted = benchmark.task_sources.get(task.name, ())
     return {
         "rows": counts,
-        "answers": len(set(answers)),
-        "majority": {"answer": majority, "percent": round(100 * answers.count(majority) / len(answers), 1)},
+        **count_answers([row[ANSWER.name] for row in rows]),
         "sources": [vars(source) for source in benchmark.sources if source.package in wanted],
     }
 
 
-def _subset(rows: list[dict[str, Any]], split: str, config: BuildConfig) -> list[dict[str, Any]]:
-    assert config.limit is not None
-    strata = [row["type"] or row["answer"] for row in rows]
-    purpose = f"{config.task} {split} subset {config.limit_seed}"
-    return [rows[place] for place in stratified_rows([row["id"] for row in rows], strata, purpose, config.limit)]
-
-
 def build_alignment(config: AlignmentConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
-    """Write a benchmark's stage-1 corpus to `out/train.parquet`: image, patch labels, turns."""
-    from datasets import List, Value
-
+    """Write a benchmark's stage-1 corpus to `out/train.parquet`, its columns `lilora.data.columns.ALIGNMENT`."""
     benchmark: Benchmark = registry.load("benchmarks", config.benchmark)
     _checked(benchmark, config.revision)
     rows = []
     for row in _alignment(benchmark, config):
         rows.append(row)
         run.report(len(rows), config.images, {})
-    text = Value("string")
-    _write(rows, out / "train.parquet", kind=text, patches=List(Value("uint8")), turns=List(List(text)))
+    write_rows(rows, ALIGNMENT, out / "train.parquet", with_pictures=True)
     return {"rows": {"train": len(rows)}, "sources": [vars(source) for source in benchmark.sources]}
 
 

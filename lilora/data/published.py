@@ -16,15 +16,16 @@ from typing import Any
 from lilora.benchmarks import Benchmark, BuildConfig, Task
 from lilora.benchmarks._instructions import ends_with_template
 from lilora.core.stage_run import StageRun
+from lilora.data.columns import ID, IMAGE, PUBLISHED, write_rows
 from lilora.data.fingerprints import remember_rows
 from lilora.data.location import SOURCE, TaskFiles, held_out, identities, located
 from lilora.data.readers import llava_json, tables
 from lilora.data.readers.official import Official
 from lilora.data.readers.row import Row, RowError
-from lilora.data.sampling import stratified_rows
+from lilora.data.sampling import limited_rows, representative_rows
 
+#: Rows that a message names, of those that cannot be used.
 SHOWN = 5
-CHUNK = 4096
 
 
 def build_published(config: BuildConfig, benchmark: Benchmark, task: Task, out: Path, run: StageRun) -> dict[str, Any]:
@@ -47,13 +48,16 @@ def build_published(config: BuildConfig, benchmark: Benchmark, task: Task, out: 
     absent = official.missing({row.question_id for row in splits.get("test", ())})
     if "train" in splits and config.holdout:
         splits = _with_validation(splits, config, task)
-    if config.limit is not None:
-        splits = {split: _subset(rows, split, config, task) for split, rows in splits.items()}
+    splits = {
+        split: [rows[place] for place in limited_rows(config, split, *_names_types_answers(rows))]
+        for split, rows in splits.items()
+    }
     _check_pictures(splits, files)
     total, done = sum(len(rows) for rows in splits.values()), 0
     for split, rows in splits.items():
         source = "train" if split == "validation" else split
-        _write(rows, f"{task.name}-{source}", out / f"{split}.parquet")
+        cells = (_cells(row, f"{task.name}-{source}") for row in rows)
+        write_rows(cells, PUBLISHED, out / f"{split}.parquet")
         done += len(rows)
         run.report(done, total, {})
     said = {"benchmark": benchmark.name, "task": task.name, "official_test_rows_absent": len(absent)}
@@ -133,12 +137,6 @@ def missing_pictures(rows: Sequence[Row], folder: Path, listings: dict[str, froz
     return sorted(missing, key=lambda row: row.number)
 
 
-def strata(rows: Sequence[Row]) -> list[str]:
-    """What a subset is chosen alike over: the question's type where the rows have types, else the answer."""
-    typed = any(row.type for row in rows)
-    return [row.type if typed else row.answer for row in rows]
-
-
 def _check_unchanged(config: BuildConfig, benchmark: Benchmark, task: Task, files: TaskFiles) -> None:
     now = dict(identities(benchmark, task, files, fresh=True))
     planned = dict(config.files)
@@ -167,68 +165,42 @@ def _check_pictures(splits: Mapping[str, Sequence[Row]], files: TaskFiles) -> No
 def _with_validation(splits: dict[str, list[Row]], config: BuildConfig, task: Task) -> dict[str, list[Row]]:
     """`holdout` training rows as the validation split, and the others to train on."""
     rows = splits["train"]
-    names = [str(row.number) for row in rows]
-    places = set(stratified_rows(names, strata(rows), f"{task.name} validation", held_out(len(rows), config.holdout)))
+    wanted = held_out(len(rows), config.holdout)
+    places = set(representative_rows(*_names_types_answers(rows), f"{task.name} validation", wanted))
     kept = [row for place, row in enumerate(rows) if place not in places]
     aside = [row for place, row in enumerate(rows) if place in places]
     return {"train": kept, "validation": aside} | {key: value for key, value in splits.items() if key != "train"}
 
 
-def _subset(rows: list[Row], split: str, config: BuildConfig, task: Task) -> list[Row]:
-    assert config.limit is not None
-    purpose = f"{task.name} {split} subset {config.limit_seed}"
-    return [
-        rows[place] for place in stratified_rows([str(row.number) for row in rows], strata(rows), purpose, config.limit)
-    ]
+def _names_types_answers(rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
+    """What rows are chosen by (`lilora.data.sampling`); a row's name is its number, whatever its task and file."""
+    return [str(row.number) for row in rows], [row.type for row in rows], [row.answer for row in rows]
 
 
-def _write(rows: Sequence[Row], name: str, path: Path) -> None:
-    """Rows as Parquet, a chunk at a time; the file's bytes follow from the rows alone."""
-    import polars
-    import pyarrow.parquet
-    from datasets import Features, Image, List, Value
-
-    text, number = Value("string"), Value("float64")
-    features = Features(
-        id=text, image=Image(), instruction=text, answer=text, references=List(text), type=text, turns=List(List(text)),
-        raters=List(text), options=List(text), boxes=List(List(number)), size=List(Value("int64")), question_id=text,
-    )  # fmt: skip
-    texts = polars.List(polars.String)
-    schema: dict[str, Any] = {
-        "id": polars.String, "image": polars.Struct({"bytes": polars.Binary, "path": polars.String}),
-        "instruction": polars.String, "answer": polars.String, "references": texts, "type": polars.String,
-        "turns": polars.List(texts), "raters": texts, "options": texts,
-        "boxes": polars.List(polars.List(polars.Float64)), "size": polars.List(polars.Int64),
-        "question_id": polars.String,
-    }  # fmt: skip
-    arrow = features.arrow_schema
-    with pyarrow.parquet.ParquetWriter(path, arrow) as writer:
-        for start in range(0, len(rows), CHUNK):
-            cells = [_cells(row, name) for row in rows[start : start + CHUNK]]
-            writer.write_table(polars.DataFrame(cells, schema=schema, orient="row").to_arrow().cast(arrow))
-
-
-def _cells(row: Row, name: str) -> tuple[Any, ...]:
+def _cells(row: Row, name: str) -> dict[str, Any]:
+    """What stands in the row's columns: most are attributes of `Row`."""
     picture = row.picture() if row.picture is not None else None
     image = None if picture is None and row.image is None else {"bytes": picture, "path": row.image}
-    return (
-        f"{name}-{row.number}", image, row.instruction, row.answer, row.references, row.type, row.turns, row.raters,
-        row.options, row.boxes, row.size, row.question_id,
-    )  # fmt: skip
+    cells = {column.name: getattr(row, column.name) for column in PUBLISHED if column not in (ID, IMAGE)}
+    return cells | {ID.name: f"{name}-{row.number}", IMAGE.name: image}
+
+
+def count_answers(answers: Sequence[str]) -> dict[str, Any]:
+    """How many answers there are in a split's rows, and which is the most frequent, with its share in percent."""
+    counted = Counter(answers)
+    majority = min(counted, key=lambda answer: (-counted[answer], answer))
+    percent = round(100 * counted[majority] / len(answers), 1)
+    return {"answers": len(counted), "majority": {"answer": majority, "percent": percent}}
 
 
 def _summary(splits: Mapping[str, Sequence[Row]], config: BuildConfig, absent: Sequence[str]) -> dict[str, Any]:
     judged = splits.get("test") or next(iter(splits.values()))
-    answers = [row.answer for row in judged]
-    counted = Counter(answers)
-    majority = min(counted, key=lambda answer: (-counted[answer], answer))
     said: dict[str, Any] = {
         "rows": {split: len(rows) for split, rows in splits.items()},
         "without_image": {
             split: sum(row.image is None and row.picture is None for row in rows) for split, rows in splits.items()
         },
-        "answers": len(counted),
-        "majority": {"answer": majority, "percent": round(100 * counted[majority] / len(answers), 1)},
+        **count_answers([row.answer for row in judged]),
         "sources": [],
         "files": dict(config.files),
     }

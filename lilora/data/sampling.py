@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
+from lilora.benchmarks import BuildConfig
 
 
 def chosen_rows(ids: Sequence[str], purpose: str, size: int) -> list[int]:
@@ -43,3 +41,18 @@ def stratified_rows(ids: Sequence[str], strata: Sequence[str], purpose: str, siz
     for name, own in places.items():
         found += [own[index] for index in chosen_rows([ids[place] for place in own], purpose, quota[name])]
     return sorted(found)
+
+
+def representative_rows(
+    ids: Sequence[str], types: Sequence[str], answers: Sequence[str], purpose: str, size: int
+) -> list[int]:
+    """`stratified_rows` over the questions' types where any row has one, else over the answers."""
+    return stratified_rows(ids, types if any(types) else answers, purpose, size)
+
+
+def limited_rows(
+    config: BuildConfig, split: str, ids: Sequence[str], types: Sequence[str], answers: Sequence[str]
+) -> list[int]:
+    """Places of the rows of a task's split that are left under the stream's limit: all, where there is none."""
+    size = len(ids) if config.limit is None else config.limit
+    return representative_rows(ids, types, answers, f"{config.task} {split} subset {config.limit_seed}", size)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars
 import torch
 from torch import Tensor
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Framing
 from lilora.core.limits import MEMO_BYTES
+from lilora.data.columns import LEARNED, read_columns
 from lilora.model.encoder import Encoder, LaterTurn
 from lilora.model.pictures import Picture, decoded, load_pictures
 
@@ -186,17 +186,14 @@ def load_task(backbone: Backbone, folder: Path, split: str, framing: Framing = "
 
 @lru_cache(maxsize=16)
 def _load(backbone: Backbone, path: str, framing: Framing, modified: int, size: int) -> TaskData:
-    schema = polars.read_parquet_schema(path)
-    columns: list[str] = [name for name in ("id", "instruction", "answer", "turns") if name in schema]
-    table = polars.read_parquet(path, columns=columns)
+    table = read_columns(Path(path), LEARNED)
     if not len(table):
         raise ValueError(f"{path} has no rows")
     names, pictures = load_pictures(path, in_memory=size <= MEMO_BYTES)
     places = {name: place for place, name in enumerate(sorted(pictures))}
     encoder = Encoder(backbone, framing)
     sizes = encoder.sizes(pictures)
-    turns = table["turns"].to_list() if "turns" in columns else [[]] * len(table)
-    for row in table.select(columns).iter_rows():
+    for row in table.iter_rows():
         encoder.check(row[0], str(row[1:]))
     return TaskData(
         key=(path, framing, modified, size, backbone.location, backbone.revision, backbone.template),
@@ -210,6 +207,6 @@ def _load(backbone: Backbone, path: str, framing: Framing, modified: int, size: 
         pictures=[pictures[name] for name in sorted(pictures)],
         pad=encoder.pad,
         end=encoder.end,
-        later=[encoder.later(further) for further in turns],
+        later=[encoder.later(further) for further in table["turns"].to_list()],
         fill=encoder.fill,
     )

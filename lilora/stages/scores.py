@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lilora.data.columns import JUDGED, read_columns
 from lilora.measures.form import VERSIONS as FORMS
 from lilora.measures.form import follows
 from lilora.scorers import ItemScore, Scorer, Truth, version_of
@@ -106,7 +107,7 @@ def score(config: ScoreSettings, inputs: Mapping[str, Path], out: Path) -> dict[
 
     scorer, _ = version_of(load("scorers", config.scorer), config.scores)
     truth_path = inputs["data"] / f"{config.split}.parquet"
-    truth = polars.read_parquet(truth_path, columns=_columns(truth_path))
+    truth = read_columns(truth_path, JUDGED)
     predicted = polars.read_parquet(inputs["predictions"] / "predictions.parquet", columns=["id", "prediction"])
     given = dict(zip(predicted["id"].to_list(), predicted["prediction"].to_list(), strict=True))
     ids = truth["id"].to_list()
@@ -131,21 +132,12 @@ def score(config: ScoreSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     return result
 
 
-def _columns(path: Path) -> list[str]:
-    """The columns that say what is right; data that are drawn here have but the first four."""
-    import polars
-
-    known = ("id", "answer", "references", "type", "raters", "options", "boxes")
-    present = polars.read_parquet_schema(path)
-    return [name for name in known if name in present]
-
-
 def _truth(row: Mapping[str, Any]) -> Truth:
     return Truth(
         references=tuple(row["references"] or (row["answer"],)),
-        raters=tuple(row.get("raters") or ()),
-        options=tuple(row.get("options") or ()),
-        boxes=tuple(tuple(box) for box in row.get("boxes") or ()),
+        raters=tuple(row["raters"] or ()),
+        options=tuple(row["options"] or ()),
+        boxes=tuple(tuple(box) for box in row["boxes"] or ()),
     )
 
 

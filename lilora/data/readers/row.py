@@ -26,20 +26,11 @@ class RowError(ValueError):
 
 @dataclass(slots=True)
 class Row:
-    """One sample.
+    """One sample. What is not listed here is the column of the same name (`lilora.data.columns`).
 
     Attributes:
         number: in its file, from 0.
         image: path below the image folder; None without one.
-        instruction, answer: the first turn.
-        references: every right answer.
-        type: of the question; "" where none is said.
-        turns: further (question, answer) pairs.
-        raters: the answers of ten people, where the data set has them.
-        options: texts of A, B, ...; empty where there are none.
-        boxes: [x1, y1, x2, y2] on the padded square, in 0..1.
-        size: [width, height] of the picture, where the file says so.
-        question_id: as published; need not be unique.
         picture: reads the encoded picture, where it is in the source itself.
     """
 

@@ -17,7 +17,9 @@ from lilora.benchmarks.mini import BENCHMARK, pictures
 from lilora.core import registry
 from lilora.core.stage_run import StageRun
 from lilora.data.build import build_alignment, build_task
+from lilora.data.columns import ANSWER, DRAWN, ID, IMAGE, INSTRUCTION, JUDGED, PUBLISHED, read_columns, write_rows
 from lilora.data.location import build_config, find_benchmark
+from lilora.data.readers.row import Row
 from tests.lilora.data import layouts
 
 #: What this code wrote before its columns were in one table. "content" holds wherever the tests run; the SHA-256 of the
@@ -82,3 +84,28 @@ def test_the_files_of_a_task_say_what_they_said_before(written: dict[str, Path])
 def test_the_files_of_a_task_have_the_bytes_that_they_had_before(written: dict[str, Path]) -> None:
     found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in written.items()}
     assert found == GOLDEN["bytes"]
+
+
+def test_a_column_of_a_published_row_is_an_attribute_of_row_with_the_same_default() -> None:
+    """But for its name on disk, and its picture, which is bytes or a path there."""
+    row = Row(0, None, "Who?")
+    for column in PUBLISHED:
+        if column not in (ID, IMAGE, INSTRUCTION, ANSWER):
+            assert getattr(row, column.name) == column.default, column.name
+
+
+def test_a_file_that_lacks_a_column_is_read_as_if_no_row_had_anything_there(tmp_path: Path) -> None:
+    rows = [{"id": name, "image": None, "instruction": "Who?", "answer": "I", "type": "open"} for name in ("a", "b")]
+    write_rows(rows, DRAWN, tmp_path / "a.parquet")
+    assert pyarrow.parquet.read_schema(tmp_path / "a.parquet").names == [column.name for column in DRAWN]
+    read = read_columns(tmp_path / "a.parquet", JUDGED)
+    assert read.columns == [column.name for column in JUDGED]
+    assert read.row(1) == ("b", "I", [], "open", [], [], [])
+
+
+def test_a_column_that_every_row_needs_is_asked_for_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"row 'a' has no 'instruction' \(question and template.*it has: id, answer"):
+        write_rows([{"id": "a", "answer": "I"}], DRAWN, tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match=r"b\.parquet has no column 'answer'; it has: id"):
+        read_columns(tmp_path / "b.parquet", JUDGED)

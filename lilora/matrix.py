@@ -179,7 +179,7 @@ def forgetting(matrix: Matrix) -> float | None:
 def mean_instruction_following(following: Matrix) -> float | None:
     """MIF = (1/N) sum_j (share of task j's outputs in the asked form after the last stage) (LiLoRA, Eq. 11).
 
-    `following` is the matrix of those shares in percent (see `lilora.measures.form`).
+    `following` is the matrix of those shares in percent (see `lilora.benchmarks._kinds.Kind`).
     """
     return average_performance(following)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lilora.benchmarks._instructions import INSTRUCTION_SETTINGS
+from lilora.benchmarks._kinds import kind_named
 from lilora.scorers import VERSIONS
 
-Kind = Literal["option", "vqa", "caption", "classification", "grounding"]
 #: How a picture is made square: its middle is cut out, or it is padded.
 Framing = Literal["crop", "pad"]
 #: A path below the benchmark's folder, in the ways in which it is published; the first that is there is used.
@@ -59,7 +59,7 @@ class Task:
 
     Attributes:
         name: the published data set whose kind it is ("ScienceQA").
-        kind: decides the instruction template and the instruction-following predicate of MIF.
+        kind: name of a `lilora.benchmarks._kinds.Kind`: templates, test of form behind MIF, lengths of texts.
         scorer: name of a file in `lilora/scorers`; its main score (0-100) is what AP averages.
         max_new_tokens: generation limit at test.
         train, validation, test: numbers of items; of data in files what their authors say, for planning alone, and
@@ -72,7 +72,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    kind: str
     scorer: str
     max_new_tokens: int
     train: int
@@ -83,6 +83,9 @@ class Task:
     files: Files | None = None
     test_image: Framing = "crop"
     templates: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False, metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        kind_named(self.kind)
 
 
 @dataclass(frozen=True)

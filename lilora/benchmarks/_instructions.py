@@ -1,60 +1,23 @@
-"""Instruction templates: of the CVIT benchmark (SMoLoRA; used by LiLoRA, Table 1) by kind of task, of CoIN by task.
+"""The settings of instructions, and the published templates that go by task: CoIN's, and those of Places365.
 
-"single": every sample of a task carries the same instruction. "five": one of five, fixed per sample. CoIN's "original"
-repeats one among tasks, its "diverse" has one a task, its "10type" about ten. Published files have them in their rows:
-there they serve to find a folder that is not what its name says.
+CVIT's (SMoLoRA; used by LiLoRA, Table 1) go by kind of task: `lilora.benchmarks._kinds`. "single": every sample of a
+task carries the same instruction. "five": one of five, fixed per sample. CoIN's "original" repeats one among tasks, its
+"diverse" has one a task, its "10type" about ten. Published files have them in their rows: there they serve to find a
+folder that is not what its name says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lilora.benchmarks._kinds import PHRASE
+
 INSTRUCTION_SETTINGS = ("single", "five", "original", "diverse", "10type")
 
-_PHRASE = "Answer the question using a single word or phrase."
-
-SINGLE: dict[str, str] = {
-    "option": "Answer with the option's letter from the given choices directly.",
-    "vqa": _PHRASE,
-    "caption": "What is happening in the presented picture?\nPlease describe it in one complete sentence.",
-    "classification": f"What is the object in the image?\n{_PHRASE}",
-}
-
-FIVE: dict[str, tuple[str, ...]] = {
-    "option": (
-        "Answer with the option's letter from the given choices directly.",
-        "Select the correct answer by choosing the corresponding letter from the options provided.",
-        "Select the correct letter from the given options to answer the question.",
-        "Identify the correct answer by choosing the appropriate letter from the choices.",
-        "Pick the correct answer by selecting the letter associated with the correct choice.",
-    ),
-    "vqa": (
-        "Answer the question with a single word or a brief, descriptive phrase.",
-        "Use a single word or a short phrase to respond to the question.",
-        "Use one word or a concise phrase to respond to the question.",
-        "Answer the question with just one word or a brief phrase.",
-        "Answer using only one word or a short, descriptive phrase.",
-    ),
-    "caption": (
-        "What is happening in the presented picture?\nPlease describe it in one complete sentence.",
-        "What does the image display clearly and succinctly?\nProvide a full sentence explaining it.",
-        "What is depicted in the displayed picture?\nSummarize it using a single, concise sentence.",
-        "How would you interpret the scene in the picture?\nExpress your answer in one informative sentence.",
-        "What is the captured scene about?\nExplain it clearly in one simple sentence.",
-    ),
-    "classification": (
-        "What is the main object present in the image?\nProvide your answer using a word or brief phrase.",
-        "Which specific object does the image depict?\nGive your answer in one word or a short phrase.",
-        "What category does the object in the image belong to?\nAnswer using a single word or phrase.",
-        "What is the primary object visible in the image?\nAnswer using a brief phrase or single word.",
-        "What is the object in the image?\nAnswer briefly with a word or a short phrase.",
-    ),
-}
-
 #: Places365 has templates of its own in the SMoLoRA release.
-PLACES_SINGLE = f"What is the background of the image?\n{_PHRASE}"
+PLACES_SINGLE = f"What is the background of the image?\n{PHRASE}"
 PLACES_FIVE = (
-    f"What is the background of the image?\n{_PHRASE}",
+    f"What is the background of the image?\n{PHRASE}",
     "What is the background depicted in the image?\nProvide your answer using a word or brief phrase.",
     "Which type of background does the image show?\nGive your answer in one word or a short phrase.",
     "What category best describes the background in the image?\nAnswer using a brief phrase or single word.",
@@ -85,7 +48,7 @@ COIN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "TextVQA": {
-        "original": (_PHRASE,),
+        "original": (PHRASE,),
         "diverse": ("Capture the essence of your response in a single word or a concise phrase",),
         "10type": (
             "Answer the question with just one word or a brief phrase",
@@ -102,7 +65,7 @@ COIN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "ImageNet": {
-        "original": (_PHRASE,),
+        "original": (PHRASE,),
         "diverse": ("Express your answer in a single word or a short, descriptive phrase",),
         "10type": (
             "Answer the question with one word or a short phrase",
@@ -120,7 +83,7 @@ COIN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "GQA": {
-        "original": (_PHRASE,),
+        "original": (PHRASE,),
         "diverse": ("Respond to the question briefly, using only one word or a phrase",),
         "10type": (
             "Respond to the question with a single word or a short phrase",
@@ -136,7 +99,7 @@ COIN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "VizWiz": {
-        "original": (_PHRASE,),
+        "original": (PHRASE,),
         "diverse": ("Provide a succinct response with a single word or phrase",),
         "10type": (
             "Answer the question using only one word or a concise phrase",
@@ -170,10 +133,10 @@ COIN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "VQAv2": {
-        "original": (_PHRASE,),
-        "diverse": (_PHRASE,),
+        "original": (PHRASE,),
+        "diverse": (PHRASE,),
         "10type": (
-            _PHRASE,
+            PHRASE,
             "Answer the question with a single word or a brief phrase",
             "Use one word or a short phrase to respond to the question",
             "Answer the question using just one word or a concise phrase",
@@ -187,7 +150,7 @@ COIN: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "OCRVQA": {
-        "original": (_PHRASE,),
+        "original": (PHRASE,),
         "diverse": ("Condense your answer for each question into a single word or concise phrase",),
     },
 }
@@ -197,18 +160,3 @@ def ends_with_template(text: str, templates: Sequence[str]) -> bool:
     """Whether `text` ends with one of `templates`; a final period and outer white space do not matter."""
     whole = text.rstrip().rstrip(".")
     return any(whole.endswith(template.rstrip(".")) for template in templates)
-
-
-def instruction(question: str, kind: str, setting: str, index: int) -> str:
-    """The text a model is asked: `question` (may be empty) and the template of `kind`.
-
-    Args:
-        index: the sample's number; with "five" it fixes which template the sample carries.
-    """
-    template = SINGLE[kind] if setting == "single" else FIVE[kind][index % 5]
-    return f"{question}\n{template}" if question else template
-
-
-def all_templates() -> list[str]:
-    """Every template of both settings, for building a vocabulary."""
-    return [*SINGLE.values(), *(text for texts in FIVE.values() for text in texts)]

@@ -7,7 +7,7 @@ TextVQA, VizWiz and VQAv2.
 
 from __future__ import annotations
 
-from lilora.benchmarks import Benchmark, Files, Framing, Kind, Paths, Task
+from lilora.benchmarks import Benchmark, Files, Framing, Paths, Task
 from lilora.benchmarks._instructions import COIN
 
 IMAGES = ("cl_dataset", "")
@@ -18,7 +18,7 @@ def _official(role: str, *paths: str) -> Paths:
 
 
 def _task(
-    name: str, kind: Kind, scorer: str, tokens: int, train: int, test: int, test_file: str, image: Framing,
+    name: str, kind: str, scorer: str, tokens: int, train: int, test: int, test_file: str, image: Framing,
     *official: Paths,
 ) -> Task:  # fmt: skip
     files = Files((f"{{setting}}/{name}/train.json",), (f"{{setting}}/{name}/{test_file}",), IMAGES, official)

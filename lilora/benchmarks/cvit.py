@@ -7,8 +7,9 @@ scripts: any of the names below will do.
 
 from __future__ import annotations
 
-from lilora.benchmarks import Benchmark, Files, Framing, Kind, Paths, Task
-from lilora.benchmarks._instructions import FIVE, PLACES_FIVE, PLACES_SINGLE, SINGLE
+from lilora.benchmarks import Benchmark, Files, Framing, Paths, Task
+from lilora.benchmarks._instructions import PLACES_FIVE, PLACES_SINGLE
+from lilora.benchmarks._kinds import kind_named
 
 IMAGES = ("dataset", "datasets")
 
@@ -24,7 +25,7 @@ def _official(role: str, *paths: str) -> Paths:
 
 
 def _task(
-    name: str, kind: Kind, scorer: str, tokens: int, train: int, test: int, test_file: str, image: Framing,
+    name: str, kind: str, scorer: str, tokens: int, train: int, test: int, test_file: str, image: Framing,
     *official: Paths, train_file: str = "train.json", folder: str = "",
 ) -> Task:  # fmt: skip
     places = name.startswith("Places365")
@@ -38,8 +39,8 @@ def _task(
         ),
         test_image=image,
         templates={
-            "single": (PLACES_SINGLE,) if places else (SINGLE[kind],),
-            "five": PLACES_FIVE if places else FIVE[kind],
+            "single": (PLACES_SINGLE,) if places else (kind_named(kind).single,),
+            "five": PLACES_FIVE if places else kind_named(kind).five,
         },
     )  # fmt: skip
 

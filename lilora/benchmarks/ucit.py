@@ -7,11 +7,11 @@ two; here they are scored by CIDEr alone, so their numbers do not compare with i
 
 from __future__ import annotations
 
-from lilora.benchmarks import Benchmark, Files, Kind, Task
+from lilora.benchmarks import Benchmark, Files, Task
 
 
 def _task(
-    name: str, kind: Kind, scorer: str, tokens: int, train: int, train_file: str, folder: str = "", captions: str = ""
+    name: str, kind: str, scorer: str, tokens: int, train: int, train_file: str, folder: str = "", captions: str = ""
 ) -> Task:
     folder = folder or name
     files = Files(

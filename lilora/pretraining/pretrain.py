@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from lilora.benchmarks._instructions import all_templates
+from lilora.benchmarks._kinds import all_templates
 from lilora.core.stage_run import StageRun
 from lilora.pretraining.config import PretrainConfig, TinyArchitecture
 from lilora.pretraining.loop import optimise

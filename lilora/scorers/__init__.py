@@ -76,7 +76,7 @@ class Scorer:
         judge: in place of `item`, `judge(predictions, truths) -> [ItemScore]`, where an item's score needs more than
             its references, or all items.
         version: raised when its results change: its tasks are scored again from the predictions that are there.
-        form: the test of the asked form behind MIF: "" ours, "paper" the published one (`lilora.measures.form`).
+        form: the test of the asked form behind MIF: "" ours, "paper" the published one (`lilora.benchmarks._kinds`).
     """
 
     name: str

@@ -11,10 +11,13 @@ strict: the score of what has the asked form, 0 for the rest; lenient (and main)
 from __future__ import annotations
 
 from lilora.measures.cider import cider_each, swapped_best
+from lilora.measures.form import is_sentence, is_sentence_in_any_case
 from lilora.measures.penn_treebank import ptb_words
 from lilora.scorers import two
 from lilora.scorers.textcaps import captions
 
 SCORER = two(
-    "flickr30k", paper=captions(str.split, swapped_best, "paper"), standard=captions(ptb_words, cider_each, "")
+    "flickr30k",
+    paper=captions(str.split, swapped_best, is_sentence_in_any_case),
+    standard=captions(ptb_words, cider_each, is_sentence),
 )

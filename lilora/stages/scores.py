@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lilora.benchmarks._kinds import kind_named
 from lilora.data.columns import JUDGED, read_columns
-from lilora.measures.form import VERSIONS as FORMS
-from lilora.measures.form import follows
 from lilora.scorers import ItemScore, Scorer, Truth, version_of
 
 #: Raised when what `score` does around the scorers changes its results: then every task is scored again.
@@ -46,7 +45,7 @@ def step_version(scorer: Scorer, kind: str) -> int:
 
     So a mended scorer scores its own tasks again, from the predictions that are there, and no others.
     """
-    return scorer.version + FORMS.get((kind, scorer.form), 1) + VERSION - 2
+    return scorer.version + kind_named(kind).form_of(scorer.form).version + VERSION - 2
 
 
 def _percent(values: Iterable[float]) -> float:
@@ -58,8 +57,9 @@ def score_items(
     scorer: Scorer, kind: str, predictions: Sequence[str], truths: Sequence[Truth]
 ) -> list[tuple[ItemScore, bool]]:
     """(scores, follows the instruction) of each item."""
+    asked = kind_named(kind)
     followed = [
-        follows(kind, prediction, truth.references, scorer.form)
+        asked.follows(prediction, truth.references, scorer.form)
         for prediction, truth in zip(predictions, truths, strict=True)
     ]
     return list(zip(scorer.score(predictions, truths), followed, strict=True))

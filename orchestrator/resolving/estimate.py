@@ -1,8 +1,9 @@
 """The cost of a study on real GPUs: samples, steps, tokens, FLOPs, memory, store and hours, by stage and in all.
 
 Counted by `lilora.costs` from the backbone's sizes and the tasks' rows: those of the data where their step is done,
-with texts as long as they are; else those of the files, or the declared ones, with texts as `TEXTS` assumes. Stages
-that the store has are counted too: what is printed is the study's cost, not what is left of it.
+with texts as long as they are; else those of the files, or the declared ones, with texts as long as is assumed of their
+kind of task (`lilora.benchmarks._kinds.TextLengths`). Stages that the store has are counted too: what is printed is the
+study's cost, not what is left of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import BuildConfig, Stream
+from lilora.benchmarks._kinds import kind_named
 from lilora.costs.flops import Workload, answering_flops, training_flops
 from lilora.costs.gpus import GIB, Gpu, find_gpu, refusal
 from lilora.costs.memory import Answering, AnswerMemory, Memory, Setting, answers_that_fit, stage_memory, store_bytes
@@ -27,16 +29,7 @@ from orchestrator.steps.step import Step
 from orchestrator.storage.store import Store
 from orchestrator.study.trial import load_benchmark
 
-#: Tokens of text where no data are there, by kind of task: of a prompt, its template included, of an answer, and of the
-#: longest row. Assumed, not measured: a template of 45 tokens and a question of 20; ScienceQA's carry a context.
 #: A later turn's template is "USER: ... ASSISTANT: ...".
-TEXTS = {
-    "option": (170, 3, 700),
-    "vqa": (70, 4, 160),
-    "caption": (75, 18, 160),
-    "classification": (75, 5, 130),
-    "grounding": (80, 24, 160),
-}
 TEMPLATE_TOKENS, TURN_TOKENS, CHARACTERS_A_TOKEN = 45, 8, 4
 #: Of the rate of training, what answers of a few tokens in batches of 32 reach there.
 ANSWERING = 0.6
@@ -228,8 +221,8 @@ class _Works:
     def _declared(self, data: Step) -> Workload:
         kind = load_benchmark(data.config.benchmark).task(data.config.task).kind
         self.assumed.add(kind)
-        prompt, answer, longest = TEXTS[kind]
-        return Workload(self._sizes(data).train, prompt, answer, longest)
+        lengths = kind_named(kind).lengths
+        return Workload(self._sizes(data).train, lengths.prompt, lengths.answer, lengths.longest)
 
     def _read(self, data: Step) -> Workload | None:
         if self.store is None or not self.store.has(data.digest):
@@ -262,8 +255,9 @@ class _Works:
         if self.measured:
             said.append(f"texts of {', '.join(sorted(self.measured))}: {CHARACTERS_A_TOKEN} characters a token")
         if self.assumed:
+            lengths = {name: kind_named(name).lengths for name in sorted(self.assumed)}
             texts = "; ".join(
-                f"{kind} {TEXTS[kind][0]} + {TEXTS[kind][1]}, longest {TEXTS[kind][2]}" for kind in sorted(self.assumed)
+                f"{name} {own.prompt} + {own.answer}, longest {own.longest}" for name, own in lengths.items()
             )
             said.append(f"tokens of text, prompt + answer, assumed since the data are not there: {texts}")
         for backbone in self.backbones.values():

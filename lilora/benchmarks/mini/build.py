@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lilora.benchmarks import Task
-from lilora.benchmarks._instructions import instruction
+from lilora.benchmarks._kinds import instruction
 from lilora.benchmarks.mini.alignment import rows as alignment_rows
 from lilora.benchmarks.mini.items import MAKERS
 

@@ -20,7 +20,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
-from lilora.benchmarks import Benchmark, Files, Framing, Kind, Paths, Task
+from lilora.benchmarks import Benchmark, Files, Framing, Paths, Task
+from lilora.benchmarks._kinds import KINDS
 from lilora.data.image_files import clean_path
 from lilora.data.readers.official import ROLES
 from lilora.data.readers.tables import OURS
@@ -83,7 +84,7 @@ def _task(path: Path, data: dict[str, Any]) -> Task:
     _known(path, f"{where}columns ", columns, OURS)
     return Task(
         name=name,
-        kind=_one_of(path, f"{where}kind", data["kind"], get_args(Kind)),
+        kind=_one_of(path, f"{where}kind", data["kind"], tuple(KINDS)),
         scorer=data["scorer"],
         max_new_tokens=data.get("max_new_tokens", 128),
         train=data.get("train_rows", 0),

@@ -12,7 +12,7 @@ import polars
 import pytest
 
 from lilora.benchmarks import BuildConfig, Stream
-from lilora.benchmarks._instructions import FIVE, all_templates
+from lilora.benchmarks._kinds import KINDS, all_templates
 from lilora.benchmarks.mini import BENCHMARK, items, pictures
 from lilora.benchmarks.mini.alignment import rows as alignment_rows
 from lilora.benchmarks.mini.build import rows
@@ -118,7 +118,7 @@ def test_five_type_instructions_differ_only_in_the_template() -> None:
     single, five = first("GQA", "train", 5), first("GQA", "train", 5, "five")
     assert [row["image"] for row in single] == [row["image"] for row in five]
     assert [row["instruction"].split("\n")[0] for row in single] == [row["instruction"].split("\n")[0] for row in five]
-    assert {row["instruction"].split("\n", 1)[1] for row in five} == set(FIVE["vqa"])
+    assert {row["instruction"].split("\n", 1)[1] for row in five} == set(KINDS["vqa"].five)
 
 
 def test_the_alignment_corpus_holds_no_instruction_and_no_question_of_a_task() -> None:

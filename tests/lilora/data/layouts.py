@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from lilora.benchmarks._instructions import COIN, FIVE, PLACES_FIVE, PLACES_SINGLE, SINGLE
+from lilora.benchmarks._instructions import COIN, PLACES_FIVE, PLACES_SINGLE
+from lilora.benchmarks._kinds import KINDS
 
 COLOURS = ("red", "green", "blue", "white")
 LETTERS = "ABCD"
@@ -212,7 +213,7 @@ def cvit(
             kind = _KINDS.get(task, "vqa")
             if task == "Places365":
                 return PLACES_SINGLE if single else PLACES_FIVE[index % 5]
-            return SINGLE[kind] if single else FIVE[kind][index % 5]
+            return KINDS[kind].single if single else KINDS[kind].five[index % 5]
 
         tree = Tree(root, root / "CVIT_benchmark" / f"Instructions_{setting}", "dataset", ask, rows, tests)
         tree.science_qa()
@@ -256,7 +257,7 @@ def ucit(root: Path, rows: int = 12, tests: int = 8) -> Path:
 
     def ask(task: str, index: int) -> str:
         captions = task in ("Flickr30k", "VizWiz")
-        return "Describe the picture in a sentence." if captions else SINGLE["vqa"]
+        return "Describe the picture in a sentence." if captions else KINDS["vqa"].single
 
     tree = Tree(root, root / "instructions", "datasets", ask, rows, tests)
     tree.names("ImageNet-R", "ImageNet-R", "test_3000.json")

@@ -9,7 +9,7 @@ from typing import Any
 import polars
 import pytest
 
-from lilora.measures.form import follows
+from lilora.benchmarks._kinds import kind_named
 from lilora.measures.words import cider_d, normalise_answer, words
 from lilora.scorers import Scorer, Truth, caption, class_name
 from lilora.stages.scores import score, score_items
@@ -101,7 +101,7 @@ def test_an_unknown_kind_lists_the_kinds() -> None:
     with pytest.raises(
         ValueError, match="no kind of task 'poetry'; there are: caption, classification, grounding, option, vqa"
     ):
-        follows("poetry", "x", ["x"])
+        kind_named("poetry")
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import polars
 import pytest
 
 from lilora.benchmarks import Stream
+from lilora.benchmarks._kinds import KINDS
 from lilora.core import registry
 from lilora.measures.boxes import find_box, iou, parse_box
 from lilora.measures.cider import cider_each, cider_mean
-from lilora.measures.form import follows
 from lilora.measures.penn_treebank import ptb_words
 from lilora.measures.vqa import normalise_textvqa, normalise_vqa, soft_score
 from lilora.scorers import VERSIONS, Scorer, Truth, TwoScorers, version_of
@@ -160,11 +160,11 @@ def test_a_right_option_is_told_apart_from_its_letter() -> None:
 def test_published_and_own_tests_of_form_differ_in_case_and_on_nothing() -> None:
     for kind, text in (("option", "b"), ("vqa", ""), ("vqa", "ON THE LEFT SIDE"), ("caption", "ON A MAT.")):
         references = ["on the left side", "a cat on a mat."]
-        assert follows(kind, text, references, "paper") and not follows(kind, text, references)
+        assert KINDS[kind].follows(text, references, "paper") and not KINDS[kind].follows(text, references)
     for form in ("", "paper"):
-        assert follows("grounding", "[0.1, 0.2, 0.3, 0.4]", [], form)
-        assert not follows("grounding", "0.1, 0.2, 0.3, 0.4", [], form)
-        assert not follows("caption", "", ["a"], form)
+        assert KINDS["grounding"].follows("[0.1, 0.2, 0.3, 0.4]", [], form)
+        assert not KINDS["grounding"].follows("0.1, 0.2, 0.3, 0.4", [], form)
+        assert not KINDS["caption"].follows("", ["a"], form)
 
 
 def test_scoring_reads_annotators_options_and_boxes_where_the_data_have_them(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from lilora.benchmarks import Stream
-from lilora.measures.form import VERSIONS
+from lilora.benchmarks._kinds import KINDS, Form
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
@@ -77,7 +77,8 @@ def test_a_mended_scorer_scores_its_tasks_again_and_generates_nothing(tmp_path, 
 
 def test_a_mended_test_of_form_scores_tasks_of_its_kind_again(monkeypatch):
     before = scores_by_task(lower(fake_study((SeqLoRA(),), tasks=TASKS)))
-    monkeypatch.setitem(VERSIONS, ("caption", ""), 2)
+    form = Form(KINDS["caption"].form.passes, version=2)
+    monkeypatch.setitem(KINDS, "caption", dataclasses.replace(KINDS["caption"], form=form))
     after = scores_by_task(lower(fake_study((SeqLoRA(),), tasks=TASKS)))
     assert [task for task in TASKS if before[task] != after[task]] == ["Flickr30k"]
 

@@ -1,4 +1,4 @@
-"""Look at published data before anything is trained on them: every file, every row, every picture's place.
+"""A check of published data before anything is trained on them: every file, every row, every picture's place.
 
 Nothing is mended and nothing is written. What is wrong is listed with its file and row; what is only worth knowing
 (rows of training data that share an id, which nobody reads) is a note.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lilora.benchmarks import Benchmark, Task
 from lilora.benchmarks._instructions import ends_with_template
-from lilora.data.fingerprints import fingerprints, remember_rows
+from lilora.data.fingerprints import cache_num_rows, fingerprints
 from lilora.data.image_files import open_picture, read_picture
 from lilora.data.location import TaskFiles, task_files
 from lilora.data.published import missing_pictures, read_rows
@@ -223,7 +223,7 @@ class _Checker:
                 sum(bool(row.turns) for row in rows),
             )
         )
-        remember_rows(path, number)
+        cache_num_rows(path, number)
 
     def check_answer(self, row: Row, split: str, path: Path, official: Official | None) -> None:
         """A test row against the official files; a training row's answer against its options."""

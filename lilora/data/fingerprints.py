@@ -1,4 +1,4 @@
-"""SHA-256 of files, remembered: what data are, without reading them again.
+"""SHA-256 of files from a cache on disk: what data are, without reading them again.
 
 A small file in the user's cache holds (size, time of change) -> SHA-256 and number of rows by path; a file that changed
 is read again. The cache is a convenience: where it cannot be written, every file is read every time.
@@ -30,7 +30,7 @@ def fingerprints(paths: Sequence[Path], fresh: bool = False) -> list[str]:
     time stamps.
 
     Args:
-        fresh: read every file, whatever is remembered.
+        fresh: read every file, whatever the cache has.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,19 +55,19 @@ def fingerprints(paths: Sequence[Path], fresh: bool = False) -> list[str]:
 
 
 def num_rows(path: Path, count: Callable[[Path], int]) -> int:
-    """How many rows `path` has: remembered, or what `count` says."""
+    """How many rows `path` has: from the cache, or what `count` says."""
     [_] = fingerprints([path])
     key = str(_members(path)[0].resolve())
     entry = _read().get(key)
     if entry is not None and isinstance(entry[3], int):
         return entry[3]
     number = count(path)
-    remember_rows(path, number)
+    cache_num_rows(path, number)
     return number
 
 
-def remember_rows(path: Path, number: int) -> None:
-    """Keep the number of rows of a file whose fingerprint is remembered."""
+def cache_num_rows(path: Path, number: int) -> None:
+    """Keep the number of rows of a file whose fingerprint is in the cache."""
     known = _read()
     entry = known.get(str(_members(path)[0].resolve()))
     if entry is not None and entry[3] != number and entry[:2] == _stamp(_members(path)[0]):

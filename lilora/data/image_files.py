@@ -1,7 +1,7 @@
-"""Rows of a task: some of them in place of all, and the pictures that they name.
+"""Picture files that rows name: their paths, their bytes, and the pictures decoded.
 
-Which rows are chosen follows from their names or from their answers, never from the order of a file. A path in a data
-file is below the image folder, or it is refused; so is a picture that would fill the memory when it is decoded.
+A path in a data file is below the image folder, or it is refused; so is a picture that would fill the memory when it is
+decoded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where published data lie, and what they are.
+"""The places of published data on this machine, and the identity of what lies there.
 
-Where: `$LILORA_DATA` is a folder that holds a folder, or a link to one, for each benchmark (`$LILORA_DATA/cvit`). It is
-no part of any result's name. What: the SHA-256 of every instruction file and official file that a task reads, which is.
-A picture is named by its path; its bytes are not in the name.
+The place: `$LILORA_DATA` is a folder that holds a folder, or a link to one, for each benchmark (`$LILORA_DATA/cvit`).
+It is no part of any result's name. The identity, which is: the SHA-256 of every instruction file and official file that
+a task reads. A picture is named by its path; its bytes are not in the name.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def identities(benchmark: Benchmark, task: Task, files: TaskFiles, fresh: bool =
     """(role, SHA-256) of each file of `files`; for a described benchmark, of what describes the task, too.
 
     Args:
-        fresh: read the files, whatever is remembered of them.
+        fresh: read the files, whatever the cache has of them.
     """
     found = zip((role for role, _ in files.read), fingerprints([path for _, path in files.read], fresh), strict=True)
     return (*found, *([("description", digest_of(task.files))] if benchmark.described else []))
@@ -199,7 +199,7 @@ def identities(benchmark: Benchmark, task: Task, files: TaskFiles, fresh: bool =
 def sizes(stream: Stream, task_name: str, split: str = "test") -> Sizes:
     """Rows of a task's splits as a study reads them: counted on disk where the data are there, else declared.
 
-    A count is remembered with the file's SHA-256, so the second call reads nothing.
+    A count is cached with the file's SHA-256, so the second call reads nothing.
 
     Raises:
         ValueError: there is no such benchmark or task, or a file that is there is broken.

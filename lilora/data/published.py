@@ -17,7 +17,7 @@ from lilora.benchmarks import Benchmark, BuildConfig, Task
 from lilora.benchmarks._instructions import ends_with_template
 from lilora.core.stage_run import StageRun
 from lilora.data.columns import ID, IMAGE, PUBLISHED, write_rows
-from lilora.data.fingerprints import remember_rows
+from lilora.data.fingerprints import cache_num_rows
 from lilora.data.location import SOURCE, TaskFiles, held_out, identities, located
 from lilora.data.readers import llava_json, tables
 from lilora.data.readers.official import Official
@@ -44,7 +44,7 @@ def build_published(config: BuildConfig, benchmark: Benchmark, task: Task, out: 
     }
     for split, path in (("train", files.train), ("test", files.test)):
         if path is not None:
-            remember_rows(path, len(splits[split]))
+            cache_num_rows(path, len(splits[split]))
     absent = official.missing({row.question_id for row in splits.get("test", ())})
     if "train" in splits and config.holdout:
         splits = _with_validation(splits, config, task)

@@ -1,4 +1,4 @@
-"""Rows in place of all: chosen by their names or in strata, never by the order of a file."""
+"""Samples of rows: chosen by their names, or in strata, never by the order of a file."""
 
 from __future__ import annotations
 

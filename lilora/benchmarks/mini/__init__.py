@@ -1,7 +1,7 @@
 """mini: the CVIT benchmark's six kinds of task on real images that ship inside packages, for two CPU cores.
 
 Same names and order as the CVIT benchmark; the names say which kind a task is, not that its data are the published
-ones. Built by `lilora.mini`; nothing is downloaded beyond the packages.
+ones. Built by `lilora.benchmarks.mini.build`; nothing is downloaded beyond the packages.
 """
 
 from __future__ import annotations

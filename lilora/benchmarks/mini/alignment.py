@@ -25,7 +25,7 @@ from lilora.benchmarks.mini.items import (
     random_layout,
     shape_questions,
 )
-from lilora.benchmarks.mini.pictures import CELLS, COLOURS, KIND_OF, NAMES, SHAPES, Picture
+from lilora.benchmarks.mini.pictures import CELLS, COLOURS, KIND_OF, NAMES, SHAPES, Drawing
 
 Turns = list[tuple[str, str]]
 
@@ -58,7 +58,7 @@ def _checks(rng: random.Random, shown: list[str], pool: tuple[str, ...]) -> Turn
     ]
 
 
-def _single(rng: random.Random) -> tuple[Picture, Turns]:
+def _single(rng: random.Random) -> tuple[Drawing, Turns]:
     name = rng.choice(NAMES)
     turns = [
         ("Describe.", f"This is {a(name)}, which is {a(KIND_OF[name])}."),
@@ -70,7 +70,7 @@ def _single(rng: random.Random) -> tuple[Picture, Turns]:
     return pictures.single(name, rng), turns
 
 
-def _card(rng: random.Random) -> tuple[Picture, Turns]:
+def _card(rng: random.Random) -> tuple[Drawing, Turns]:
     number = rng.choice(numbers("train"))
     turns = [
         ("Describe.", f"The card says {number}."),
@@ -81,7 +81,7 @@ def _card(rng: random.Random) -> tuple[Picture, Turns]:
     return pictures.card(number, "train", rng, varied=True), turns
 
 
-def _grid(rng: random.Random) -> tuple[Picture, Turns]:
+def _grid(rng: random.Random) -> tuple[Drawing, Turns]:
     names = GRID_NAMES if rng.random() < 0.8 else NAMES
     layout = random_layout(rng, names, repeated=rng.random() < 0.4)
     cells: dict[str, list[str]] = {}
@@ -101,7 +101,7 @@ def _grid(rng: random.Random) -> tuple[Picture, Turns]:
     return pictures.grid(layout, rng), turns
 
 
-def _scene(rng: random.Random) -> tuple[Picture, Turns]:
+def _scene(rng: random.Random) -> tuple[Drawing, Turns]:
     left, right, place = rng.choice(combinations("train"))
     turns = [
         ("Describe.", f"The place is {place}, with {a(left)} on the left and {a(right)} on the right."),
@@ -119,7 +119,7 @@ def _shape_images() -> tuple[int, ...]:
     return tuple(sorted(train & set(pictures.easy_vqa("train")[1])))
 
 
-def _shape(rng: random.Random) -> tuple[Picture, Turns]:
+def _shape(rng: random.Random) -> tuple[Drawing, Turns]:
     number = rng.choice(_shape_images())
     colour, shape = pictures.easy_vqa("train")[1][number]
     turns = [

@@ -1,4 +1,4 @@
-"""What the mini benchmark's tasks ask: one function a task, from a random generator and a split to an item.
+"""Items of the mini benchmark's tasks: one function a task, from a random generator and a split to an item.
 
 Held out from training, by task: 12 of 72 concepts (ScienceQA), 20 of 100 numbers and the drawings (TextVQA), 80 of
 320 combinations (Flickr30k), renders (ImageNet), scenes (GQA), easy-VQA's own split (VQAv2).
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lilora.benchmarks.mini import pictures
-from lilora.benchmarks.mini.pictures import CELLS, KIND_OF, NAMES, PLACES, Picture
+from lilora.benchmarks.mini.pictures import CELLS, KIND_OF, NAMES, PLACES, Drawing
 
 NUMBER_WORDS = ("one", "two", "three", "four")
 GRID_NAMES = ("cat", "car", "apple", "tree", "house", "duck", "guitar", "hat", "banana", "bus", "rocket", "rose")
@@ -25,7 +25,7 @@ HELD_CONCEPTS = frozenset(tuple(names)[-1] for names in pictures.ICONS.values())
 class Item:
     """A picture, a question without its instruction template, and what counts as its answer."""
 
-    picture: Picture
+    picture: Drawing
     question: str
     answer: str
     references: tuple[str, ...]

@@ -84,14 +84,14 @@ FIRST_SHAPE_LABEL = FIRST_DIGIT_LABEL + 10
 
 
 @dataclass
-class Picture:
+class Drawing:
     """An RGB image and what each of its pixels shows."""
 
     image: Image.Image
     labels: np.ndarray
 
     @classmethod
-    def blank(cls, colour: tuple[int, int, int]) -> Picture:
+    def blank(cls, colour: tuple[int, int, int]) -> Drawing:
         """A picture of one colour, all background."""
         return cls(Image.new("RGB", (SIZE, SIZE), colour), np.zeros((SIZE, SIZE), np.uint8))
 
@@ -149,34 +149,34 @@ def _light(rng: random.Random) -> tuple[int, int, int]:
     return rng.randint(190, 255), rng.randint(190, 255), rng.randint(190, 255)
 
 
-def _put_icon(picture: Picture, name: str, x: float, y: float, size: float, turn: float, rng: random.Random) -> None:
+def _put_icon(picture: Drawing, name: str, x: float, y: float, size: float, turn: float, rng: random.Random) -> None:
     sprite = _varied(icon(name), size, turn, rng)
     picture.paste(sprite, round(x - sprite.width / 2), round(y - sprite.height / 2), 1 + NAMES.index(name))
 
 
-def single(name: str, rng: random.Random) -> Picture:
+def single(name: str, rng: random.Random) -> Drawing:
     """One big icon on a light ground."""
-    picture = Picture.blank(_light(rng))
+    picture = Drawing.blank(_light(rng))
     size = rng.uniform(38, 56)
     free = (SIZE - size) * 0.4
     _put_icon(picture, name, 32 + rng.uniform(-free, free), 32 + rng.uniform(-free, free), size, 20, rng)
     return picture
 
 
-def grid(layout: dict[str, str], rng: random.Random) -> Picture:
+def grid(layout: dict[str, str], rng: random.Random) -> Drawing:
     """Icons in the cells of a 2 x 2 grid: `layout` maps a cell ("top left") to a name."""
-    picture = Picture.blank(_light(rng))
+    picture = Drawing.blank(_light(rng))
     for cell, name in layout.items():
         x, y = CELLS[cell]
         _put_icon(picture, name, x + rng.uniform(-2, 2), y + rng.uniform(-2, 2), rng.uniform(25, 30), 10, rng)
     return picture
 
 
-def scene(left: str, right: str, place: str, rng: random.Random) -> Picture:
+def scene(left: str, right: str, place: str, rng: random.Random) -> Drawing:
     """Two icons side by side in a place."""
     base = _PLACE_COLOURS[PLACES.index(place)]
     red, green, blue = (max(0, min(255, value + rng.randint(-10, 10))) for value in base)
-    picture = Picture.blank((red, green, blue))
+    picture = Drawing.blank((red, green, blue))
     draw = ImageDraw.Draw(picture.image)
     if place == "night sky":
         for _ in range(6):
@@ -202,9 +202,9 @@ def digit_drawings(split: str) -> dict[int, list[np.ndarray]]:
     }
 
 
-def card(number: str, split: str, rng: random.Random, varied: bool = False) -> Picture:
+def card(number: str, split: str, rng: random.Random, varied: bool = False) -> Drawing:
     """Handwritten digits, drawings of `split` only, on a card; `varied`: turned by up to 12 degrees, of many sizes."""
-    picture = Picture.blank(_light(rng))
+    picture = Drawing.blank(_light(rng))
     x, y = rng.randint(2, 6), rng.randint(8, 20)
     paper = rng.choice([(255, 255, 255), (250, 240, 200), (225, 245, 225)])
     ImageDraw.Draw(picture.image).rectangle([x, y, x + 55, y + 33], fill=paper, outline=(90, 90, 90))
@@ -258,7 +258,7 @@ def easy_vqa(split: str) -> tuple[list[ShapeQuestion], dict[int, tuple[str, str]
     return questions, known
 
 
-def coloured_shape(number: int, split: str) -> Picture:
+def coloured_shape(number: int, split: str) -> Drawing:
     """Image `number` of easy-VQA's `split`; labelled where its colour and shape are known."""
     path = _package_folder("easy_vqa") / "data" / split / "images" / f"{number}.png"
     image = Image.open(path).convert("RGB")
@@ -269,14 +269,14 @@ def coloured_shape(number: int, split: str) -> Picture:
     if known:
         label = FIRST_SHAPE_LABEL + COLOURS.index(known[0]) * len(SHAPES) + SHAPES.index(known[1])
         labels[np.abs(pixels - ground).sum(-1) > 24] = label
-    return Picture(image, labels)
+    return Drawing(image, labels)
 
 
 def patch_labels(labels: np.ndarray, patches: int = 6, pixels: int = 48) -> list[int]:
     """What each patch shows, row by row: the most frequent foreground label, if it fills 15 % of the patch, else 0.
 
     Args:
-        labels: (64, 64) map of a `Picture`.
+        labels: (64, 64) map of a `Drawing`.
         patches: patches a side. pixels: the side of the image as the model sees it.
     """
     side = pixels // patches

@@ -1,4 +1,4 @@
-"""What a scorer is: a judge of predictions, in one version or in two: a paper's evaluator, and the field's own rule.
+"""Scorers: judges of predictions, in one version or in two: a paper's evaluator, and the field's own rule.
 
 Each task has one main score in 0..1 per item (0-100 as the task's mean; CIDEr goes to 10, and 1000), the one that AP
 averages. Beside it stand a strict score (the answer and nothing else) and a lenient one (the answer is in there
@@ -8,6 +8,9 @@ somewhere): their distance tells lost knowledge from a lost answer format. They 
 - short answers, names of classes: the answer alone; a right answer as whole words in the text.
 - captions by CIDEr: the score of what has the asked form, 0 for the rest; the score whatever the form.
 - boxes: four numbers in square brackets alone; the first four numbers in the text.
+
+Each file opens with an example: a prediction, what is right ("for"; with counts: what annotators said, the commonest
+being the published answer), and the main, strict and lenient score; where a score needs a corpus, those of its first.
 
 The mini benchmark's scorers have one version, neither a paper's nor a data set's: the main scores of its letters and
 words are those of the standard versions of ScienceQA, GQA and ImageNet, its captions have ROUGE-L, which is bounded.

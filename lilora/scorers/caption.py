@@ -2,6 +2,8 @@
 
 The published systems average CIDEr into AP, where it outweighs the rest (it goes to 1000, and theirs is not even the
 ordinary CIDEr). Here AP averages a score in 0-100 like any other task's.
+
+Example: "I think it is a cat" for "a cat": 0.5, 0.5, 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Naming a class (ImageNet): the class's name, or one of its synonyms."""
+"""Names of classes (ImageNet): the class's name, or one of its synonyms.
+
+Example: "a fire-truck" for "fire truck": 0, 0, 1.
+"""
 
 from __future__ import annotations
 

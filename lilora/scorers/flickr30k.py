@@ -6,6 +6,8 @@ at white space, in the case that is written; 100-170 is usual. standard: CIDEr-D
 COCO's evaluation.
 
 strict: the score of what has the asked form, 0 for the rest; lenient (and main): the score whatever the form.
+
+Example: "a cat", "a dog" for "a cat", "a dog": paper 5, 0, 5; standard 5, 0, 5.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ paper: as LLaVA's conversion and GQA's evaluator do, which CoIN and the CVIT rel
 small letters, then equal to the answer as it is written. (They skip a question without a prediction; here each has
 one.) standard: the same by the answer rule (`lilora.measures.words.normalise_answer`) on both sides; nothing is never
 right.
+
+Example: "Yes.." for "yes": paper 1, 1, 1; standard 0, 0, 1.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 paper: CoIN's evaluator, which takes the brackets off and then the first and the last character: it reads
 "[0.12,0.3,0.5,0.95]" as .12, 0.3, 0.5, 0.9, and cannot read "[0.1,0.2,0.5,1]". What it cannot read is wrong.
 standard: four numbers in square brackets, read as they are.
+
+Example: "[0.1,0.2,0.5,1]" for "[0.1, 0.2, 0.5, 1]": paper 0, 1, 1; standard 1, 1, 1.
 """
 
 from __future__ import annotations

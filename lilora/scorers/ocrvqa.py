@@ -2,6 +2,8 @@
 
 paper: CoIN's and the CVIT release's rule: equal in small letters, and wrong if "Unanswerable" is in it. standard: equal
 by the answer rule (`lilora.measures.words.normalise_answer`).
+
+Example: "Yes." for "yes": paper 0, 0, 1; standard 1, 1, 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Multiple choice: the letter of the right option (ScienceQA)."""
+"""Multiple choice: the letter of the right option (ScienceQA).
+
+Example: "B. a bus" for "B": 0, 0, 1.
+"""
 
 from __future__ import annotations
 

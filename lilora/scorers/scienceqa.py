@@ -2,6 +2,8 @@
 
 paper: CoIN's and the CVIT release's rule, which finds a letter in other wordings too (`option_letter.find_letter`), and
 with it the article in "it is a cat". standard: the letter and nothing else.
+
+Example: "B. a bus" for "B": paper 1, 0, 1; standard 0, 0, 1.
 """
 
 from __future__ import annotations

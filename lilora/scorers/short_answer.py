@@ -1,4 +1,7 @@
-"""Short free answers (TextVQA, GQA, VQAv2): equal under the answer rule to one of the right answers."""
+"""Short free answers (TextVQA, GQA, VQAv2): equal under the answer rule to one of the right answers.
+
+Example: "It is red" for "red": 0, 0, 1.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ paper: the CVIT release's score of TextCaps: CIDEr-D with words split at white s
 standard: CIDEr-D on the words of COCO's evaluation (`lilora.measures.penn_treebank`).
 
 strict: the score of what has the asked form, 0 for the rest; lenient (and main): the score whatever the form.
+
+Example: "a cat", "a dog" for "a cat", "a dog": paper 5, 0, 5; standard 5, 0, 5.
 """
 
 from __future__ import annotations

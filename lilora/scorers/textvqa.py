@@ -2,17 +2,19 @@
 
 paper: with Pythia's normalisation, as LLaVA's, CoIN's and the CVIT release's evaluators have it. standard: with that of
 the VQA evaluation, and an empty answer is never right.
+
+Example: "the blue" for 7 x "red", 3 x "blue": paper 0.9, 0.9, 0.9; standard 0.9, 0.9, 0.9.
 """
 
 from __future__ import annotations
 
 from lilora.measures.vqa import normalise_textvqa
 from lilora.scorers import ItemScore, Truth, each, two
-from lilora.scorers.vqav2 import soft, soft_item
+from lilora.scorers._soft_vqa import soft, soft_item
 
 
 def published(prediction: str, truth: Truth) -> ItemScore:
-    """See `lilora.scorers.vqav2.soft_item`; answers normalised by `normalise_textvqa`."""
+    """See `lilora.scorers._soft_vqa.soft_item`; answers normalised by `normalise_textvqa`."""
     return soft_item(prediction, truth, normalise_textvqa)
 
 

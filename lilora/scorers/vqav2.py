@@ -2,15 +2,15 @@
 
 paper: CoIN's and the CVIT release's rule: equal, both in capitals, to the one published answer; no soft score.
 standard: the VQA evaluation's soft score over ten annotators (1 for a right answer where the data have no annotators).
+
+Example: "the blue" for 7 x "red", 3 x "blue": paper 0, 0, 0; standard 0.9, 0.9, 0.9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from lilora.measures.vqa import normalise_vqa, soft_score
 from lilora.measures.words import contains_words
 from lilora.scorers import ItemScore, Truth, each, two
+from lilora.scorers._soft_vqa import soft
 
 
 def published(prediction: str, truth: Truth) -> ItemScore:
@@ -19,25 +19,6 @@ def published(prediction: str, truth: Truth) -> ItemScore:
     strict = float(any(text == reference.upper() for reference in truth.references))
     lenient = float(any(contains_words(prediction, reference) for reference in truth.references))
     return ItemScore(main=strict, strict=strict, lenient=max(strict, lenient))
-
-
-def soft(prediction: str, truth: Truth) -> ItemScore:
-    """See `lilora.scorers.vqav2.soft_item`; answers normalised by `normalise_vqa`, and nothing is never right."""
-    if not normalise_vqa(prediction):
-        return ItemScore(main=0.0, strict=0.0, lenient=0.0)
-    return soft_item(prediction, truth, normalise_vqa)
-
-
-def soft_item(prediction: str, truth: Truth, normalise: Callable[[str], str]) -> ItemScore:
-    """main and strict: the soft score; lenient: the best one of an answer that occurs as whole words in the prediction.
-
-    The annotators' answers are taken where the data have them, else the right answers.
-    """
-    answers = [normalise(answer) for answer in truth.raters or truth.references]
-    text = normalise(prediction)
-    strict = soft_score(text, answers)
-    found = (soft_score(answer, answers) for answer in set(answers) if contains_words(text, answer))
-    return ItemScore(main=strict, strict=strict, lenient=max(strict, *found, 0.0))
 
 
 SCORER = two("vqav2", paper=each(published), standard=each(soft))

@@ -3,6 +3,12 @@
 What LLaVA's own loader lets pass is let pass here: a leading turn of the model's is dropped, `<image>` may stand
 anywhere in a turn and is moved to its front. What it would crash on, or silently learn from, is an error that names the
 row.
+
+Example: {"image": "a.jpg", "conversations": [{"from": "human", "value": "What? <image>"},
+{"from": "gpt", "value": "a bus"}]} gives {"image": "a.jpg", "instruction": "What?", "answer": "a bus"}.
+
+Example: {"question_id": 7, "text": "Who?", "answer": ["he", "him"]} gives {"question_id": "7", "instruction": "Who?",
+"answer": "he", "references": ["he", "him"]}.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 ScienceQA: options and the right one (`problems.json`) and which questions are the test split (`pid_splits.json`).
 TextVQA: ten raters' answers. GQA: the kind of each question. UCIT's captions: every caption of a picture, in COCO's
 form.
+
+Example: {"7": {"choices": ["red", "blue"], "answer": 1}} completes {"question_id": "7"} with {"answer": "B",
+"references": ["B"], "options": ["red", "blue"]}.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Columns, or what a description calls them: question (or conversations, as in LLaVA's form), answer (a text, or a list of
 right ones), image, type, id. What else a table holds is left alone.
+
+Example: {"id": 7, "question": "Who?", "answer": ["he", "him"], "image": "a.jpg"} gives {"question_id": "7",
+"instruction": "Who?", "answer": "he", "references": ["he", "him"], "image": "a.jpg"}.
 """
 
 from __future__ import annotations

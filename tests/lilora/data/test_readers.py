@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 
 from lilora.benchmarks import Benchmark
 from lilora.benchmarks._instructions import COIN, ends_with_template
 from lilora.data.image_files import clean_path, open_picture
-from lilora.data.readers import tables
+from lilora.data.readers import llava_json, official, tables
 from lilora.data.readers.description import read_description
 from lilora.data.readers.llava_json import read_list, test_row, train_row
 from lilora.data.readers.official import Official
@@ -180,6 +182,32 @@ def test_a_saved_data_set_and_a_parquet_file_are_read_with_their_pictures(kind: 
     assert first.picture is not None
     assert first.picture() == (tmp_path / "a.png").read_bytes()
     assert (first.references, second.picture, second.image) == (["a box", "box"], None, None)
+
+
+def examples(module: Any) -> list[list[dict[str, Any]]]:
+    """The JSON objects of each example in a reader's docstring."""
+    texts = [part.split("\n\n")[0] for part in module.__doc__.split("Example: ")[1:]]
+    return [
+        [json.loads(text) for text in re.split(r" gives | completes | with ", part.strip(" .\n"))] for part in texts
+    ]
+
+
+def test_the_example_that_a_reader_opens_with_is_true(tmp_path: Path) -> None:
+    [talked, asked] = examples(llava_json)
+    [table] = examples(tables)
+    polars.DataFrame([table[0]]).write_parquet(tmp_path / "a.parquet")
+    [read] = tables.rows(tmp_path / "a.parquet", "test", {})
+    for row, expected in (
+        (train_row(talked[0], 0), talked[1]),
+        (question_row(asked[0], 0), asked[1]),
+        (read, table[1]),
+    ):
+        assert {key: getattr(row, key) for key in expected} == expected
+    [(file, raw, completed)] = examples(official)
+    (tmp_path / "problems.json").write_text(json.dumps(file))
+    row = Row(0, None, "Which?", **raw)
+    Official({"scienceqa": tmp_path / "problems.json"}).complete(row)
+    assert {key: getattr(row, key) for key in completed} == completed
 
 
 TEN_LINES = """\

@@ -192,3 +192,19 @@ def test_scoring_reads_annotators_options_and_boxes_where_the_data_have_them(tmp
 def test_a_grounding_task_without_a_box_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"no right box in .*write it as '\[x1, y1, x2, y2\]'"):
         scorer_named("grounding", "standard").score(["[0,0,1,1]"], [Truth(("left",))])
+
+
+@pytest.mark.parametrize("name", registry.names("scorers"))
+def test_the_example_that_a_scorer_opens_with_is_true(name: str) -> None:
+    module = importlib.import_module(f"lilora.scorers.{name}")
+    [(given, right, scores)] = re.findall(r"^Example: (.+) for (.+?): (.+)\.$", module.__doc__ or "", re.MULTILINE)
+    predictions = re.findall(r'"([^"]*)"', given)
+    said = re.findall(r'(?:(\d+) x )?"([^"]*)"', right)
+    if said[0][0]:
+        truths = [Truth((said[0][1],), tuple(text for count, text in said for _ in range(int(count))))]
+    else:
+        truths = [Truth((text,)) for _, text in said]
+    for part in scores.split("; "):
+        version, *values = re.findall(r"[a-z]+|[\d.]+", part if part[0].isalpha() else f"one {part}")
+        item = version_of(module.SCORER, version)[0].score(predictions, truths)[0]
+        assert [item.main, item.strict, item.lenient] == pytest.approx([float(value) for value in values])

@@ -100,6 +100,7 @@ class Adapters:
             assert self.delta is not None
             original = self.originals[site]
             weight = (original.weight + self.delta(layer)).to(original.weight.dtype)
+            # On meta: of the sizes there, a weight would be allocated and drawn, to be thrown away at once.
             merged = nn.Linear(1, 1, bias=False, device="meta")
             merged.in_features, merged.out_features = original.in_features, original.out_features
             merged.weight = nn.Parameter(weight, requires_grad=False)
@@ -130,6 +131,7 @@ class Adapters:
         for site, original in self.originals.items():
             self.model.set_submodule(site, original)
         self._move_back()
+        # PEFT's injection leaves its configuration on the model.
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         self.model.requires_grad_(False)

@@ -90,6 +90,7 @@ class QuadraticPenalty:
         self.terms: list[tuple[Tensor, Tensor, Tensor]] = []
         self.constant = 0.0
         for name, parameter in adapters.parameters().items():
+            # In float64, since the centre is a quotient of sums of small numbers.
             fishers = [memory[task][f"{name}.{FISHER}"].double() * weight for task, weight in self.weights.items()]
             anchors = [memory[task][f"{name}.{ANCHOR}"].double() for task in self.weights]
             pairs = list(zip(fishers, anchors, strict=True))

@@ -42,6 +42,7 @@ def attach_lora(
     )
     training = model.training
     inject_adapter_in_model(config, model)
+    # PEFT's new layers come in training mode, their dropout on.
     model.train(training)
     layers = {site: model.get_submodule(site) for site in sites}
     tensors: dict[str, nn.Parameter] = {}

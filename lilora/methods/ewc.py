@@ -77,6 +77,7 @@ class EWC(SeqLoRA):
         last = state.tasks[-1]
         task_rows = preparation.revisited[last]
         rows = chosen_rows(task_rows.data.ids, f"{preparation.seed}/{last}/fisher", self.fisher_rows)
+        # SeqLoRA's, since this one's needs what is made here; with a seed, so that tensors have gradients.
         adapters = super().attach(preparation.model, preparation.sites, state, last, preparation.seed)
         try:
             seed = f"{preparation.seed}/{last}/answers"

@@ -81,6 +81,7 @@ class EWCTIR(EWC):
         if self.scale == "standardised":
             values = standardised_similarities(new, earlier, self.parts)
         else:
+            # Not below 0: a negative weight would reward drift.
             values = [max(0.0, similarity(new, task, self.parts)) for task in earlier]
         return [1 - value if self.toward == "dissimilar" else value for value in values]
 

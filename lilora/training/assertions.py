@@ -114,6 +114,7 @@ def check_moved(adapters: Adapters, before: dict[str, Tensor], num_steps: int, u
 def backbone_fingerprint(adapters: Adapters) -> int:
     """Sum of the bit patterns of every backbone tensor, modulo 2^64: cheap, and any single change shows."""
     own = {id(tensor) for tensor in adapters.tensors.values()}
+    # Of bits, not values: sums of floats round small changes away, and NaN would hide all.
     total = 0
     for tensor in _backbone_tensors(adapters, own):
         width = {4: torch.int32, 2: torch.int16, 1: torch.int8, 8: torch.int64}[tensor.element_size()]

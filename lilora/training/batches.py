@@ -58,6 +58,7 @@ class BatchOrder:
     def _epoch(self, epoch: int) -> list[int]:
         if epoch not in self._epochs:
             keys = [hashlib.sha256(f"{self.name}/{epoch}/{name}".encode()).digest() for name in self.ids]
+            # A batch may straddle two epochs; older ones are not asked for again.
             self._epochs = {old: rows for old, rows in self._epochs.items() if old >= epoch - 1}
             self._epochs[epoch] = sorted(range(len(keys)), key=keys.__getitem__)
         return self._epochs[epoch]

@@ -74,6 +74,7 @@ class Worker:
 
     @staticmethod
     def _sum_gradients(parameters: list[nn.Parameter]) -> None:
+        # As one tensor: one exchange a step. A worker without a gradient (no picture among its rows) takes part with 0.
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)

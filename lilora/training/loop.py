@@ -130,6 +130,7 @@ class Loop:
         batch = self.order.batch(step) + [self.num_new + row for row in self.memory.batch(step)]
         share = batch[placement.rank :: placement.world_size]
         num_tokens = self.data.num_answer_tokens(batch)
+        # Dropout's masks are named by the step and the worker, so a resumed stage draws those of one that ran through.
         torch.manual_seed(step_seed(config.seed, config.task, step, placement.rank))
         sums = torch.zeros(2)
         for micro in range(self.num_micro):
@@ -137,12 +138,14 @@ class Loop:
             rows = share[micro :: self.num_micro]
             loss = self._token_loss(worker, rows or share[:1], num_tokens) * bool(rows)
             sums[0] += loss.detach().cpu()
+            # Once a step, not once a micro-batch; a share of it on each worker, since gradients are summed over them.
             if micro + 1 == self.num_micro:
                 penalty = config.method.penalty(self.adapters)
                 if penalty is not None:
                     sums[1] += penalty.detach().cpu() / placement.world_size
                     loss = loss + penalty / placement.world_size
             worker.backward(loss)
+        # In a stage's first step alone: which tensors get a gradient does not change.
         if check:
             check_gradients(self.adapters, worker.gradients())
         rates = worker.step(rate)

@@ -73,6 +73,7 @@ class CLoRA(SeqLoRA):
             return super().attach(model, sites, None, task, seed)
         parts = parts_of(state)
         past = [parts[name] for name in state.tasks]
+        # To answer, the last learned task takes the place on top: nothing is new then.
         own = past.pop() if seed is None else self.initial(model, sites, task, seed)
         adapters = self._put(model, sites, past, own)
         if seed is not None:
@@ -109,6 +110,7 @@ class CLoRA(SeqLoRA):
 
         def pair(layer: CLoRALinear) -> LoraPair:
             a, b = layer.stacked()
+            # LoraPair divides by the stacked pair's rank, t r, and the update's scale is lora_alpha / r.
             return LoraPair(a, b, self.lora_alpha * len(a) / self.rank)
 
         originals = {site: model.get_submodule(site) for site in sites}

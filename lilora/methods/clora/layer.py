@@ -1,5 +1,6 @@
 """C-LoRA's linear layer, and its penalty on changing entries of the weight that earlier tasks have changed (Eq. 2-3).
 
+Legend: k inputs and d outputs of a layer, r rank, t tasks so far, s = lora_alpha / r.
 Shapes: W (d, k); A_t (r, k) and B_t (d, r) of each task t. No dense (d, k) matrix is kept. The layer adds a task after
 another, so a new task whose B is still 0 leaves every bit of the output; the penalty forms both products anew in each
 step, a block of rows at a time, and drops them. For LLaVA-1.5-7B at r = 128 and the sixth task that is a hundredth of
@@ -47,6 +48,7 @@ class CLoRALinear(nn.Module):
         self.scaling = scaling
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
         self.num_past = len(past)
+        # Buffers, so that nothing trains them; not persistent, since the stage's state holds them.
         for place, (past_a, past_b) in enumerate(past):
             self.register_buffer(f"past_A{place}", past_a.detach(), persistent=False)
             self.register_buffer(f"past_B{place}", past_b.detach(), persistent=False)
@@ -70,6 +72,7 @@ class CLoRALinear(nn.Module):
         """(..., k) to (..., d)."""
         base = self.base_layer(x)
         result, seen = base, x.to(self.tensors["A"].dtype)
+        # Task after task, not `stacked`: one long sum would round otherwise, and a new B of 0 could change a bit.
         for a, b in self.past():
             result = result + F.linear(F.linear(seen, a), b) * self.scaling
         own = F.linear(F.linear(self.dropout(seen), self.tensors["A"]), self.tensors["B"])
@@ -91,6 +94,7 @@ class SelfRegularisation:
         for layer in self.layers:
             past = [tensor for pair in layer.past() for tensor in pair]
             overlap: Tensor = _Overlap.apply(layer.tensors["A"], layer.tensors["B"], *past)
+            # s is in both factors of the entrywise product, and the norm is squared.
             terms.append(overlap * layer.scaling**4)
         return torch.stack(terms).sum()
 

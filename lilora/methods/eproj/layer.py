@@ -1,6 +1,7 @@
 """Eproj's linear layer: one full-size update for each group of tasks; each picture goes through one of them.
 
-Shapes: W (d, k); of each group a weight (d, k) and a bias (d). Pictures are (n, P, k), P patches each, or (sum of P, k)
+Legend: N rows, n pictures, P patches of a picture, K learned tasks; k inputs and d outputs of a layer, D_part the width
+of an embedding. Shapes: W (d, k); of each group a weight (d, k) and a bias (d). Pictures are (n, P, k), or (sum of P, k)
 where they differ in size.
 """
 
@@ -35,6 +36,7 @@ class Selection:
 
         `rows`: (N, D_part) by part. A row without a picture has zeros there: a cosine of 0 with every key.
         """
+        # On the CPU in float64: keys that are nearly as near must be told apart alike on every device.
         scores = torch.zeros(1)
         for part, keys in self.keys.items():
             scores = scores + F.cosine_similarity(rows[part].cpu().double()[:, None], keys.double()[None], dim=-1)

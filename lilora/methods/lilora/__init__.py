@@ -139,9 +139,11 @@ class LiLoRA(Method):
             return adapters
         first = state is None
         adapters.declare([name for name in adapters.tensors if self._trains(name.rpartition(".")[2], first)])
+        # The first stage learns A at the full rate, whatever slows it later.
         if not first and self.share_a and not isinstance(self.shared_a, str):
             adapters.factors = {f"{site}.A": float(self.shared_a) for site in sites}
         if state is not None and self._regularises:
+            # Eq. 7 compares with the task before alone, not with all earlier ones.
             last = state.parts[state.tasks[-1]]
             device = next(iter(adapters.tensors.values())).device
             adapters.regulariser = BasisStability(
@@ -197,6 +199,7 @@ class LiLoRA(Method):
 
     @property
     def _regularises(self) -> bool:
+        # At alpha = 0 B0 takes no part and is not trained: there is nothing to hold.
         return self.decompose_b and self.basis == "regularised" and self.lam > 0 and self.alpha != 0
 
     def _is_shared(self, name: str) -> bool:
@@ -219,6 +222,7 @@ class LiLoRA(Method):
                 known = ", ".join(state.tasks) if state is not None else "none"
                 raise ValueError(f"LiLoRA has no part for task '{task}'; this state has learned: {known}")
             return dict(state.shared), dict(state.parts[task])
+        # All are drawn, and from the second task on the shared ones dropped: values hang on names, so none shifts.
         drawn = self._initial(originals, task, seed)
         shared = {name: value for name, value in drawn.items() if self._is_shared(name.rpartition(".")[2])}
         part = {name: value for name, value in drawn.items() if name not in shared}
@@ -241,7 +245,7 @@ class LiLoRA(Method):
             values[f"{site}.B0"] = torch.zeros(d, self.rank)
             values[f"{site}.B_task"] = torch.zeros(d, self.inner_rank)
             values[f"{site}.A_task"] = initial_a(seed, task, f"{site}.A_task", shape, self.init_a)
-            if self.alpha is None:
+            if self.alpha is None:  # Eq. 5: alpha = sigmoid(theta), theta ~ N(0, 1), of each module and task
                 values[f"{site}.theta"] = initial_normal(seed, task, f"{site}.theta", (1,))
         return values
 

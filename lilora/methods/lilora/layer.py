@@ -1,7 +1,8 @@
 """LiLoRA's linear layer, and the cosine and drift of its regulariser (Eq. 6-8 of the paper).
 
-Shapes: W (d, k); A (r, k); B0 (d, r); B~ (d, r~); A~ (r~, r). The d x r product B~ A~ is formed once a forward to fuse
-it with B0; the cosine of two such products needs only r~ x r~ matrices.
+Legend: k inputs and d outputs of a layer, r rank, r~ < r the task's own, M adapted layers ("modules", as in Eq. 7).
+Shapes: W (d, k); A (r, k); B0 (d, r); B~ (d, r~) is "B_task", A~ (r~, r) "A_task", theta (1). The d x r product B~ A~
+is formed once a forward to fuse it with B0; the cosine of two such products needs only r~ x r~ matrices.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class LiLoRALinear(nn.Module):
         """The matrix in B's place (d, r), Eq. 6."""
         if "B0" not in self.tensors:
             return self.tensors["B_task"]
+        # Both ends without the other term, which is not trained then (Table 4): nothing is formed to be thrown away.
         if self.alpha == 1:
             return self.tensors["B0"]
         product = self.tensors["B_task"] @ self.tensors["A_task"]
@@ -62,6 +64,7 @@ class LiLoRALinear(nn.Module):
         """(..., k) to (..., d)."""
         result = self.base_layer(x)
         down = self.tensors["A"]
+        # In the adapter's float32, and scaled last: PEFT's order. (B A) x or (s B) A x round otherwise.
         low = F.linear(self.dropout(x.to(down.dtype)), down)
         return (result + F.linear(low, self.fused()) * self.scaling).to(result.dtype)
 
@@ -75,6 +78,8 @@ def cosine(inner: Tensor, square: Tensor, other_square: Tensor) -> Tensor:
     """inner / sqrt(square * other_square); 0, without gradient, where one of the two squared norms is 0."""
     usable = (square > 0) & (other_square > 0)
     one = torch.ones_like(square)
+    # Ones go under the root where the quotient is not taken: `where` alone passes on the NaN of 0 / 0's gradient. Two
+    # roots, since a product of two squared norms may leave float32's range.
     root = torch.where(usable, square, one).sqrt() * torch.where(usable, other_square, one).sqrt()
     return torch.where(usable, inner / root, torch.zeros_like(inner)).clamp(-1, 1)
 
@@ -97,6 +102,7 @@ class BasisStability:
         """`basis`: each module's B0 as the stage found it; `last_parts`: the last task's (B~, A~)."""
         self.layers, self.basis, self.last_parts = layers, basis, last_parts
         self.over_all, self.with_gradient = over_all, with_gradient
+        # Of frozen parts, so once a stage.
         self.last_squares = torch.stack([product_inner(b, a, b, a) for b, a in last_parts])
 
     def similarities(self) -> Tensor:

@@ -1,8 +1,9 @@
 """MoeLoRA's linear layer: E small LoRA experts side by side, weighed for each token by a softmax router.
 
-Shapes: W (d, k); A (r, k) and B (d, r) hold the experts' factors one after another, r / E rows of A and columns of B
-each; router (E, k). Scaling the r entries of A x by their expert's weight is the weighted sum of the experts, at the
-cost of one LoRA of rank r.
+Legend: k inputs and d outputs of a layer, r rank of all experts together, E experts.
+Shapes: x (..., k); W (d, k); A (r, k) and B (d, r) hold the experts' factors one after another, r / E rows of A and
+columns of B each; router (E, k). Scaling the r entries of A x by their expert's weight is the weighted sum of the
+experts, at the cost of one LoRA of rank r.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class MoeLoRALinear(nn.Module):
         x = x.to(down.dtype)
         low = F.linear(self.dropout(x), down)
         if "router" in self.tensors:
+            # (..., E, 1) over the (..., E, r / E) entries of A x.
             gates = self.gates(x).unsqueeze(-1)
             low = (low.unflatten(-1, (gates.shape[-2], -1)) * gates).flatten(-2)
         return (result + F.linear(low, up) * self.scaling).to(result.dtype)

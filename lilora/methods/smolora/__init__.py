@@ -102,6 +102,7 @@ class SMoLoRA(Method):
         from lilora.methods.smolora.layer import Routing, SMoLoRALinear
 
         adapters = Adapters(model, {site: model.get_submodule(site) for site in sites}, whole_rows=self._routes)
+        # A state without tasks is what `prepare` noted before the first.
         if state is not None and state.tasks:
             values = dict(state.shared)
         elif seed is None:

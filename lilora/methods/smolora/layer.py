@@ -1,5 +1,7 @@
 """SMoLoRA's linear layer: experts for seeing and experts for following instructions, one of each kind for a row.
 
+Legend: N rows, T tokens of a row, n pictures, P patches of a picture; k inputs and d outputs of a layer, r rank of all
+experts together, E experts of both kinds, m width of an instruction's embedding.
 Shapes: W (d, k); A (r, k) and B (d, r) hold E experts' factors one after another, r / E rows of A and columns of B
 each, the visual ones first; router_visual (E/2, k), router_instruction (E/2, m), fusion (2, d). The entries of A x that
 belong to experts not chosen are set to 0, which costs one LoRA of rank r and gathers nothing.
@@ -106,6 +108,7 @@ class SMoLoRALinear(nn.Module):
             else:
                 gates = gates[:, None]
             low = (low.unflatten(-1, (self.experts, -1)) * gates[..., None]).flatten(-2)
+        # f . (B low) is (f B) . low, so the two outputs of width d are formed once, after they are weighed.
         halves = list(zip(low.chunk(2, -1), up.chunk(2, 1), fusion, strict=True))
         scores = torch.stack([half @ (row @ columns) for half, columns, row in halves], -1) * self.scaling
         weights = scores.softmax(-1)
@@ -123,6 +126,7 @@ class SMoLoRALinear(nn.Module):
         if self.per_picture:
             means = x.mean(1) if x.ndim == 3 else torch.stack([part.mean(0) for part in x.split(routing.tokens)])
             embedded = routing.instructions[routing.image_rows]
+        # Tokens that are generated come one by one behind a prompt that was seen: what it chose holds for them.
         elif self.site in routing.chosen and (x.shape[1] == 1 or x.shape[1] != mask.shape[1]):
             return routing.chosen[self.site]
         else:
@@ -143,6 +147,7 @@ def top_one(scores: Tensor, straight_through: bool) -> Tensor:
     """
     place = scores.argmax(-1, keepdim=True)
     if straight_through:
+        # The release gives a chosen expert weight 1 and its router no gradient; p / p keeps the 1 and lends it one.
         chosen = scores.softmax(-1).gather(-1, place)
         value = chosen / chosen.detach()
     else:

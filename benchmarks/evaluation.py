@@ -58,7 +58,7 @@ def prepare(root: Path, plan: TrialPlan, items: int) -> None:
     store = Store(root / "store")
     assert execute_inline(Plan.of(plan.stages), store).ok
     for stage, task in zip(plan.stages, plan.tasks, strict=True):
-        rows = polars.read_parquet(store.path(dict(stage.inputs)["data"].digest) / "test.parquet")
+        rows = polars.read_parquet(store.fetch(dict(stage.inputs)["data"].digest) / "test.parquet")
         (root / task).mkdir()
         rows.head(items or len(rows)).write_parquet(root / task / "test.parquet")
 
@@ -131,7 +131,7 @@ def ours(root: Path, plan: TrialPlan) -> None:
         out.mkdir(parents=True)
         inputs = {"data": root / plan.tasks[column], "state": state_of(root, plan, row)}
         clock = Clock()
-        predict(plan.cells[row, column][0].config, inputs, out, StageRun(root, find=Store(root / "store").path))
+        predict(plan.cells[row, column][0].config, inputs, out, StageRun(root, find=Store(root / "store").fetch))
         read = clock.read()
         answers = dict(polars.read_parquet(out / "predictions.parquet").select("id", "prediction").iter_rows())
         print(json.dumps({"items": read, "answers": answers}), flush=True)

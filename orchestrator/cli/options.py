@@ -51,6 +51,6 @@ def chosen(study: str, real: bool) -> str:
 
 def open_store(url: str) -> Store:
     """The store in this folder or at this URL; nothing is touched yet."""
-    from orchestrator.storage.opening import open_store as open_url
+    from orchestrator.storage import store
 
-    return open_url(url)
+    return store.Store(url)

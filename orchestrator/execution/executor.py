@@ -124,7 +124,7 @@ def checked_needs(plan: Plan, store: Store, say: Listeners, shelf: Shelf | None 
             continue
         unverified = [step.digest for step in needs.reused if step.digest not in shelf.verified]
         shelf.verified.update(unverified)
-        damaged = {digest: store.usable(digest) for digest in unverified}
+        damaged = {digest: store.problems(digest, "here") for digest in unverified}
         # A missing step whose folder is there has a record that cannot be read, or refers to something lost.
         unread = [step for step in needs.missing if step.digest in shelf.present]
         damaged |= {step.digest: _why_unusable(store, step) for step in unread}
@@ -138,7 +138,7 @@ def checked_needs(plan: Plan, store: Store, say: Listeners, shelf: Shelf | None 
 
 
 def _why_unusable(store: Store, step: Step) -> tuple[str, ...]:
-    return store.quick_check(step.digest) or ("it refers to an artifact that is gone",)
+    return store.problems(step.digest, "sizes") or ("it refers to an artifact that is gone",)
 
 
 def _make_inline(step: Step, store: Store, count: RunCount, ready: Ready, checkpoint_seconds: float) -> None:

@@ -46,13 +46,13 @@ def _folder(sweep: Sweep) -> str:
 
 def read_notes(sweep: Sweep, store: Store) -> Notes:
     """The notes so far; empty for a sweep that nobody ran."""
-    board = store.board(_folder(sweep))
+    files = store.small_files(_folder(sweep))
     suggested: list[Point] = []
     stopped: dict[str, int] = {}
     failed: dict[str, str] = {}
-    for name in sorted(board.names()):
+    for name in sorted(files.names()):
         kind, _, key = name.partition("-")
-        data = board.read(name)
+        data = files.read(name)
         # Half written, or gone since the names were listed: another driver may be at work on the same sweep.
         if data is None or name.endswith(".new"):
             continue
@@ -69,19 +69,19 @@ def note_suggested(sweep: Sweep, store: Store, place: int, point: Point) -> None
     """Keep Optuna's suggestion number `place`."""
     # The number keeps the order; the digest keeps apart what two drivers of the same sweep suggested as that number.
     key = f"{SUGGESTED}-{place:06d}-{trial_digest(sweep, point)[:12]}"
-    store.board(_folder(sweep), make=True).create(key, json.dumps({"point": point}).encode())
+    store.small_files(_folder(sweep), make=True).create(key, json.dumps({"point": point}).encode())
 
 
 def note_stopped(sweep: Sweep, store: Store, point: Point, after: int) -> None:
     """Keep that the point's trial was stopped after so many tasks; the first note of a trial stays."""
     key = f"{STOPPED}-{trial_digest(sweep, point)}"
-    store.board(_folder(sweep), make=True).create(key, json.dumps({"after": after}).encode())
+    store.small_files(_folder(sweep), make=True).create(key, json.dumps({"after": after}).encode())
 
 
 def note_failed(sweep: Sweep, store: Store, point: Point, error: str) -> None:
     """Keep that the point's trial failed; the last note of a trial stays, and counts while it has no figure."""
     key = f"{FAILED}-{trial_digest(sweep, point)}"
-    store.board(_folder(sweep), make=True).write(key, json.dumps({"error": error}).encode())
+    store.small_files(_folder(sweep), make=True).write(key, json.dumps({"error": error}).encode())
 
 
 def known_points(sweep: Sweep, notes: Notes) -> tuple[Point, ...]:

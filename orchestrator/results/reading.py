@@ -159,7 +159,7 @@ class ResultReader:
         if key not in self._stored:
             if not present.issuperset(key):
                 return None
-            counts = [stored_parameters(self.store.path(digest), self.store.path) for digest in key]
+            counts = [stored_parameters(self.store.fetch(digest), self.store.fetch) for digest in key]
             if None in counts:
                 return None
             self._stored[key] = sum(count or 0 for count in counts)
@@ -192,7 +192,7 @@ def read_record(store: Store, digest: str) -> Record | None:
 
 def _read_object(store: Store, digest: str, name: str) -> dict[str, Any] | None:
     try:
-        content = json.loads((store.path(digest) / name).read_text(encoding="utf-8"))
+        content = json.loads((store.fetch(digest) / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

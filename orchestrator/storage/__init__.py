@@ -1,1 +1,1 @@
-"""What is kept, and where: a folder for each artifact, its record, and who may make it; on a disk or behind a URL."""
+"""Artifacts: where they are, whether they are whole, and who may make them; on a disk or behind a URL."""

@@ -1,4 +1,4 @@
-"""Copy artifacts from one store to another, with what they refer to: to publish a study, or to move it.
+"""A copy of artifacts in another store, with what they refer to: to publish a study, or to move it.
 
 Each is committed whole and checked against its own record, what it refers to first. So a copy that is cut off has
 nothing half done, and a second one goes on where it ended.
@@ -10,12 +10,11 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 from orchestrator.errors import DamagedError, UserError
-from orchestrator.storage.garbage import with_references
 from orchestrator.storage.record import Record
+from orchestrator.storage.references import references_first, with_references
 from orchestrator.storage.store import Store
 
 
@@ -50,7 +49,7 @@ def copy_artifacts(
         # Of a store that cannot be written nothing is removed either.
         with contextlib.suppress(OSError):
             stack.enter_context(source.using(sorted(wanted)))
-        for digest in _references_first(source, wanted & present):
+        for digest in references_first(sorted(wanted & present), source):
             try:
                 _copy(source, destination, digest, done, tell)
             except DamagedError as error:
@@ -58,19 +57,9 @@ def copy_artifacts(
     return done
 
 
-def _references_first(store: Store, digests: Iterable[str]) -> list[str]:
-    graph: dict[str, tuple[str, ...]] = {}
-    for digest in sorted(digests):
-        try:
-            graph[digest] = store.references(digest)
-        except DamagedError:
-            graph[digest] = ()
-    return [digest for digest in TopologicalSorter(graph).static_order() if digest in graph]
-
-
 def _copy(source: Store, destination: Store, digest: str, done: Copied, tell: Callable[[Record, bool], None]) -> None:
     if destination.has(digest):
-        if not destination.quick_check(digest):
+        if not destination.problems(digest, "sizes"):
             done.there.append(digest)
             tell(destination.record(digest), False)
             return
@@ -94,7 +83,7 @@ def _copy(source: Store, destination: Store, digest: str, done: Copied, tell: Ca
 
 
 def _copy_files(source: Store, record: Record, staged: Path) -> None:
-    folder = source.path(record.digest)
+    folder = source.fetch(record.digest)
     for name in record.files:
         (staged / name).parent.mkdir(parents=True, exist_ok=True)
         if not (folder / name).is_file():

@@ -1,4 +1,4 @@
-"""What of a store no study needs, and removing it without harm to a run that is going on.
+"""The garbage of a store: what no study needs, and its removal without harm to a run that is going on.
 
 Needed is every step of the studies named, and what their artifacts refer to, however indirectly. What running drivers
 say they use, and steps with a live lease, are in use. While things are removed a lease keeps new runs from looking at
@@ -8,14 +8,14 @@ what is there; a maker of another machine counts as dead once its lease was watc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 
 from orchestrator.errors import DamagedError, UserError
-from orchestrator.storage.inventory import Entry
+from orchestrator.storage.backends.backend import Entry
 from orchestrator.storage.leases.leases import Leases, Watch
 from orchestrator.storage.leases.maker import Maker, this_machine
+from orchestrator.storage.references import references_first, with_references
 from orchestrator.storage.store import RETENTION, USES, Store
 
 #: Where a person may have put something aside on purpose, or a run writes besides its artifacts.
@@ -33,26 +33,6 @@ class Garbage:
     label: str = ""
 
 
-def with_references(digests: Iterable[str], store: Store) -> frozenset[str]:
-    """`digests`, and all that the artifacts among them refer to."""
-    present, found = store.digests(), set(digests)
-    stack = [digest for digest in found if digest in present]
-    while stack:
-        for reference in _references(store, stack.pop()):
-            if reference not in found:
-                found.add(reference)
-                if reference in present:
-                    stack.append(reference)
-    return frozenset(found)
-
-
-def _references(store: Store, digest: str) -> tuple[str, ...]:
-    try:
-        return store.references(digest)
-    except DamagedError:
-        return ()
-
-
 def garbage(store: Store, needed: frozenset[str], min_age: float, patient: bool = False) -> list[Garbage]:
     """What nobody needs or uses, and is older than `min_age` seconds; what refers to another before that other.
 
@@ -65,16 +45,16 @@ def garbage(store: Store, needed: frozenset[str], min_age: float, patient: bool 
     present, oldest = store.digests(), time.time() - min_age
 
     def unused(folder: str) -> Iterator[Entry]:
-        for entry in store.inventory.entries(folder):
+        for entry in store.backend.entries(folder):
             old = entry.changed is not None and entry.changed <= oldest
             finished = folder == "scratch" and _step(entry) in present
             if (old or finished) and not busy & {_step(entry), f"{_step(entry)}-trainer"}:
                 yield entry
 
-    found = [
-        Garbage("artifacts", entry.name, entry.size, _label(store, entry.name))
-        for entry in _referring_first(store, [entry for entry in unused("artifacts") if entry.name not in kept])
-    ]
+    artifacts = {entry.name: entry.size for entry in unused("artifacts") if entry.name not in kept}
+    # So that whatever ends the removal, nothing is left that refers to what is gone.
+    order = reversed(references_first(artifacts, store))
+    found = [Garbage("artifacts", name, artifacts[name], _label(store, name)) for name in order]
     for folder in ("scratch", "logs"):
         found += [
             Garbage(folder, entry.name, entry.size)
@@ -88,16 +68,6 @@ def _step(entry: Entry) -> str:
     return entry.name.partition(".")[0]
 
 
-def _referring_first(store: Store, entries: Sequence[Entry]) -> list[Entry]:
-    """So that whatever ends the removal, nothing is left that refers to what is gone."""
-    by_name = {entry.name: entry for entry in entries}
-    sorter: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(by_name, ()))
-    for name in by_name:
-        for reference in _references(store, name):
-            sorter.add(reference, name)
-    return [by_name[name] for name in sorter.static_order() if name in by_name]
-
-
 def _label(store: Store, digest: str) -> str:
     try:
         return store.record(digest).label
@@ -106,7 +76,7 @@ def _label(store: Store, digest: str) -> str:
 
 
 def _uses(store: Store, key: str) -> list[str]:
-    return (store.leases.board.read(f"{key}{USES}") or b"").decode().split()
+    return (store.leases.files.read(f"{key}{USES}") or b"").decode().split()
 
 
 def live_keys(leases: Leases, patient: bool) -> frozenset[str]:
@@ -125,7 +95,7 @@ def live_keys(leases: Leases, patient: bool) -> frozenset[str]:
 
 
 def _holders(leases: Leases, watch: Watch) -> Iterator[tuple[str, Maker]]:
-    for key in {name.partition(".")[0] for name in leases.board.names()}:
+    for key in {name.partition(".")[0] for name in leases.files.names()}:
         chain = leases.chain(key)
         if chain and key != RETENTION and not watch.lapsed(key, chain[-1][1]):
             yield key, chain[-1][1]
@@ -145,7 +115,7 @@ def collect(
             if item.folder == "artifacts":
                 store.remove(item.name)
             else:
-                store.inventory.remove(item.folder, item.name)
+                store.backend.remove_entry(item.folder, item.name)
             tell(item)
     return found
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lilora.core.identity import sha256_of
 from orchestrator.storage.record import FileEntry
+
+#: How an artifact is held to its record: names and sizes of files alone; the bytes of what is on this machine, and of
+#: the rest names and sizes, since its bytes are checked when it is fetched; every byte where the store has it.
+How = Literal["sizes", "here", "bytes"]
 
 
 def flush_tree(folder: Path) -> None:
@@ -54,9 +58,6 @@ def _artifacts(data: Any) -> Iterator[str]:
             yield from _artifacts(value)
 
 
-Compare = Callable[[Path, FileEntry], str | None]
-
-
 def names(folder: Path) -> Iterator[str]:
     """Every file under `folder`, as a path with slashes."""
     for parent, _, files in os.walk(folder):
@@ -64,30 +65,25 @@ def names(folder: Path) -> Iterator[str]:
             yield (Path(parent) / name).relative_to(folder).as_posix()
 
 
-def problems(folder: Path, files: Mapping[str, FileEntry], compare: Compare, besides: str = "") -> tuple[str, ...]:
+def problems_of_files(folder: Path, files: Mapping[str, FileEntry], how: How, besides: str = "") -> tuple[str, ...]:
     """What of `folder` differs from the record's `files`; the file `besides` is not one of them."""
     found = set(names(folder)) - {besides}
     wrong = [f"{name} is missing" for name in sorted(files.keys() - found)]
     wrong += [f"{name} is not in the record" for name in sorted(found - files.keys())]
     for name in sorted(found & files.keys()):
-        problem = compare(folder / name, files[name])
+        problem = _problem_of_file(folder / name, files[name], how)
         if problem:
             wrong.append(f"{name} {problem}")
     return tuple(wrong)
 
 
-def compare_size(path: Path, entry: FileEntry) -> str | None:
-    """What is wrong with the file's size; None if nothing."""
-    size = path.stat().st_size
-    return None if size == entry.size else f"has {size} bytes, not {entry.size}"
-
-
-def compare_bytes(path: Path, entry: FileEntry) -> str | None:
-    """What is wrong with the file by its SHA-256; None if nothing."""
+def _problem_of_file(path: Path, entry: FileEntry, how: How) -> str | None:
     try:
-        wrong = compare_size(path, entry)
-        if wrong is None and sha256_of(path) != entry.sha256:
-            wrong = "has other bytes than its checksum says"
+        size = path.stat().st_size
+        if size != entry.size:
+            return f"has {size} bytes, not {entry.size}"
+        if how != "sizes" and sha256_of(path) != entry.sha256:
+            return "has other bytes than its checksum says"
     except OSError as error:
-        wrong = f"cannot be read ({error.strerror})"
-    return wrong
+        return f"cannot be read ({error.strerror})"
+    return None

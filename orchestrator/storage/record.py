@@ -7,12 +7,17 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import DamagedError
+
+#: The record's name in an artifact.
+RECORD = "record.json"
 PACKAGES = ("torch", "ray", "transformers", "peft", "deepspeed", "datasets", "polars", "numpy", "safetensors")
 
 
@@ -73,6 +78,24 @@ class Record:
         data["references"] = tuple(data.get("references", ()))
         data["files"] = {name: FileEntry(**entry) for name, entry in data["files"].items()}
         return cls(**data)
+
+
+def read_record(read: Callable[[], bytes | None], digest: str, where: object) -> Record:
+    """The record that `read()` gives; `where` it is, for people.
+
+    Raises:
+        DamagedError: there is none, it cannot be read, or it is of another artifact.
+    """
+    try:
+        data = read()
+        if data is None:
+            raise ValueError("it is not there")
+        record = Record.from_json(data.decode())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"the record {where} cannot be read ({error}): run the study again to remake it") from error
+    if record.digest != digest:
+        raise DamagedError(f"the record {where} is of another artifact, {record.digest[:12]}: run the study again")
+    return record
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What a store holds, read once and kept up to date through a run: so that a thousand plans cost one look each."""
+"""A run's memo of what a store holds, read once and kept up to date: a thousand plans cost one look at the store."""
 
 from __future__ import annotations
 

@@ -5,13 +5,12 @@
     root/logs/<digest>.log     a step's output           root/damaged/   artifacts that failed their checksums
 
 Results are written beside, flushed to disk, and renamed when complete; the first commit of a digest wins. All of it
-holds on a disk and on a file system that machines share; `storage.remote_store` does the same on an object store.
+holds on a disk, on a file system that machines share, and on an object store, of which `root` is then a cache
+(`storage.backends`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import shutil
 import time
@@ -20,23 +19,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lilora.core.identity import sha256_of
-from orchestrator.errors import MINIMUM_FREE_BYTES, DamagedError, StoreError, explain_os_error
-from orchestrator.storage.integrity import (
-    Compare,
-    compare_bytes,
-    compare_size,
-    flush_tree,
-    names,
-    problems,
-    references_in,
-)
-from orchestrator.storage.inventory import FolderInventory, Inventory
-from orchestrator.storage.leases.leases import LONGEST_WAIT_SECONDS, Board, FolderBoard, Lease, Leases
+from orchestrator.errors import DamagedError
+from orchestrator.storage.backends.backend import Backend
+from orchestrator.storage.backends.folder_backend import FolderBackend, discard
+from orchestrator.storage.backends.object_backend import ObjectBackend
+from orchestrator.storage.integrity import How, flush_tree, names, problems_of_files, references_in
+from orchestrator.storage.leases.lease import Lease
+from orchestrator.storage.leases.leases import LONGEST_WAIT_SECONDS
 from orchestrator.storage.leases.maker import Maker
-from orchestrator.storage.record import FileEntry, Record
+from orchestrator.storage.leases.small_files import SmallFiles
+from orchestrator.storage.record import RECORD, FileEntry, Record
 
-RECORD = "record.json"
-FOLDERS = ("artifacts", "staging", "scratch", "running", "logs")
+#: URLs of these are folders of this machine or of a file system that it shares: better a folder than a copy of one.
+FOLDER_SCHEMES = ("file", "local")
 #: The lease under which `lilora gc` removes things; a run does not look for its artifacts meanwhile.
 RETENTION = "gc"
 #: A running driver's list of what it uses: its lease's key and this ending.
@@ -44,18 +39,20 @@ USES = ".uses"
 
 
 class Store:
-    """The artifacts under one root folder. Making a `Store` touches nothing; `prepare` makes it ready for writing."""
+    """The artifacts at one place: a folder, `file:///folder`, `s3://bucket/prefix`, or any URL that fsspec opens.
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).expanduser().absolute()
-        self.artifacts = self.root / "artifacts"
-        self.leases = Leases(FolderBoard(self.root / "running"))
+    Making a `Store` touches nothing; `prepare` makes it ready for writing. `url` opens the same store in another
+    process or on another machine. `cache` is the folder for what an object store is cached in, by default `root` of
+    its URL's own.
+
+    Raises:
+        StoreError: fsspec has no such file system, or its package is not installed.
+    """
+
+    def __init__(self, place: Path | str, cache: Path | None = None) -> None:
+        self.backend = _backend_at(place, cache)
+        self.root, self.url, self.leases = self.backend.root, self.backend.url, self.backend.leases
         self._held: dict[str, Lease] = {}
-
-    @property
-    def url(self) -> str:
-        """What `open_store` takes to open this store again, in another process or on another machine."""
-        return str(self.root)
 
     def prepare(self) -> None:
         """Make the folders, prove that they can be written, and clear what dead processes left in `staging`.
@@ -63,36 +60,29 @@ class Store:
         Raises:
             StoreError: the store cannot be read, cannot be written, or its disk is full.
         """
-        try:
-            for name in FOLDERS:
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-            probe = self.root / "staging" / f"probe.{secrets.token_hex(4)}"
-            probe.write_bytes(b"0" * 4096)
-            probe.unlink()
-        except OSError as error:
-            raise StoreError(explain_os_error(error, self.root) or _unusable(self.root, error)) from error
-        free = shutil.disk_usage(self.root).free
-        if free < MINIMUM_FREE_BYTES:
-            raise StoreError(
-                f"the store {self.root} is full: {free / 2**20:.0f} MiB free of the {MINIMUM_FREE_BYTES / 2**20:.0f} "
-                "that a run needs at least; free some space, or name another store with --store DIR"
-            )
+        self.backend.prepare()
         self._clear_leftovers()
-
-    @property
-    def inventory(self) -> Inventory:
-        """Names, sizes and ages of what is there, for retention."""
-        return FolderInventory(self.root)
 
     # What is there
 
     def path(self, digest: str) -> Path:
-        """Where the artifact is, or will be."""
-        return self.artifacts / digest
+        """The folder of the artifact on this machine, be it there or not; to read its files, ask `fetch`."""
+        return self.root / "artifacts" / digest
+
+    def fetch(self, digest: str) -> Path:
+        """The folder of the artifact with its files in it, downloaded if they are not on this machine yet.
+
+        Of an artifact that is not in the store, a folder that is not there.
+
+        Raises:
+            DamagedError: what was downloaded is not what its record says.
+        """
+        self.backend.fetch(digest)
+        return self.path(digest)
 
     def has(self, digest: str) -> bool:
         """True if the artifact was committed."""
-        return self.path(digest).is_dir()
+        return self.backend.has(digest)
 
     def digests(self) -> frozenset[str]:
         """Every committed artifact.
@@ -100,15 +90,7 @@ class Store:
         Raises:
             StoreError: the store cannot be read.
         """
-        try:
-            with os.scandir(self.artifacts) as entries:
-                return frozenset(entry.name for entry in entries)
-        except FileNotFoundError:
-            if self.root.exists() and not self.root.is_dir():
-                raise StoreError(_unusable(self.root, "it is not a folder")) from None
-            return frozenset()
-        except OSError as error:
-            raise StoreError(explain_os_error(error, self.root) or _unusable(self.root, error)) from error
+        return self.backend.digests()
 
     def record(self, digest: str) -> Record:
         """The artifact's record.
@@ -116,51 +98,32 @@ class Store:
         Raises:
             DamagedError: there is no such artifact, or its record cannot be read.
         """
-        path = self.path(digest) / RECORD
-        try:
-            record = Record.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedError(
-                f"the record {path} cannot be read ({error}): run the study again to remake it"
-            ) from error
-        if record.digest != digest:
-            raise DamagedError(f"the record {path} is of another artifact, {record.digest[:12]}: run the study again")
-        return record
+        return self.backend.record(digest)
 
     def references(self, digest: str) -> tuple[str, ...]:
         """Digests of the other artifacts whose files this one points to."""
         return self.record(digest).references
 
-    # Whether it is as it was
+    def problems(self, digest: str, how: How) -> tuple[str, ...]:
+        """What is wrong with the artifact, one problem each; empty if nothing.
 
-    def quick_check(self, digest: str) -> tuple[str, ...]:
-        """What is wrong by names and sizes alone; empty if nothing."""
-        return self._check(digest, compare_size)
-
-    def verify(self, digest: str) -> tuple[str, ...]:
-        """What is wrong by SHA-256 of every file; empty if nothing."""
-        return self._check(digest, compare_bytes)
-
-    def usable(self, digest: str) -> tuple[str, ...]:
-        """What is wrong as far as it must be known before a run reads the artifact; here, all that `verify` finds."""
-        return self.verify(digest)
+        "sizes": by names and sizes of its files. "bytes": by SHA-256 of every file. "here": as far as it must be known
+        before a run reads it, by SHA-256 of what is on this machine; what must be fetched is checked then.
+        """
+        try:
+            return self.backend.problems(digest, how)
+        except DamagedError as error:
+            return (str(error),)
 
     def set_aside(self, digest: str) -> Path:
-        """Move a damaged artifact to `root/damaged`, for a person to look at; gives its new place."""
-        folder = self.root / "damaged"
-        folder.mkdir(exist_ok=True)
-        target = folder / f"{digest}.{secrets.token_hex(4)}"
+        """Move a damaged artifact to `damaged`, for a person to look at; gives its new place."""
         # Another run may have found the damage as well, and may be making it again.
-        with self.leases.held(digest), contextlib.suppress(FileNotFoundError):
-            (self.artifacts / digest).rename(target)
-        return target
+        with self.leases.held(digest):
+            return self.backend.set_aside(digest)
 
     def remove(self, digest: str) -> None:
         """Remove the artifact, in one move and then its files. For retention: what a run uses must stay."""
-        gone = self.root / "staging" / f"{digest}.{secrets.token_hex(4)}"
-        with contextlib.suppress(FileNotFoundError):
-            (self.artifacts / digest).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        self.backend.remove(digest)
 
     # Making one
 
@@ -177,7 +140,8 @@ class Store:
             if lease is not None:
                 self._held[digest] = lease
             try:
-                yield lease
+                with self.backend.in_hand(digest, lease):
+                    yield lease
             finally:
                 self._held.pop(digest, None)
 
@@ -201,12 +165,9 @@ class Store:
         """Who makes this digest now, on any machine; None if nobody. Asked again, it knows who fell silent since."""
         return self.leases.holder(digest) or self.leases.holder(f"{digest}-trainer")
 
-    def board(self, folder: str, make: bool = False) -> Board:
-        """Small notes of runs beside the artifacts, in `folder`; with `make`, to be written."""
-        path = self.root / folder
-        if make:
-            path.mkdir(parents=True, exist_ok=True)
-        return FolderBoard(path)
+    def small_files(self, folder: str, make: bool = False) -> SmallFiles:
+        """Small files of runs beside the artifacts, in `folder`; with `make`, to be written."""
+        return self.backend.small_files(folder, make)
 
     @contextmanager
     def using(self, digests: Iterable[str]) -> Iterator[Callable[[Iterable[str]], None]]:
@@ -219,7 +180,7 @@ class Store:
 
         def add(more: Iterable[str]) -> None:
             used.extend(more)
-            self.leases.board.write(f"{key}{USES}", "\n".join(used).encode())
+            self.leases.files.write(f"{key}{USES}", "\n".join(used).encode())
 
         with self.leases.held(key, "a run"):
             add(())
@@ -229,7 +190,7 @@ class Store:
                     time.sleep(self.leases.poll_seconds)
                 yield add
             finally:
-                self.leases.board.remove(f"{key}{USES}")
+                self.leases.files.remove(f"{key}{USES}")
 
     def stage(self, digest: str) -> Path:
         """A new folder to write a result to. The caller holds the lock."""
@@ -238,7 +199,7 @@ class Store:
         return folder
 
     def commit(self, staged: Path, describe: Callable[[dict[str, FileEntry], tuple[str, ...]], Record]) -> Record:
-        """Flush `staged`, write its record, and rename it into place.
+        """Flush `staged`, write its record, and have it under its digest from one moment to the next.
 
         `describe(files, references)` makes the record from the checksums of what was written and the artifacts that
         it points to. If the digest is there already, that one stays, and its record is what this returns.
@@ -250,9 +211,15 @@ class Store:
         }
         record = describe(files, references_in(staged))
         (staged / RECORD).write_text(record.to_json(), encoding="utf-8")
+        # A rename may reach the disk before the bytes do: after a power cut the name would stand for empty files.
         flush_tree(staged)
         self.check(record.digest)
-        return self._install(staged, record)
+        self.backend.send(staged, record)
+        # Sending may have taken longer than the lease lives.
+        self.check(record.digest)
+        installed = self.backend.install(staged, record)
+        self.backend.forget(record.digest)
+        return installed
 
     def adopt(self, staged: Path, record: Record) -> Record:
         """Commit an artifact of another store, whose files were copied to `staged`, under its own record.
@@ -260,23 +227,10 @@ class Store:
         Raises:
             DamagedError: the copy is not what the record says.
         """
-        wrong = problems(staged, record.files, compare_bytes)
+        wrong = problems_of_files(staged, record.files, "bytes")
         if wrong:
             raise DamagedError(f"the copy of '{record.label}' differs from its record ({wrong[0]}): copy it again")
         return self.commit(staged, lambda files, references: record)
-
-    def _install(self, staged: Path, record: Record) -> Record:
-        """Rename `staged` into place, unless another was first."""
-        target = self.artifacts / record.digest
-        try:
-            staged.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-            shutil.rmtree(staged)
-            return self.record(record.digest)
-        self._forget(record.digest)
-        return record
 
     def scratch(self, digest: str) -> Path:
         """The step's folder for checkpoints; it survives a kill and goes when the result is committed."""
@@ -285,20 +239,18 @@ class Store:
         return folder
 
     def fetch_scratch(self, digest: str) -> None:
-        """For the other workers of a step: have the checkpoints that its first worker goes on from. Here, they have."""
+        """For the other workers of a step: have the checkpoints that its first worker goes on from."""
+        self.backend.fetch_scratch(digest)
 
     def log(self, digest: str) -> Path:
         """The file with a step's output and traceback."""
+        # What a worker asks for first on its machine.
+        self.backend.make_cache()
         return self.root / "logs" / f"{digest}.log"
 
     def progress(self, digest: str) -> Path:
         """The file that a running step writes its progress to."""
         return self.root / "running" / f"{digest}.json"
-
-    def _forget(self, digest: str) -> None:
-        """Remove what was only needed while the step ran."""
-        shutil.rmtree(self.root / "scratch" / digest, ignore_errors=True)
-        self.progress(digest).unlink(missing_ok=True)
 
     def _clear_leftovers(self) -> None:
         """Remove half-written results and notes of makers that are dead, and scratch of what is finished."""
@@ -306,35 +258,23 @@ class Store:
         for path in [*(self.root / "staging").iterdir(), *(self.root / "running").iterdir()]:
             left.setdefault(path.name.partition(".")[0], []).append(path)
         for key, paths in left.items():
-            leases = self._leases_of(key)
+            leases = self.backend.leases_for(key)
             with leases.held_if_free(key) as free:
+                # The chain that our own lease is now the last of: `held_if_free` removes it, in its own order.
                 reachable = {name for name, _ in leases.chain(key)} if free else set()
                 for path in paths if free else ():
                     if path.name not in reachable:
-                        _remove(path)
+                        discard(path)
         for folder in (self.root / "scratch").iterdir():
             digest = folder.name.partition(".")[0]
             if self.has(digest) and self.maker(digest) is None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _leases_of(self, key: str) -> Leases:
-        """Those that guard what is named `key.*` in `staging` and `running`."""
-        return self.leases
 
-    def _check(self, digest: str, compare: Compare) -> tuple[str, ...]:
-        try:
-            record = self.record(digest)
-        except DamagedError as error:
-            return (str(error),)
-        return problems(self.artifacts / digest, record.files, compare, besides=RECORD)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _unusable(root: Path, why: object) -> str:
-    return f"the store {root} cannot be used ({why}): name a folder that you can write to with --store DIR"
+def _backend_at(place: Path | str, cache: Path | None) -> Backend:
+    scheme, found, rest = str(place).partition("://")
+    if not found:
+        return FolderBackend(place)
+    if scheme in FOLDER_SCHEMES:
+        return FolderBackend("/" + rest.lstrip("/"))
+    return ObjectBackend(str(place), cache)

@@ -13,7 +13,6 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.resolving.notes import note_suggested
-from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Sweep
 from orchestrator.study.sweep import Point
@@ -46,7 +45,7 @@ class Suggesting(OptunaSearch):
             return None
         point = tuple(axis.tidy(found[name]) for name, axis in zip(_names(self.sweep), self.sweep.axes, strict=True))
         if self.given >= self.num_suggested:
-            note_suggested(self.sweep, open_store(self.store), self.given, point)
+            note_suggested(self.sweep, Store(self.store), self.given, point)
         self.given += 1
         return {"point": list(point)}
 

@@ -24,7 +24,6 @@ from orchestrator.resolving.notes import trial_digest
 from orchestrator.resolving.swept import lower_point, sweep_of, truncated
 from orchestrator.results.reading import TrialResult, read_scores
 from orchestrator.results.table import metrics_after
-from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Sweep
 from orchestrator.study.sweep import Point
@@ -69,7 +68,7 @@ class SweepTrial(tune.Trainable):
         """Begin the first trial of this process."""
         self.orders = orders
         orders.settings.apply()
-        self.store = open_store(orders.settings.store)
+        self.store = Store(orders.settings.store)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -182,7 +182,7 @@ class StudyWriter:
         """Loss of the stage's steps, and the method's penalty where it has one."""
         from mlflow.entities import Metric
 
-        path = self.store.path(record.digest) / "history.json"
+        path = self.store.fetch(record.digest) / "history.json"
         if not path.is_file():
             return []
         rows, task, when = json.loads(path.read_text(encoding="utf-8")), _key(plan.tasks[row]), _milliseconds([record])
@@ -211,7 +211,7 @@ class StudyWriter:
             params={key: str(value) for key, value in flat.items()},
             model_type=f"{method_name(plan.trial.method)} adapter",
         )
-        self.client.log_model_artifacts(model.model_id, str(self.store.path(record.digest)))
+        self.client.log_model_artifacts(model.model_id, str(self.store.fetch(record.digest)))
         self.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, row + 1)])
         return str(model.model_id), False
 

@@ -1,8 +1,8 @@
 """Eproj's linear layer: one full-size update for each group of tasks; each picture goes through one of them.
 
 Legend: N rows, n pictures, P patches of a picture, K learned tasks; k inputs and d outputs of a layer, D_part the width
-of an embedding. Shapes: W (d, k); of each group a weight (d, k) and a bias (d). Pictures are (n, P, k), or (sum of P, k)
-where they differ in size.
+of an embedding. Shapes: W (d, k); of each group a weight (d, k) and a bias (d). Pictures are (n, P, k), or (sum of P,
+k) where they differ in size.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def export(
             "settings": dict(trial.bound.parameters),
         }
         disable_progress_bar()
-        state = load_state(place.path(stage.digest), place.path)
+        state = load_state(place.fetch(stage.digest), place.fetch)
         config = predict.config
         done = write(config.method, state, config.backbone, task, out, merged=merged, dtype=config.dtype, about=about)
     kind = "merged model" if merged else f"PEFT LoRA of rank {done.rank}"

@@ -58,7 +58,7 @@ def show(
     steps = {task.name: build_step(found, task, stream.instructions) for task in found.tasks}
     with output.quiet():
         _build(steps, place, output)
-        rows = {task: _pick(place.path(steps[task.name].digest), split, columns) for task in found.tasks}
+        rows = {task: _pick(place.fetch(steps[task.name].digest), split, columns) for task in found.tasks}
         _draw(found, rows, split, columns, out)
     output.say(f"contact sheet   {escape(str(out))}")
     output.finish({"benchmark": benchmark, "split": split, "sheet": str(out)})

@@ -40,7 +40,7 @@ def verify(
     with Progress(console=output.errors, transient=True) as progress:
         task = progress.add_task("checking", total=len(digests))
         for digest in digests:
-            problems = place.verify(digest)
+            problems = place.problems(digest, "bytes")
             if problems:
                 damaged[digest] = problems
             progress.advance(task)
@@ -136,7 +136,7 @@ def ls(store: StoreFolder = STORE, json: AsJson = False) -> None:
         total[kind] += sum(entry.size for entry in record.files.values())
     other: dict[str, dict[str, int]] = {}
     for folder in FOLDERS[1:]:
-        sizes = [entry.size for entry in place.inventory.entries(folder)]
+        sizes = [entry.size for entry in place.backend.entries(folder)]
         other[folder] = {"entries": len(sizes), "bytes": sum(sizes)}
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("kind", "artifacts", "size"):

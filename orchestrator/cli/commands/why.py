@@ -83,7 +83,7 @@ class Known:
 
 
 def _place(known: Known, store: Store) -> str:
-    return escape(str(store.path(known.digest))) if store.has(known.digest) else "not there"
+    return escape(f"{store.url}/artifacts/{known.digest}") if store.has(known.digest) else "not there"
 
 
 def find_step(name: str, study: str | None, store: Store) -> Known:

@@ -19,7 +19,6 @@ from typing import Any
 from orchestrator.errors import LeaseLostError, MadeElsewhereError, UserError, explain_os_error
 from orchestrator.execution.workers.making import Job, device_for, make_artifact, stage_run
 from orchestrator.storage.leases.leases import Lease
-from orchestrator.storage.opening import open_store
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
 
@@ -68,7 +67,7 @@ class StepActor:
 
     def __init__(self, settings: Settings) -> None:
         settings.apply()
-        self.store = open_store(settings.store)
+        self.store = Store(settings.store)
         self.checkpoint_seconds = settings.checkpoint_seconds
 
     def ready(self) -> str:

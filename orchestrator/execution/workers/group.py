@@ -19,7 +19,6 @@ from lilora.core.stage_run import StageRun
 from orchestrator.execution.workers.actor import Settings, captured, describe_error
 from orchestrator.execution.workers.making import Job, input_paths, make_artifact, stage_run
 from orchestrator.steps.step import function_of
-from orchestrator.storage.opening import open_store
 from orchestrator.storage.store import Store
 
 # What gloo, nccl and torch's store say when a peer is gone; gloo raises plain RuntimeErrors.
@@ -41,7 +40,7 @@ def train_worker(config: dict[str, Membership]) -> None:
 
     trainer, settings = config["membership"].trainer, config["membership"].settings
     settings.apply()
-    store = open_store(settings.store)
+    store = Store(settings.store)
     context = get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     if rank == 0:

@@ -81,7 +81,7 @@ def input_paths(job: Job, store: Store) -> dict[str, Path]:
     Raises:
         DamagedError: an input is not in the store.
     """
-    paths = {name: store.path(digest) for name, digest in job.inputs}
+    paths = {name: store.fetch(digest) for name, digest in job.inputs}
     for name, path in paths.items():
         if not path.is_dir():
             raise DamagedError(f"input '{name}' of '{job.label}' is gone from {path}: run the study again to remake it")
@@ -106,7 +106,7 @@ def stage_run(
         scratch=store.scratch(job.digest),
         report=checked,
         placement=placement,
-        find=store.path,
+        find=store.fetch,
         checkpoint_seconds=checkpoint_seconds,
     )
 

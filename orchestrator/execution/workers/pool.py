@@ -20,7 +20,7 @@ from orchestrator.execution.workers.fit import Tenant, fewest_enough, has_room
 from orchestrator.execution.workers.reservations import Reservations, places, release
 from orchestrator.execution.workers.trainer import LEAVE_SECONDS, Trainer
 from orchestrator.steps.step import Step
-from orchestrator.storage.opening import open_store
+from orchestrator.storage.store import Store
 
 #: How long kept processes have to answer before a run begins with them.
 ANSWER_SECONDS = 5.0
@@ -109,7 +109,7 @@ class Pool:
         """`growth`: what the cluster may grow to. Ray sees what waits for room, and a cluster that can grows."""
         self.settings = settings
         self.growth = growth
-        self.store = open_store(settings.store)
+        self.store = Store(settings.store)
         self.limit = slots
         self.slots: list[Slot] = []
         self.leaving: list[tuple[Slot, Any, float]] = []

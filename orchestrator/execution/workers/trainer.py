@@ -21,7 +21,7 @@ from orchestrator.errors import MadeElsewhereError
 from orchestrator.execution.workers.actor import PATIENCE_SECONDS, Result, Settings, captured, node_id
 from orchestrator.execution.workers.making import Job
 from orchestrator.steps.step import Resources
-from orchestrator.storage.opening import open_store
+from orchestrator.storage.store import Store
 
 #: Ray Train would start the group again from nothing; the driver tries the step again from its checkpoint.
 NO_RETRIES: dict[str, Any] = {"max_failures": 0, "controller_failure_limit": 0, "max_preemption_failures": 0}
@@ -45,7 +45,7 @@ class Trainer:
     def __init__(self, settings: Settings) -> None:
         settings.apply()
         self.settings = settings
-        self.store = open_store(settings.store)
+        self.store = Store(settings.store)
         self.turn = threading.Lock()
         self.news = threading.Condition()
         self.fit: threading.Thread | None = None

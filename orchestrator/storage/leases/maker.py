@@ -1,4 +1,4 @@
-"""Who makes a step: a process on a machine, as other processes can know it again.
+"""The maker of a step: a process on a machine, as other processes can know it again.
 
 A process id says nothing after a restart, and containers count their own. So a maker names its machine by boot and
 process namespace, and its process by id and start: where both are ours, we can tell for certain whether it is dead.

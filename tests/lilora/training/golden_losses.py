@@ -1,4 +1,4 @@
-"""Losses of three short stages on the tiny random model. `python -m tests.lilora.training.golden_losses` writes the file.
+"""Losses of three short stages on a tiny random model. `python -m tests.lilora.training.golden_losses` writes the file.
 
 They say whether training changed, not whether it is right: write them again only where a change of results is meant,
 and raise the version of the steps that it changes.

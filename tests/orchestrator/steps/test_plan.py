@@ -11,7 +11,8 @@ from orchestrator.execution.executor import execute_inline
 from orchestrator.steps.explain import ABSENT, explain
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
-from orchestrator.storage.store import RECORD, Store
+from orchestrator.storage.record import RECORD
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import MODULE, Number, Outer, number
 
 

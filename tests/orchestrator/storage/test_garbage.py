@@ -28,9 +28,9 @@ from orchestrator.storage import integrity
 from orchestrator.storage import store as store_module
 from orchestrator.storage.copy import copy_artifacts
 from orchestrator.storage.garbage import age, collect, garbage
-from orchestrator.storage.remote.remote_store import RemoteStore
 from orchestrator.storage.store import RETENTION, Store
 from tests.orchestrator.resolving.test_search import searching
+from tests.orchestrator.storage.test_remote import objects_of
 from tests.orchestrator.toy_steps import number
 
 FORK = multiprocessing.get_context("fork")
@@ -163,16 +163,17 @@ def test_while_a_search_is_open_the_tables_of_all_its_options_are_needed(store: 
 
 
 def test_an_object_store_is_cleaned_in_the_same_way(tmp_path: Path) -> None:
-    store = RemoteStore(f"memory://bucket/{secrets.token_hex(4)}", tmp_path)
+    store = Store(f"memory://bucket/{secrets.token_hex(4)}", tmp_path)
     store.prepare()
     kept, gone = number(1), number(2)
     made(store, kept, gone)
-    store.objects.write(f"artifacts/{'e' * 64}/{'0' * 64}/half.txt", b"an upload that died")
+    objects = objects_of(store)
+    objects.write(f"artifacts/{'e' * 64}/{'0' * 64}/half.txt", b"an upload that died")
     assert garbage(store, frozenset({kept.digest}), DAY) == []
     assert names(collect(store, frozenset({kept.digest}), 0.0)) == {gone.digest, "e" * 64}
     assert store.digests() == {kept.digest}
-    assert store.objects.sizes(f"artifacts/{gone.digest}") == {}
-    assert not (store.artifacts / gone.digest).exists()
+    assert objects.sizes(f"artifacts/{gone.digest}") == {}
+    assert not store.path(gone.digest).exists()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("90", 90), ("30m", 1800), ("12h", 43200), ("1.5d", 129600)])
@@ -220,7 +221,7 @@ def test_a_copy_that_is_killed_leaves_whole_artifacts_and_the_next_goes_on(
         )
     before = other.digests()
     assert len(before) == 1
-    assert {other.verify(digest) for digest in before} == {()}
+    assert {other.problems(digest, "bytes") for digest in before} == {()}
     done = copy_artifacts(store, other, plan.by_digest)
     assert (len(done.copied), len(done.there)) == (2, 1)
     assert list((other.root / "staging").iterdir()) == []
@@ -243,12 +244,12 @@ def test_a_damaged_artifact_is_not_copied_nor_what_refers_to_it(store: Store, tm
 
 def test_a_study_is_copied_to_an_object_store_and_back(store: Store, tmp_path: Path) -> None:
     plan = made(store, number(3, number(2)))
-    remote = RemoteStore(f"memory://bucket/{secrets.token_hex(4)}", tmp_path / "cache")
+    remote = Store(f"memory://bucket/{secrets.token_hex(4)}", tmp_path / "cache")
     assert len(copy_artifacts(store, remote, plan.by_digest).copied) == 2
     back = Store(tmp_path / "back")
-    copy_artifacts(RemoteStore(remote.url, tmp_path / "other"), back, plan.by_digest)
+    copy_artifacts(Store(remote.url, tmp_path / "other"), back, plan.by_digest)
     assert [back.record(digest) == store.record(digest) for digest in plan.by_digest] == [True, True]
-    assert {back.verify(digest) for digest in back.digests()} == {()}
+    assert {back.problems(digest, "bytes") for digest in back.digests()} == {()}
 
 
 def test_a_commit_that_is_killed_leaves_nothing_that_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,10 @@ from orchestrator.execution.workers.actor import Settings, attempt
 from orchestrator.execution.workers.making import Job, make_artifact, stage_run
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
-from orchestrator.storage.leases.leases import FolderBoard, Lease, Leases, Watch
+from orchestrator.storage.leases.lease import Lease
+from orchestrator.storage.leases.leases import Leases, Watch
 from orchestrator.storage.leases.maker import Maker
+from orchestrator.storage.leases.small_files import FolderFiles
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
 from tests.orchestrator.storage.shared_driver import plan as shared_plan
@@ -50,7 +52,7 @@ def process(function: Callable[..., None], *arguments: Any) -> Iterator[Any]:
 
 
 def leases(folder: Path, seconds: float = SECONDS) -> Leases:
-    return Leases(FolderBoard(folder), seconds, poll_seconds=0.02)
+    return Leases(FolderFiles(folder), seconds, poll_seconds=0.02)
 
 
 def far_away(seconds: float = SECONDS, beat: int = 0) -> Maker:
@@ -59,7 +61,7 @@ def far_away(seconds: float = SECONDS, beat: int = 0) -> Maker:
 
 
 def pin(folder: Path, maker: Maker, name: str = "key.lease") -> None:
-    assert FolderBoard(folder).create(name, maker.to_bytes())
+    assert FolderFiles(folder).create(name, maker.to_bytes())
 
 
 def test_a_lease_that_is_held_beats_by_itself_and_names_its_holder(tmp_path: Path) -> None:
@@ -161,9 +163,9 @@ def test_a_lease_on_a_file_system_without_hard_links_is_exclusive_too(
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", link)
-    board = FolderBoard(tmp_path)
-    assert [board.create("a", b"1"), board.create("a", b"2")] == [True, False]
-    assert board.read("a") == b"1"
+    files = FolderFiles(tmp_path)
+    assert [files.create("a", b"1"), files.create("a", b"2")] == [True, False]
+    assert files.read("a") == b"1"
 
 
 def test_a_lease_that_is_half_written_holds_until_it_has_not_changed_for_long(tmp_path: Path) -> None:
@@ -179,8 +181,8 @@ def test_a_lease_that_is_half_written_holds_until_it_has_not_changed_for_long(tm
 
 
 @dataclasses.dataclass(frozen=True)
-class Returning(FolderBoard):
-    """A board on which the holder that was given up comes back at the worst moment, and removes its lease."""
+class Returning(FolderFiles):
+    """Files among which the holder that was given up comes back at the worst moment, and removes its lease."""
 
     def create(self, name: str, data: bytes) -> bool:
         made = super().create(name, data)
@@ -202,7 +204,7 @@ def test_who_waits_goes_on_as_soon_as_the_result_is_there(tmp_path: Path) -> Non
     pin(tmp_path / "running", far_away(60), "d.lease")
     with pytest.raises(MadeElsewhereError, match="process .* on far"), store.lock("d", wait=0.1):
         pytest.fail("held")
-    (store.artifacts / "d").mkdir()
+    store.path("d").mkdir()
     with store.lock("d", wait=5) as lease:
         assert lease is None
 

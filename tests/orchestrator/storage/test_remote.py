@@ -11,13 +11,13 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from orchestrator.errors import DamagedError, MadeElsewhereError, StoreError
+from orchestrator.errors import DamagedError, LeaseLostError, MadeElsewhereError, StoreError
 from orchestrator.execution.executor import execute, execute_inline
 from orchestrator.steps.plan import Plan
-from orchestrator.storage.opening import open_store
-from orchestrator.storage.record import FileEntry, Record
-from orchestrator.storage.remote.remote_store import RemoteStore, cache_folder
-from orchestrator.storage.store import RECORD, Store
+from orchestrator.storage.backends.object_backend import ObjectBackend, cache_folder
+from orchestrator.storage.backends.objects import Objects
+from orchestrator.storage.record import RECORD, FileEntry, Record
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import number
 
 DIGEST = "d" * 64
@@ -55,9 +55,14 @@ def url() -> str:
     return f"memory://bucket/{secrets.token_hex(4)}"
 
 
-def machine(url: str, folder: Path) -> RemoteStore:
+def objects_of(store: Store) -> Objects:
+    assert isinstance(store.backend, ObjectBackend)
+    return store.backend.objects
+
+
+def machine(url: str, folder: Path) -> Store:
     """The store as a machine with its own cache sees it."""
-    store = RemoteStore(url, folder)
+    store = Store(url, folder)
     store.prepare()
     store.leases.poll_seconds = 0.02
     return store
@@ -82,9 +87,44 @@ def test_what_one_machine_commits_another_reads_with_its_names_and_bytes(url: st
     assert there.digests() == {DIGEST}
     assert there.record(DIGEST) == record
     assert not (tmp_path / "b" / "artifacts" / DIGEST).exists(), "nothing is fetched before it is read"
-    assert (there.path(DIGEST) / "result.txt").read_text() == "seven"
-    assert (there.path(DIGEST) / "deep" / "inside.txt").read_text() == "eight"
-    assert there.verify(DIGEST) == there.quick_check(DIGEST) == there.usable(DIGEST) == ()
+    assert (there.fetch(DIGEST) / "result.txt").read_text() == "seven"
+    assert (there.fetch(DIGEST) / "deep" / "inside.txt").read_text() == "eight"
+    assert there.problems(DIGEST, "bytes") == there.problems(DIGEST, "sizes") == there.problems(DIGEST, "here") == ()
+
+
+def test_asking_where_an_artifact_would_be_downloads_nothing(url: str, tmp_path: Path) -> None:
+    here, there = machine(url, tmp_path / "a"), machine(url, tmp_path / "b")
+    commit(here, {"result.txt": "seven"})
+    assert there.path(DIGEST) == tmp_path / "b" / "artifacts" / DIGEST
+    assert not there.path(DIGEST).exists()
+    assert there.fetch(DIGEST) == there.path(DIGEST)
+    assert here.fetch("e" * 64) == here.path("e" * 64), "of what is nowhere, a folder that is not there"
+    assert not here.path("e" * 64).exists()
+
+
+def test_a_copy_in_the_cache_without_a_record_is_fetched_again(url: str, tmp_path: Path) -> None:
+    here = machine(url, tmp_path / "a")
+    commit(here, {"result.txt": "seven"})
+    (here.path(DIGEST) / RECORD).unlink()
+    assert here.problems(DIGEST, "here") == ()
+    assert sorted(path.name for path in here.fetch(DIGEST).iterdir()) == [RECORD, "result.txt"]
+
+
+def test_a_maker_that_lost_its_lease_while_it_sent_its_files_does_not_commit(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machine(url, tmp_path / "a"), machine(url, tmp_path / "b")
+    send = here.backend.send
+
+    def slow(staged: Path, record: Record) -> None:
+        send(staged, record)
+        assert lease is not None
+        lease.lost = True
+
+    monkeypatch.setattr(here.backend, "send", slow)
+    with here.lock(DIGEST) as lease, pytest.raises(LeaseLostError):
+        commit(here, {"result.txt": "late"})
+    assert not there.has(DIGEST)
 
 
 def test_a_plan_made_on_one_machine_is_finished_on_another(url: str, tmp_path: Path) -> None:
@@ -111,8 +151,8 @@ def test_an_upload_that_dies_half_way_leaves_nothing_that_counts(
     monkeypatch.setattr(Failing, "fails_at", "")
     commit(store, {"a.txt": "aaaa", "b.txt": "bbbb"})
     other = machine(f"failing://{tmp_path}/bucket", tmp_path / "other")
-    assert other.verify(DIGEST) == ()
-    assert (other.path(DIGEST) / "b.txt").read_text() == "bbbb"
+    assert other.problems(DIGEST, "bytes") == ()
+    assert (other.fetch(DIGEST) / "b.txt").read_text() == "bbbb"
 
 
 def test_a_late_commit_changes_nothing_of_the_first(url: str, tmp_path: Path) -> None:
@@ -120,35 +160,35 @@ def test_a_late_commit_changes_nothing_of_the_first(url: str, tmp_path: Path) ->
     first = commit(here, {"result.txt": "first"})
     assert commit(late, {"result.txt": "later, and longer"}) == first
     reader = machine(url, tmp_path / "c")
-    assert reader.verify(DIGEST) == ()
+    assert reader.problems(DIGEST, "bytes") == ()
     for store in (late, reader):
-        assert (store.path(DIGEST) / "result.txt").read_text() == "first"
+        assert (store.fetch(DIGEST) / "result.txt").read_text() == "first"
 
 
 def test_bytes_that_differ_from_the_checksum_are_not_taken_into_the_cache(url: str, tmp_path: Path) -> None:
     here, there = machine(url, tmp_path / "a"), machine(url, tmp_path / "b")
     record = commit(here, {"result.txt": "seven"})
     blob = f"artifacts/{DIGEST}/{record.files['result.txt'].sha256}/result.txt"
-    here.objects.write(blob, b"sevem")
-    assert there.usable(DIGEST) == ()
+    objects_of(here).write(blob, b"sevem")
+    assert there.problems(DIGEST, "here") == ()
     with pytest.raises(DamagedError, match="store verify --remove"):
-        there.path(DIGEST)
+        there.fetch(DIGEST)
     assert list((tmp_path / "b" / "artifacts").iterdir()) == []
     assert list((tmp_path / "b" / "staging").iterdir()) == []
-    assert there.verify(DIGEST) == ("result.txt has other bytes than its checksum says",)
-    here.objects.remove(blob)
-    assert there.usable(DIGEST) == ("result.txt is missing",)
+    assert there.problems(DIGEST, "bytes") == ("result.txt has other bytes than its checksum says",)
+    objects_of(here).remove(blob)
+    assert there.problems(DIGEST, "here") == ("result.txt is missing",)
     kept = there.set_aside(DIGEST)
     assert not there.has(DIGEST)
-    assert there.objects.names(f"damaged/{kept.name}") == [RECORD]
+    assert objects_of(there).names(f"damaged/{kept.name}") == [RECORD]
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(url: str, tmp_path: Path) -> None:
     here = machine(url, tmp_path / "a")
     commit(here, {"result.txt": "seven"})
-    (here.path(DIGEST) / "result.txt").write_text("sevem")
-    assert here.usable(DIGEST) == ()
-    assert (here.path(DIGEST) / "result.txt").read_text() == "seven"
+    (here.fetch(DIGEST) / "result.txt").write_text("sevem")
+    assert here.problems(DIGEST, "here") == ()
+    assert (here.fetch(DIGEST) / "result.txt").read_text() == "seven"
 
 
 def test_two_machines_hold_one_lease(url: str, tmp_path: Path) -> None:
@@ -160,7 +200,7 @@ def test_two_machines_hold_one_lease(url: str, tmp_path: Path) -> None:
             pytest.fail("two hold it")
     with there.lock(DIGEST, "step", wait=0):
         pass
-    assert there.objects.names("running") == []
+    assert objects_of(there).names("running") == []
 
 
 def test_another_machine_goes_on_from_the_checkpoints_of_the_first_and_back(url: str, tmp_path: Path) -> None:
@@ -172,19 +212,19 @@ def test_another_machine_goes_on_from_the_checkpoints_of_the_first_and_back(url:
             checkpoint.write_text(now)
             store.log(DIGEST).write_text("what it said")
             raise RuntimeError("stopped")
-    assert len(there.objects.names(f"scratch/{DIGEST}")) == 1
-    assert there.objects.read(f"logs/{DIGEST}.log") == b"what it said"
+    assert len(objects_of(there).names(f"scratch/{DIGEST}")) == 1
+    assert objects_of(there).read(f"logs/{DIGEST}.log") == b"what it said"
     with there.lock(DIGEST):
         assert (there.scratch(DIGEST) / "checkpoint").read_text() == "4"
         commit(there, {"result.txt": "done"})
-    assert there.objects.names(f"scratch/{DIGEST}") == []
+    assert objects_of(there).names(f"scratch/{DIGEST}") == []
 
 
 def test_checkpoints_go_to_the_store_while_the_step_is_made(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = machine(url, tmp_path / "a"), machine(url, tmp_path / "b")
-    monkeypatch.setattr("orchestrator.storage.remote.scratch_sync.PUSH_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.storage.backends.scratch_sync.PUSH_SECONDS", 0.0)
     with here.lock(DIGEST) as lease:
         assert lease is not None and lease.on_beat is not None
         (here.scratch(DIGEST) / "checkpoint").write_text("half way")
@@ -195,30 +235,30 @@ def test_checkpoints_go_to_the_store_while_the_step_is_made(
 
 def test_a_file_system_that_overwrites_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="overwrites an object that should be created only once"):
-        RemoteStore("overwriting://bucket", tmp_path).prepare()
+        Store("overwriting://bucket", tmp_path).prepare()
 
 
 def test_a_url_opens_the_store_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LILORA_CACHE", str(tmp_path / "cache"))
-    assert open_store(f"file://{tmp_path}/store").root == tmp_path / "store"
-    assert type(open_store(str(tmp_path))) is Store
-    remote = open_store("memory://bucket/some")
-    assert isinstance(remote, RemoteStore)
+    assert Store(f"file://{tmp_path}/store").root == tmp_path / "store"
+    assert Store(str(tmp_path)).root == Path(Store(str(tmp_path)).url) == tmp_path
+    remote = Store("memory://bucket/some")
+    assert isinstance(remote.backend, ObjectBackend)
     assert (remote.url, remote.root.parent) == ("memory://bucket/some", tmp_path / "cache")
-    assert open_store(remote.url).root == remote.root == cache_folder(remote.url)
+    assert Store(remote.url).root == remote.root == cache_folder(remote.url)
     with pytest.raises(StoreError, match="install the package that fsspec needs"):
-        open_store("nosuchthing://bucket/prefix")
+        Store("nosuchthing://bucket/prefix")
 
 
 @pytest.mark.slow
 def test_workers_on_ray_use_a_store_by_its_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LILORA_CACHE", str(tmp_path / "cache"))
     # Objects on this disk behind a protocol that is no folder's, so that other processes see them too.
-    store = open_store(f"dir::file://{tmp_path}/bucket")
-    assert isinstance(store, RemoteStore)
+    store = Store(f"dir::file://{tmp_path}/bucket")
+    assert isinstance(store.backend, ObjectBackend)
     base = number(1)
     outcome = execute(Plan.of([number(5, base, number(2, base))]), store, slots=1)
     assert (outcome.ok, outcome.run) == (True, 3)
-    reader = RemoteStore(store.url, tmp_path / "elsewhere")
-    assert {reader.verify(digest) for digest in reader.digests()} == {()}
+    reader = Store(store.url, tmp_path / "elsewhere")
+    assert {reader.problems(digest, "bytes") for digest in reader.digests()} == {()}
     assert len(reader.digests()) == 3

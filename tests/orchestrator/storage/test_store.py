@@ -19,8 +19,8 @@ from orchestrator.execution.workers.actor import describe_error
 from orchestrator.execution.workers.making import Job, make_artifact, stage_run
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
-from orchestrator.storage.record import FileEntry, Record
-from orchestrator.storage.store import RECORD, Store
+from orchestrator.storage.record import RECORD, FileEntry, Record
+from orchestrator.storage.store import Store
 from tests.orchestrator.toy_steps import number
 
 
@@ -104,24 +104,24 @@ def test_a_step_may_not_write_the_records_name(store: Store) -> None:
 def test_a_flipped_byte_is_found_by_the_checksum_and_not_by_the_size(store: Store) -> None:
     digest = commit(store, "result").digest
     (store.path(digest) / "result.txt").write_text("rasult")
-    assert store.quick_check(digest) == ()
-    assert store.verify(digest) == ("result.txt has other bytes than its checksum says",)
+    assert store.problems(digest, "sizes") == ()
+    assert store.problems(digest, "bytes") == ("result.txt has other bytes than its checksum says",)
 
 
-def test_missing_added_and_cut_files_are_found_by_the_quick_check(store: Store) -> None:
+def test_missing_added_and_cut_files_are_found_without_a_checksum(store: Store) -> None:
     digest = commit(store, "result").digest
     path = store.path(digest) / "result.txt"
     path.write_text("res")
     (store.path(digest) / "extra.txt").write_text("x")
-    assert store.quick_check(digest) == ("extra.txt is not in the record", "result.txt has 3 bytes, not 6")
+    assert store.problems(digest, "sizes") == ("extra.txt is not in the record", "result.txt has 3 bytes, not 6")
     path.unlink()
-    assert "result.txt is missing" in store.quick_check(digest)
+    assert "result.txt is missing" in store.problems(digest, "sizes")
 
 
 def test_an_unreadable_record_is_damage(store: Store) -> None:
     digest = commit(store, "result").digest
     (store.path(digest) / RECORD).write_text('{"digest": 3}')
-    assert "cannot be read" in store.verify(digest)[0]
+    assert "cannot be read" in store.problems(digest, "bytes")[0]
     with pytest.raises(DamagedError, match="remake"):
         store.record(digest)
 

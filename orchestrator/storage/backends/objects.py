@@ -1,4 +1,4 @@
-"""What a store needs of an object store, through fsspec: whole objects, read, created once, listed, checksummed."""
+"""Objects under one prefix of an object store, through fsspec: read, created once, listed, checksummed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lilora.core.identity import sha256_of
-from orchestrator.storage.remote.objects import Objects
+from orchestrator.storage.backends.objects import Objects
 
 #: A machine that is lost costs the work of so many seconds at most, and a checkpoint interval.
 PUSH_SECONDS = 60.0

@@ -1,0 +1,179 @@
+"""Artifacts in a folder, on a disk of this machine or on a file system that machines share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from orchestrator.errors import MINIMUM_FREE_BYTES, StoreError, explain_os_error
+from orchestrator.storage.backends.backend import Entry
+from orchestrator.storage.integrity import How, problems_of_files
+from orchestrator.storage.leases.lease import Lease
+from orchestrator.storage.leases.leases import Leases
+from orchestrator.storage.leases.small_files import FolderFiles
+from orchestrator.storage.record import RECORD, Record, read_record
+
+FOLDERS = ("artifacts", "staging", "scratch", "running", "logs")
+
+
+class FolderBackend:
+    """A folder `artifacts` that holds a folder for each digest; see `Backend`.
+
+    Whatever comes and goes does so by a rename within one file system, which shows all of an artifact or nothing.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).expanduser().absolute()
+        self.url = str(self.root)
+        self.leases = Leases(FolderFiles(self.root / "running"))
+
+    def prepare(self) -> None:
+        """See `Backend`.
+
+        Raises:
+            StoreError: the folder cannot be written, or its disk is full.
+        """
+        try:
+            self.make_folders()
+            probe = self.root / "staging" / f"probe.{secrets.token_hex(4)}"
+            # A quota may let an empty file be made, and not a block of bytes.
+            probe.write_bytes(b"0" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(explain_os_error(error, self.root) or self._unusable(error)) from error
+        free = shutil.disk_usage(self.root).free
+        if free < MINIMUM_FREE_BYTES:
+            raise StoreError(
+                f"the store {self.root} is full: {free / 2**20:.0f} MiB free of the {MINIMUM_FREE_BYTES / 2**20:.0f} "
+                "that a run needs at least; free some space, or name another store with --store DIR"
+            )
+
+    def make_folders(self) -> None:
+        """Have every folder that a run writes to."""
+        for name in FOLDERS:
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    def make_cache(self) -> None:
+        """Nothing: a machine without this folder does not see the store, and must fail rather than make another."""
+
+    def leases_for(self, key: str) -> Leases:
+        """See `Backend`."""
+        return self.leases
+
+    def small_files(self, folder: str, make: bool = False) -> FolderFiles:
+        """See `Backend`."""
+        path = self.root / folder
+        if make:
+            path.mkdir(parents=True, exist_ok=True)
+        return FolderFiles(path)
+
+    def has(self, digest: str) -> bool:
+        """See `Backend`."""
+        return self._artifact(digest).is_dir()
+
+    def digests(self) -> frozenset[str]:
+        """See `Backend`."""
+        try:
+            with os.scandir(self.root / "artifacts") as entries:
+                return frozenset(entry.name for entry in entries)
+        except FileNotFoundError:
+            if self.root.exists() and not self.root.is_dir():
+                raise StoreError(self._unusable("it is not a folder")) from None
+            return frozenset()
+        except OSError as error:
+            raise StoreError(explain_os_error(error, self.root) or self._unusable(error)) from error
+
+    def record(self, digest: str) -> Record:
+        """See `Backend`."""
+        path = self._artifact(digest) / RECORD
+        return read_record(path.read_bytes, digest, path)
+
+    def problems(self, digest: str, how: How) -> tuple[str, ...]:
+        """See `Backend`."""
+        return problems_of_files(self._artifact(digest), self.record(digest).files, how, besides=RECORD)
+
+    def fetch(self, digest: str) -> None:
+        """Nothing: the files are there."""
+
+    def send(self, staged: Path, record: Record) -> None:
+        """Nothing: `staged` is on the file system that it is renamed in."""
+
+    def install(self, staged: Path, record: Record) -> Record:
+        """See `Backend`."""
+        target = self._artifact(record.digest)
+        try:
+            # A folder is never renamed onto one that holds files: so the first commit wins without a lock.
+            staged.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            shutil.rmtree(staged)
+            return self.record(record.digest)
+        return record
+
+    def set_aside(self, digest: str) -> Path:
+        """See `Backend`."""
+        folder = self.root / "damaged"
+        folder.mkdir(exist_ok=True)
+        target = folder / f"{digest}.{secrets.token_hex(4)}"
+        # Another run may have found the damage as well.
+        with contextlib.suppress(FileNotFoundError):
+            self._artifact(digest).rename(target)
+        return target
+
+    def remove(self, digest: str) -> None:
+        """See `Backend`."""
+        # Removing takes a while and may be cut off; what lies in `staging` by then is cleared by the next run.
+        gone = self.root / "staging" / f"{digest}.{secrets.token_hex(4)}"
+        with contextlib.suppress(FileNotFoundError):
+            self._artifact(digest).rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def in_hand(self, digest: str, lease: Lease | None) -> AbstractContextManager[None]:
+        """Nothing: the next maker goes on in the same scratch folder."""
+        return nullcontext()
+
+    def fetch_scratch(self, digest: str) -> None:
+        """Nothing: the checkpoints are there."""
+
+    def forget(self, digest: str) -> None:
+        """See `Backend`."""
+        shutil.rmtree(self.root / "scratch" / digest, ignore_errors=True)
+        (self.root / "running" / f"{digest}.json").unlink(missing_ok=True)
+
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """See `Backend`."""
+        place = self.root / folder
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            # A run that goes on may take it away while we look.
+            with contextlib.suppress(FileNotFoundError):
+                yield Entry(path.name, _size(path), path.stat().st_mtime)
+
+    def remove_entry(self, folder: str, name: str) -> None:
+        """See `Backend`."""
+        discard(self.root / folder / name)
+
+    def _artifact(self, digest: str) -> Path:
+        return self.root / "artifacts" / digest
+
+    def _unusable(self, why: object) -> str:
+        return f"the store {self.root} cannot be used ({why}): name a folder that you can write to with --store DIR"
+
+
+def discard(path: Path) -> None:
+    """Remove a file, or a folder and all in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum((Path(parent) / name).stat().st_size for parent, _, names in os.walk(path) for name in names)

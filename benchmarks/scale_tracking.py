@@ -17,6 +17,7 @@ from orchestrator.execution import events
 from orchestrator.execution.events import Outcome
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower
 from orchestrator.results.reading import ResultReader
+from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.record import Record, environment
 from orchestrator.storage.store import Store
@@ -57,7 +58,7 @@ def made_up(step: Step) -> tuple[dict[str, bytes], dict[str, Any]]:
 def feed(trial: TrialPlan, store: Store, listener: Callable[[events.Event], None]) -> None:
     """One trial as it runs: each stage, its cells, and an event for each, as soon as they are in the store."""
     for step in trial.steps:
-        for needed in step.ancestors():
+        for needed in Plan.of([step]).steps:
             if not store.has(needed.digest):
                 listener(events.StepFinished(needed, commit(store, needed, *made_up(needed))))
 

@@ -7,7 +7,7 @@ config, its version and the digests of its inputs are.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -103,18 +103,3 @@ class Step:
     def kind(self) -> str:
         """The function's name: "train", "predict", "score", ..."""
         return self.call.partition(":")[2]
-
-    def ancestors(self) -> Iterator[Step]:
-        """Every step that this one needs, inputs first, then itself; each digest once."""
-        seen: set[str] = set()
-        stack: list[tuple[Step, bool]] = [(self, False)]
-        while stack:
-            step, ready = stack.pop()
-            if ready:
-                yield step
-                continue
-            if step.digest in seen:
-                continue
-            seen.add(step.digest)
-            stack.append((step, True))
-            stack.extend((parent, False) for _, parent in reversed(step.inputs) if parent.digest not in seen)

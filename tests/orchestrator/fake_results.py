@@ -18,6 +18,7 @@ from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import Lowered
+from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.record import FileEntry, Record
 from orchestrator.storage.store import Store
@@ -69,7 +70,7 @@ def fill(lowered: Lowered, store: Store, score: Score = plausible, until: int | 
             if until is not None and row >= until:
                 continue
             for step in [*trial.stages[row : row + 1], predict]:
-                for ancestor in step.ancestors():
+                for ancestor in Plan.of([step]).steps:
                     _write_step(store, ancestor)
             main = score(trial.trial.method, trial.tasks[column], row, column, trial.trial.seed)
             text = json.dumps(scores(main, trial.tasks[column]))

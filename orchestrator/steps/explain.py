@@ -1,4 +1,7 @@
-"""Why two steps are not the same: the fields of their identities that differ, followed into their inputs."""
+"""The differences between two steps: the fields of their identities that are not equal, followed into their inputs.
+
+Of a step that is known by its record alone there is only the identity: plain data, in which a default is absent.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +58,11 @@ def explain(a: Step, b: Step) -> tuple[Difference, ...]:
     return tuple(found)
 
 
+def explain_identities(a: Mapping[str, Json], b: Mapping[str, Json]) -> tuple[Difference, ...]:
+    """The fields of two identities (`Step.identity`) that differ; an input is named by its digest."""
+    return tuple(_differences("", a, b))
+
+
 def _label(step: Step | None) -> str:
     return ABSENT if step is None else f"{step.label} ({step.digest[:12]})"
 
@@ -67,12 +75,14 @@ def _differences(path: str, a: Any, b: Any) -> Iterator[Difference]:
                 yield from _differences(f"{path}.{field.name}", getattr(a, field.name), getattr(b, field.name))
     elif isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in sorted(a.keys() | b.keys()):
-            yield from _differences(f"{path}[{key!r}]", a.get(key, ABSENT), b.get(key, ABSENT))
+            where = f"{path}.{key}" if path else key
+            yield from _differences(where, a.get(key, ABSENT), b.get(key, ABSENT))
     elif _is_list(a) and _is_list(b) and len(a) == len(b):
         for index, (one, other) in enumerate(zip(a, b, strict=True)):
             yield from _differences(f"{path}[{index}]", one, other)
     else:
         one, other = canonical(a, path), canonical(b, path)
+        # Python takes True for 1, and a digest does not.
         if one != other or isinstance(one, bool) is not isinstance(other, bool):
             yield Difference(path, one, other)
 

@@ -6,7 +6,6 @@ step whose consumers are all there is not run. Nothing here recurses; chains of 
 
 from __future__ import annotations
 
-import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -113,28 +112,21 @@ class Plan:
         """The steps that must run, inputs first."""
         return self.needs(store).missing
 
-    def select(self, kind: str | None = None, label: str | None = None) -> tuple[Step, ...]:
-        """The steps of this kind whose label matches a pattern ("train *TextVQA*"), in plan order."""
-        return tuple(
-            step
-            for step in self.steps
-            if (kind is None or step.kind == kind) and (label is None or fnmatch.fnmatchcase(step.label, label))
-        )
+    def select(self, kind: str) -> tuple[Step, ...]:
+        """The steps of this kind, in plan order."""
+        return tuple(step for step in self.steps if step.kind == kind)
 
-    def find(self, name: str) -> Step:
-        """The one step with this label, or whose digest starts with this text (4 digits or more).
+    def find(self, name: str) -> tuple[Step, ...]:
+        """The steps with this label; else those whose digest starts with this text (4 digits or more).
 
         Raises:
-            ValueError: no step, or more than one, is called so.
+            ValueError: no step is called so; the message names those that are nearly.
         """
         found = [step for step in self.steps if step.label == name]
         if not found and len(name) >= 4:
             found = [step for step in self.steps if step.digest.startswith(name)]
-        if len(found) == 1:
-            return found[0]
         if found:
-            choices = ", ".join(step.digest[:12] for step in found[:8])
-            raise ValueError(f"{len(found)} steps are called '{name}': use one of the digests {choices}")
+            return tuple(found)
         close = [step.label for step in self.steps if name.lower() in step.label.lower()][:8]
         known = (
             "; ".join(close) if close else f"the plan has {self.distinct} steps, among them '{self.steps[-1].label}'"

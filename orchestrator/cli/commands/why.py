@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -16,8 +16,6 @@ from orchestrator.errors import UserError
 
 if TYPE_CHECKING:
     from lilora.core.identity import Json
-    from orchestrator.steps.explain import Difference
-    from orchestrator.steps.plan import Plan
     from orchestrator.steps.step import Step
     from orchestrator.storage.store import Store
 
@@ -35,7 +33,7 @@ def why(
     """
     from rich.json import JSON
 
-    from orchestrator.steps.explain import explain
+    from orchestrator.steps.explain import explain, explain_identities
 
     output, place = Output(json), open_store(store)
     a = find_step(step, study, place)
@@ -47,7 +45,7 @@ def why(
         output.finish({"digest": a.digest, "label": a.label, "identity": a.identity, "in_store": place.has(a.digest)})
         return
     b = find_step(other, study, place)
-    differences = explain(a.step, b.step) if a.step and b.step else tuple(_differences("", a.identity, b.identity))
+    differences = explain(a.step, b.step) if a.step and b.step else explain_identities(a.identity, b.identity)
     output.say(f"a  {a.digest[:12]}  {escape(a.label)}\nb  {b.digest[:12]}  {escape(b.label)}")
     if not differences:
         output.say("one and the same step")
@@ -98,9 +96,8 @@ def find_step(name: str, study: str | None, store: Store) -> Known:
     places: dict[str, list[str]] = {}
     for candidate in [study] if study else studies():
         with contextlib.suppress(ValueError, TypeError, ImportError) if study is None else contextlib.nullcontext():
-            plan = find_target(candidate).plan_in(store)
             # Where one study is meant, its plan says what is close to a name that it has not.
-            for step in called(plan, name) or ([plan.find(name)] if study else []):
+            for step in find_target(candidate).plan_in(store).find(name):
                 found.setdefault(step.digest, Known.of_step(step))
                 places.setdefault(step.digest, []).append(candidate)
     if len(name) >= 4:
@@ -121,23 +118,6 @@ def find_step(name: str, study: str | None, store: Store) -> Known:
     )
 
 
-def called(plan: Plan, name: str) -> list[Step]:
-    """The plan's steps with this label; else those whose digest starts with this text (4 digits or more)."""
-    by_label = [step for step in plan.steps if step.label == name]
-    return by_label or [step for step in plan.steps if len(name) >= 4 and step.digest.startswith(name)]
-
-
 def _some(names: Sequence[str]) -> str:
     """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _differences(path: str, a: Any, b: Any) -> Iterator[Difference]:
-    """Fields of two identities that differ, as plain data: a field at its default is absent."""
-    from orchestrator.steps.explain import Difference
-
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in sorted(a.keys() | b.keys()):
-            yield from _differences(f"{path}.{key}" if path else key, a.get(key), b.get(key))
-    elif a != b:
-        yield Difference(path, a, b)

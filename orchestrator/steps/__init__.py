@@ -1,1 +1,1 @@
-"""Steps, plans, and why two steps differ."""
+"""Steps, plans of them, and the differences between two."""

@@ -60,7 +60,7 @@ class Plan:
         while stack:
             step, inputs_done = stack.pop()
             if inputs_done:
-                # The digest is cached, and its inputs' digests were taken before it: no recursion.
+                # A step keeps its digest once taken, and those of its inputs were taken before: no recursion.
                 steps.setdefault(step.digest, step)
             elif id(step) not in seen:
                 seen.add(id(step))

@@ -42,8 +42,8 @@ class Store:
     """The artifacts at one place: a folder, `file:///folder`, `s3://bucket/prefix`, or any URL that fsspec opens.
 
     Making a `Store` touches nothing; `prepare` makes it ready for writing. `url` opens the same store in another
-    process or on another machine. `cache` is the folder for what an object store is cached in, by default `root` of
-    its URL's own.
+    process or on another machine. `cache` is the folder that an object store is cached in; by default each URL has its
+    own in the user's cache.
 
     Raises:
         StoreError: fsspec has no such file system, or its package is not installed.
@@ -253,7 +253,7 @@ class Store:
         return self.root / "running" / f"{digest}.json"
 
     def _clear_leftovers(self) -> None:
-        """Remove half-written results and notes of makers that are dead, and scratch of what is finished."""
+        """Remove half-written results, leases and progress of makers that are dead, and scratch of what is finished."""
         left: dict[str, list[Path]] = {}
         for path in [*(self.root / "staging").iterdir(), *(self.root / "running").iterdir()]:
             left.setdefault(path.name.partition(".")[0], []).append(path)

@@ -1,7 +1,7 @@
-"""A step's checkpoints on an object store, so that another machine can go on from them.
+"""The checkpoints of a step on an object store, so that another machine can go on from them.
 
 The scratch folder travels as one object, `NUMBER.SHA256.tar`, the highest number being the last: so it is whole or not
-there. A note beside the folder says which object it was last equal to. If that is still the last one, this machine's
+there. A mark beside the folder says which object it was last equal to. If that is still the last one, this machine's
 folder is as far or farther; else another machine went on after us, and its folder is taken.
 """
 
@@ -41,14 +41,14 @@ class ScratchSync:
         return self.root / "scratch" / self.digest
 
     @property
-    def note(self) -> Path:
+    def mark(self) -> Path:
         """Says which object the folder was last equal to."""
         return self.root / "scratch" / f"{self.digest}.synced"
 
     def fetch(self) -> None:
         """Take the last object's checkpoints, unless the folder is as far already; a damaged object is no loss."""
         last = self._last()
-        if last is None or (self._noted().get("object") == last and self.folder.is_dir()):
+        if last is None or (self._marked().get("object") == last and self.folder.is_dir()):
             return
         staged = self.root / "staging" / f"{self.digest}.{secrets.token_hex(4)}.tar"
         unpacked = staged.with_suffix(".unpacked")
@@ -60,7 +60,7 @@ class ScratchSync:
                 archive.extractall(unpacked, filter="data")
             shutil.rmtree(self.folder, ignore_errors=True)
             unpacked.rename(self.folder)
-            self._write_note(last)
+            self._write_mark(last)
         finally:
             staged.unlink(missing_ok=True)
             shutil.rmtree(unpacked, ignore_errors=True)
@@ -75,8 +75,9 @@ class ScratchSync:
         """Write the folder as the next object, if it has changed since it was equal to one."""
         if not self.folder.is_dir() or not any(self.folder.iterdir()):
             return
-        if self._noted().get("signature") == self._signature():
+        if self._marked().get("signature") == self._signature():
             return
+        # Taken before the archive: a file that changes while it is written is sent again the next time.
         last, signature = self._last(), self._signature()
         staged = self.root / "staging" / f"{self.digest}.{secrets.token_hex(4)}.tar"
         try:
@@ -87,14 +88,15 @@ class ScratchSync:
             self.objects.upload(str(staged), name)
         finally:
             staged.unlink(missing_ok=True)
-        self._write_note(name, signature)
+        self._write_mark(name, signature)
+        # Only now: at every moment one whole object is there.
         for other in self.objects.names():
             if other < name and other.endswith(".tar"):
                 self.objects.remove(other)
 
     def forget(self) -> None:
         """The step is finished: its checkpoints go, here and there."""
-        self.note.unlink(missing_ok=True)
+        self.mark.unlink(missing_ok=True)
         for name in self.objects.names():
             self.objects.remove(name)
 
@@ -110,13 +112,13 @@ class ScratchSync:
         ]
         return hashlib.sha256(repr(found).encode()).hexdigest()
 
-    def _noted(self) -> dict[str, str]:
+    def _marked(self) -> dict[str, str]:
         try:
-            noted: dict[str, str] = json.loads(self.note.read_text(encoding="utf-8"))
+            marked: dict[str, str] = json.loads(self.mark.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return noted
+        return marked
 
-    def _write_note(self, name: str, signature: str | None = None) -> None:
+    def _write_mark(self, name: str, signature: str | None = None) -> None:
         text = json.dumps({"object": name, "signature": signature or self._signature()})
-        self.note.write_text(text, encoding="utf-8")
+        self.mark.write_text(text, encoding="utf-8")

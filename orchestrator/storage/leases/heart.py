@@ -1,4 +1,7 @@
-"""The one thread of a process that renews its leases: taking one costs no thread, and a short one no renewal."""
+"""The one thread of a process that renews its leases.
+
+So taking a lease costs no thread, and one that is held for a moment no renewal.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,7 @@ class Heart:
                     self._news.wait(self._wakes - now)
                     continue
                 ready = [(number, beat) for number, (due, _, beat) in self._due.items() if due <= now]
+                # From now on, not from when it was due: after a pause one beat, not all that were missed.
                 for number, beat in ready:
                     self._due[number] = now + self._due[number][1], self._due[number][1], beat
             for _, beat in ready:

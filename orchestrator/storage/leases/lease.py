@@ -67,6 +67,7 @@ class Lease:
         Raises:
             OSError: the store cannot be reached.
         """
+        # Under the guard, which `release` takes too: a late beat must not write a lease again that was removed.
         with self._guard:
             if self.lost or self._ended:
                 return

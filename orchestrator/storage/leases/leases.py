@@ -1,8 +1,9 @@
 """Leases, by which of the processes of many machines one makes a step: its holder renews it, and it ends with it.
 
-File locks cannot be trusted between machines, so a lease is a small file made by exclusive creation. Whoever takes
-over a lapsed one creates its *heir*, a file named by the id of the lease that it follows: one contender wins, and
-nobody rewrites or removes what is another's. The holder is the last of the chain; it removes the chain when it is done.
+File locks cannot be trusted between machines, object stores have none, and a lock says nothing of who holds it and
+whether they still live. So a lease is a small file made by exclusive creation. Whoever takes over a lapsed one creates
+its *heir*, a file named by the id of the lease that it follows: one contender wins, and nobody rewrites or removes what
+is another's. The holder is the last of the chain; it removes the chain when it is done.
 
 No two clocks are compared. An observer calls a lease lapsed when the holder's beat has not moved for the time to live
 on the observer's own monotonic clock; that costs a wait of one time to live and assumes nothing. Of a process of this
@@ -46,6 +47,7 @@ class Watch:
         if maker.is_dead:
             return True
         if maker.is_running:
+            # Should it be stopped later, its time begins then.
             self._seen.pop(key, None)
             return False
         now = self.clock()

@@ -59,7 +59,7 @@ class FolderFiles:
         return True
 
     def write(self, name: str, data: bytes) -> None:
-        """See `SmallFiles`."""
+        """See `SmallFiles`. Renamed into place: half a lease would read as somebody else's."""
         self._beside(name, data).replace(self.folder / name)
 
     def remove(self, name: str) -> None:

@@ -61,6 +61,13 @@ _floor(PLUMBING, "sweeps", "execution", "resolving", "results", "cluster", *_REA
 _floor(PLUMBING, "tracking", "sweeps", "report", "execution", "resolving", "results", *_READ, "lilora.matrix")
 _floor(PLUMBING, "cli", *PLUMBING.keys())
 
+#: Folders whose files are the choices of a user may hold any number; the two packages' own tops hold the rooms.
+CHOICES = {
+    "lilora/methods", "lilora/benchmarks", "lilora/backbones", "lilora/scorers", "experiments",
+    "experiments/reference", "orchestrator/cli/commands", "lilora", "orchestrator",
+}  # fmt: skip
+CROWDED, MOST_ENTRIES, MOST_LINES = 14, 10, 300
+RIDDLES = ("What", "Who", "Where", "Whether", "Which", "How", "Why")
 #: Their classes derive from Ray Tune's, so importing them imports Ray: others do so inside a function alone.
 ON_TUNE = {"trial", "suggesting", "tuning"}
 HEAVY = {"torch", "transformers", "peft", "deepspeed", "ray", "mlflow"}
@@ -134,6 +141,28 @@ def _module(path: Path) -> str:
 
 def _known(name: str, modules: dict[str, Path]) -> str | None:
     return next((found for found in (name, name.rpartition(".")[0]) if found in modules), None)
+
+
+def test_a_folder_holds_few_things_but_where_they_are_the_choices() -> None:
+    for package in PACKAGES:
+        for folder in (ROOT / package, *(path for path in (ROOT / package).rglob("*") if path.is_dir())):
+            entries = [path for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__")]
+            name = folder.relative_to(ROOT).as_posix()
+            if name in CHOICES or any(path.suffix == ".safetensors" for path in entries):
+                continue
+            assert len(entries) <= MOST_ENTRIES, f"{name}: {sorted(path.name for path in entries)}"
+    for package in PACKAGES[:2]:
+        entries = [path for path in (ROOT / package).iterdir() if path.name not in ("__init__.py", "__pycache__")]
+        assert len(entries) <= CROWDED, package
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_file_is_short_and_its_first_line_is_a_noun_that_says_what_it_is(package: str) -> None:
+    for path in files(package):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= MOST_LINES, path
+        said = (ast.get_docstring(ast.parse(text)) or "").split(maxsplit=1)
+        assert said and said[0] not in RIDDLES, f"{path}: {said[:1]}"
 
 
 def test_the_plumbing_imports_no_torch_before_a_worker_needs_it() -> None:

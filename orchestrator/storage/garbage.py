@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.errors import DamagedError, UserError
-from orchestrator.storage.backends.backend import Entry
+from orchestrator.storage.backends.folder_backend import Entry
 from orchestrator.storage.leases.leases import Leases, Watch
 from orchestrator.storage.leases.maker import Maker, this_machine
 from orchestrator.storage.references import references_first, with_references

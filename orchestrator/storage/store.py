@@ -20,7 +20,6 @@ from pathlib import Path
 
 from lilora.core.identity import sha256_of
 from orchestrator.errors import DamagedError
-from orchestrator.storage.backends.backend import Backend
 from orchestrator.storage.backends.folder_backend import FolderBackend, discard
 from orchestrator.storage.backends.object_backend import ObjectBackend
 from orchestrator.storage.integrity import How, flush_tree, names, problems_of_files, references_in
@@ -271,7 +270,7 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _backend_at(place: Path | str, cache: Path | None) -> Backend:
+def _backend_at(place: Path | str, cache: Path | None) -> FolderBackend | ObjectBackend:
     scheme, found, rest = str(place).partition("://")
     if not found:
         return FolderBackend(place)

@@ -8,10 +8,10 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import MINIMUM_FREE_BYTES, StoreError, explain_os_error
-from orchestrator.storage.backends.backend import Entry
 from orchestrator.storage.integrity import How, problems_of_files
 from orchestrator.storage.leases.lease import Lease
 from orchestrator.storage.leases.leases import Leases
@@ -21,10 +21,24 @@ from orchestrator.storage.record import RECORD, Record, read_record
 FOLDERS = ("artifacts", "staging", "scratch", "running", "logs")
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Something in a folder of the store: `size` in bytes; `changed` in seconds since 1970, None if not known."""
+
+    name: str
+    size: int
+    changed: float | None
+
+
 class FolderBackend:
-    """A folder `artifacts` that holds a folder for each digest; see `Backend`.
+    """A folder `artifacts` that holds a folder for each digest.
 
     Whatever comes and goes does so by a rename within one file system, which shows all of an artifact or nothing.
+
+    Attributes:
+        root: the folder of this machine; of an object store, its cache.
+        url: what `Store` takes to open the same store elsewhere.
+        leases: those of the store, seen by every machine.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -33,7 +47,7 @@ class FolderBackend:
         self.leases = Leases(FolderFiles(self.root / "running"))
 
     def prepare(self) -> None:
-        """See `Backend`.
+        """Prove that it can be written, and make the folders under `root`.
 
         Raises:
             StoreError: the folder cannot be written, or its disk is full.
@@ -59,25 +73,25 @@ class FolderBackend:
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
     def make_cache(self) -> None:
-        """Nothing: a machine without this folder does not see the store, and must fail rather than make another."""
+        """Have `root` on a machine that only takes part. Nothing here: without the folder it does not see the store."""
 
     def leases_for(self, key: str) -> Leases:
-        """See `Backend`."""
+        """Those that guard what is named `key.*` in `staging` and `running` under `root`."""
         return self.leases
 
     def small_files(self, folder: str, make: bool = False) -> FolderFiles:
-        """See `Backend`."""
+        """Small files beside the artifacts, in `folder`; with `make`, to be written."""
         path = self.root / folder
         if make:
             path.mkdir(parents=True, exist_ok=True)
         return FolderFiles(path)
 
     def has(self, digest: str) -> bool:
-        """See `Backend`."""
+        """True if the artifact was installed."""
         return self._artifact(digest).is_dir()
 
     def digests(self) -> frozenset[str]:
-        """See `Backend`."""
+        """Every installed artifact; see `Store.digests`."""
         try:
             with os.scandir(self.root / "artifacts") as entries:
                 return frozenset(entry.name for entry in entries)
@@ -89,22 +103,22 @@ class FolderBackend:
             raise StoreError(explain_os_error(error, self.root) or self._unusable(error)) from error
 
     def record(self, digest: str) -> Record:
-        """See `Backend`."""
+        """The artifact's record; see `Store.record`."""
         path = self._artifact(digest) / RECORD
         return read_record(path.read_bytes, digest, path)
 
     def problems(self, digest: str, how: How) -> tuple[str, ...]:
-        """See `Backend`."""
+        """What is wrong with the artifact; see `Store.problems`. Raises DamagedError without a record."""
         return problems_of_files(self._artifact(digest), self.record(digest).files, how, besides=RECORD)
 
     def fetch(self, digest: str) -> None:
-        """Nothing: the files are there."""
+        """Have the artifact's files under `root`, if it is there at all. Here, they are."""
 
     def send(self, staged: Path, record: Record) -> None:
-        """Nothing: `staged` is on the file system that it is renamed in."""
+        """Take the files of `staged` to where they are installed from; nobody counts them yet. Here, they are there."""
 
     def install(self, staged: Path, record: Record) -> Record:
-        """See `Backend`."""
+        """Make what was sent count, unless another was first; gives the record that counts, and takes `staged` away."""
         target = self._artifact(record.digest)
         try:
             # A folder is never renamed onto one that holds files: so the first commit wins without a lock.
@@ -117,7 +131,7 @@ class FolderBackend:
         return record
 
     def set_aside(self, digest: str) -> Path:
-        """See `Backend`."""
+        """Move the artifact to the folder `damaged`; gives its new place. The caller holds its lease."""
         folder = self.root / "damaged"
         folder.mkdir(exist_ok=True)
         target = folder / f"{digest}.{secrets.token_hex(4)}"
@@ -127,7 +141,7 @@ class FolderBackend:
         return target
 
     def remove(self, digest: str) -> None:
-        """See `Backend`."""
+        """Remove the artifact: first it counts no more, then its files go."""
         # Removing takes a while and may be cut off; what lies in `staging` by then is cleared by the next run.
         gone = self.root / "staging" / f"{digest}.{secrets.token_hex(4)}"
         with contextlib.suppress(FileNotFoundError):
@@ -135,19 +149,19 @@ class FolderBackend:
         shutil.rmtree(gone, ignore_errors=True)
 
     def in_hand(self, digest: str, lease: Lease | None) -> AbstractContextManager[None]:
-        """Nothing: the next maker goes on in the same scratch folder."""
+        """While this process makes it: checkpoints go where the next maker finds them. Here, they are written there."""
         return nullcontext()
 
     def fetch_scratch(self, digest: str) -> None:
-        """Nothing: the checkpoints are there."""
+        """Have the checkpoints that the step's maker goes on from. Here, they are."""
 
     def forget(self, digest: str) -> None:
-        """See `Backend`."""
+        """Remove what was only needed while the step ran."""
         shutil.rmtree(self.root / "scratch" / digest, ignore_errors=True)
         (self.root / "running" / f"{digest}.json").unlink(missing_ok=True)
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        """See `Backend`."""
+        """Whatever is right under `folder`, each with all that it holds."""
         place = self.root / folder
         for path in sorted(place.iterdir()) if place.is_dir() else ():
             # A run that goes on may take it away while we look.
@@ -155,7 +169,7 @@ class FolderBackend:
                 yield Entry(path.name, _size(path), path.stat().st_mtime)
 
     def remove_entry(self, folder: str, name: str) -> None:
-        """See `Backend`."""
+        """Remove one entry, if it is there."""
         discard(self.root / folder / name)
 
     def _artifact(self, digest: str) -> Path:

@@ -26,8 +26,7 @@ from typing import Any
 
 from lilora.core.identity import sha256_of
 from orchestrator.errors import DamagedError, StoreError
-from orchestrator.storage.backends.backend import Entry
-from orchestrator.storage.backends.folder_backend import FolderBackend
+from orchestrator.storage.backends.folder_backend import Entry, FolderBackend
 from orchestrator.storage.backends.objects import Objects, open_filesystem
 from orchestrator.storage.backends.scratch_sync import ScratchSync
 from orchestrator.storage.integrity import How, flush_tree
@@ -51,7 +50,7 @@ def cache_folder(url: str) -> Path:
 
 
 class ObjectBackend:
-    """The artifacts under one URL; see `Backend`."""
+    """The artifacts under one URL; see `FolderBackend`."""
 
     def __init__(self, url: str, cache: Path | None = None) -> None:
         self.url = url
@@ -61,7 +60,7 @@ class ObjectBackend:
         self.leases = Leases(self.objects.within("running"), poll_seconds=POLL_SECONDS)
 
     def prepare(self) -> None:
-        """See `Backend`.
+        """See `FolderBackend`.
 
         Raises:
             StoreError: the store or the cache cannot be written, or the file system overwrites what it should create.
@@ -85,23 +84,23 @@ class ObjectBackend:
         self.cache.prepare()
 
     def make_cache(self) -> None:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         self.cache.make_folders()
 
     def leases_for(self, key: str) -> Leases:
-        """See `Backend`; a download concerns the processes of this machine alone."""
+        """See `FolderBackend`; a download concerns the processes of this machine alone."""
         return self.cache.leases if key.startswith(DOWNLOAD) else self.leases
 
     def small_files(self, folder: str, make: bool = False) -> Objects:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         return self.objects.within(folder)
 
     def has(self, digest: str) -> bool:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         return bool(self.objects.filesystem.exists(self.objects.full(_record(digest))))
 
     def digests(self) -> frozenset[str]:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         try:
             found = self.objects.sizes("artifacts")
         except Exception as error:
@@ -112,13 +111,13 @@ class ObjectBackend:
         return frozenset(name.partition("/")[0] for name in found if name.count("/") == 1 and name.endswith(RECORD))
 
     def record(self, digest: str) -> Record:
-        """See `Backend`; read from the cache where it is."""
+        """See `FolderBackend`; read from the cache where it is."""
         if (self.root / _record(digest)).exists():
             return self.cache.record(digest)
         return self._stored_record(digest)
 
     def problems(self, digest: str, how: How) -> tuple[str, ...]:
-        """See `Backend`. A damaged copy in the cache is none of the store's: it is dropped, to be fetched again."""
+        """See `FolderBackend`. A damaged copy in the cache is dropped, to be fetched again; it is no problem."""
         if how == "here" and self.cache.has(digest):
             with contextlib.suppress(DamagedError):
                 if not self.cache.problems(digest, "bytes"):
@@ -140,7 +139,7 @@ class ObjectBackend:
         return tuple(problems)
 
     def fetch(self, digest: str) -> None:
-        """See `Backend`; of several processes of this machine, one downloads it."""
+        """See `FolderBackend`; of several processes of this machine, one downloads it."""
         if self.cache.has(digest) or not self.has(digest):
             return
         self.make_cache()
@@ -171,21 +170,21 @@ class ObjectBackend:
         self.cache.install(staged, record)
 
     def send(self, staged: Path, record: Record) -> None:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         there = self.objects.sizes(f"artifacts/{record.digest}")
         for name, entry in sorted(record.files.items()):
             if there.get(f"{entry.sha256}/{name}") != entry.size:
                 self.objects.upload(str(staged / name), _blob(record.digest, entry.sha256, name))
 
     def install(self, staged: Path, record: Record) -> Record:
-        """See `Backend`; what was staged becomes the cache's copy."""
+        """See `FolderBackend`; what was staged becomes the cache's copy."""
         if self.objects.create(_record(record.digest), record.to_json().encode()):
             return self.cache.install(staged, record)
         shutil.rmtree(staged)
         return self._stored_record(record.digest)
 
     def set_aside(self, digest: str) -> Path:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         folder, kept = f"artifacts/{digest}", f"damaged/{digest}.{secrets.token_hex(4)}"
         # Objects move one by one: the record goes first, so that the artifact counts no more from then on.
         for name in sorted(self.objects.sizes(folder), key=lambda name: name != RECORD):
@@ -196,14 +195,14 @@ class ObjectBackend:
         return Path(self.objects.full(kept))
 
     def remove(self, digest: str) -> None:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         self.objects.remove(_record(digest))
         self.objects.remove_tree(f"artifacts/{digest}")
         self._drop_copy(digest)
 
     @contextmanager
     def in_hand(self, digest: str, lease: Lease | None) -> Iterator[None]:
-        """See `Backend`: they come from the store first, and go there while the lease beats, and on failure."""
+        """See `FolderBackend`: they come from the store first, and go there while the lease beats, and on failure."""
         self.make_cache()
         sync = self._scratch_sync(digest)
         if lease is not None:
@@ -223,17 +222,17 @@ class ObjectBackend:
             raise
 
     def fetch_scratch(self, digest: str) -> None:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         self.make_cache()
         self._scratch_sync(digest).fetch()
 
     def forget(self, digest: str) -> None:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         self.cache.forget(digest)
         self._scratch_sync(digest).forget()
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        """See `Backend`. An object store has no folders: an entry is as old as the youngest object below its name."""
+        """See `FolderBackend`. Objects have no folders: an entry is as old as the youngest object below its name."""
         sizes: dict[str, int] = {}
         changed: dict[str, float | None] = {}
         for path, info in self.objects.infos(folder).items():
@@ -246,7 +245,7 @@ class ObjectBackend:
             yield Entry(name, sizes[name], changed[name])
 
     def remove_entry(self, folder: str, name: str) -> None:
-        """See `Backend`."""
+        """See `FolderBackend`."""
         self.objects.remove(f"{folder}/{name}")
         self.objects.remove_tree(f"{folder}/{name}")
 

@@ -21,17 +21,12 @@ from typing import Any
 from orchestrator.cluster.parcel import Parcel
 from orchestrator.errors import ClusterError, UserError
 
-CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 30.0
+CONNECT_SECONDS, QUIET_SECONDS, POLL_SECONDS = 10.0, 10.0, 1.0
+ANSWER_SECONDS, START_SECONDS, STOP_SECONDS = 30.0, 60.0, 60.0
 # A head that is silent for longer is given up while a job is followed; the job is not.
 LOST_SECONDS = 120.0
-START_SECONDS = 60.0
-STOP_SECONDS = 60.0
-QUIET_SECONDS = 10.0
-POLL_SECONDS = 1.0
 INTERRUPTED = 130
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-
 # Ray lets these override the address that it is given.
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 

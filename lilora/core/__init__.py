@@ -1,1 +1,1 @@
-"""Identity of values, the registry of plug-ins, and how a step talks to what runs it."""
+"""Identity of values, the registry of plug-ins, the handle of a running step, and limits that rooms share."""

@@ -1,4 +1,4 @@
-"""Predictions of a task's split: greedy, batched, sorted by length, merged where the method can.
+"""Greedy answers of a model to a task's rows, batched and sorted by length.
 
 Rows are sorted by (prompt length, id) before they are cut into batches, so an answer does not depend on the order of
 the file. transformers' own `generate` does the decoding.

@@ -143,6 +143,12 @@ def test_with_dropout_dora_keeps_a_float32_copy_of_each_weight(lab: Lab) -> None
     assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)
 
 
+def test_with_dropout_gate_and_up_no_longer_share_their_input(lab: Lab) -> None:
+    """Shared, the formula would be 18 % below; it is 14 %, since the CPU keeps a mask in float32 and a GPU in bytes."""
+    found = measure(lab, "seqlora", "float32", recompute=False, dropout=0.1)
+    assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)
+
+
 @pytest.mark.parametrize("name", [name for name in registry.names("methods") if name != "zeroshot"])
 def test_the_state_that_a_stream_leaves_has_the_bytes_of_the_closed_form(lab: Lab, name: str) -> None:
     method = small(name)

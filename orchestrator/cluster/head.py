@@ -15,10 +15,10 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator.cluster.parcel import Parcel
+from orchestrator.cluster.session import token
 from orchestrator.errors import ClusterError, UserError
 
 CONNECT_SECONDS, QUIET_SECONDS, POLL_SECONDS = 10.0, 10.0, 1.0
@@ -60,26 +60,6 @@ class HeadJob:
         if self.exit_code is None:
             return 0 if self.status == "SUCCEEDED" else 1
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
-
-
-def token() -> str | None:
-    """The token that Ray's tools would use: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token.
-
-    Raises:
-        UserError: RAY_AUTH_TOKEN_PATH names no readable file.
-    """
-    if word := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return word
-    if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        try:
-            return Path(named).expanduser().read_text(encoding="utf-8").strip() or None
-        except OSError as error:
-            raise UserError(
-                f"RAY_AUTH_TOKEN_PATH names {named}, which cannot be read ({error.strerror}): name the cluster's token"
-            ) from error
-    with contextlib.suppress(OSError):
-        return (Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8").strip() or None
-    return None
 
 
 class Head:

@@ -27,7 +27,7 @@ import psutil
 from lilora.data.location import VARIABLE as DATA_VARIABLE
 from lilora.data.location import data_root
 from orchestrator.cluster.demand import Demand
-from orchestrator.errors import ClusterError
+from orchestrator.errors import ClusterError, UserError
 
 # Unix sockets have at most 107 bytes of path; Ray adds about 60 to its folder, and that has a process's number.
 LONGEST_TEMP_DIR = 38
@@ -180,6 +180,26 @@ def import_path() -> tuple[str, ...]:
     paths = dict.fromkeys(Path(entry).absolute() for entry in sys.path)
     common = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return tuple(str(path) for path in paths if not any(path.is_relative_to(folder) for folder in common))
+
+
+def token() -> str | None:
+    """The token that Ray's tools would use: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token.
+
+    Raises:
+        UserError: RAY_AUTH_TOKEN_PATH names no readable file.
+    """
+    if word := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return word
+    if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        try:
+            return Path(named).expanduser().read_text(encoding="utf-8").strip() or None
+        except OSError as error:
+            raise UserError(
+                f"RAY_AUTH_TOKEN_PATH names {named}, which cannot be read ({error.strerror}): name the cluster's token"
+            ) from error
+    with contextlib.suppress(OSError):
+        return (Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8").strip() or None
+    return None
 
 
 def _ensure_token() -> None:

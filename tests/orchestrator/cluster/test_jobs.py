@@ -18,6 +18,7 @@ from orchestrator.cluster import head as head_module
 from orchestrator.cluster import sharing
 from orchestrator.cluster.head import Head, HeadJob, base_name
 from orchestrator.cluster.parcel import Parcel, collect
+from orchestrator.cluster.session import token
 from orchestrator.errors import ClusterError, StoreError, UserError
 
 ROOT = Path(__file__).parents[3]
@@ -189,19 +190,19 @@ def test_the_token_is_found_where_rays_tools_look_for_it(tmp_path: Path, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    assert head_module.token() is None
+    assert token() is None
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("at home\n")
-    assert head_module.token() == "at home"
+    assert token() == "at home"
     (tmp_path / "named").write_text("named\n")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "named"))
-    assert head_module.token() == "named"
+    assert token() == "named"
     monkeypatch.setenv("RAY_AUTH_TOKEN", "said")
-    assert head_module.token() == "said"
+    assert token() == "said"
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "gone"))
     with pytest.raises(UserError, match="cannot be read"):
-        head_module.token()
+        token()
 
 
 class Broken:

@@ -14,7 +14,8 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.scorers import Truth
 from lilora.scorers.short_answer import SCORER
 from lilora.stages.scores import score_items, step_version
-from orchestrator.resolving.estimate import Choice, study_cost
+from orchestrator.resolving.estimate import study_cost
+from orchestrator.resolving.how_trained import HowTrained
 from orchestrator.resolving.resolve import resolve
 from orchestrator.study import Study, Trial
 
@@ -48,7 +49,7 @@ def test_a_kind_in_the_table_has_instructions_a_form_versions_and_costs(
     (folder / "benchmark.toml").write_text("\n".join(lines))
     monkeypatch.setenv("LILORA_DATA", str(tmp_path))
     study = Study("cats", (Trial(SeqLoRA(), LLAVA, Stream("cats")),))
-    found = study_cost(resolve(study), None, Choice())
+    found = study_cost(resolve(study), None, HowTrained())
     assert any("counting 1000 + 2, longest 1200" in line for line in found.assumptions)
 
 

@@ -72,7 +72,8 @@ def test_an_example_parses_and_names_what_there_is(path: tuple[str, ...]) -> Non
 def test_the_two_steps_of_the_example_of_why_are_steps_of_its_study() -> None:
     _, values = example(("why",))
     plan = find_target(values["study"]).plan
-    assert plan.find(values["step"]).digest != plan.find(values["other"]).digest
+    (one,), (other,) = plan.find(values["step"]), plan.find(values["other"])
+    assert one.digest != other.digest
 
 
 #: For each command a mistake, and the part of the answer that helps.

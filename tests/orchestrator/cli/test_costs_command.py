@@ -110,7 +110,7 @@ def test_rows_that_the_store_has_are_counted_with_their_later_turns(tmp_path: Pa
     polars.DataFrame(columns, schema_overrides={"turns": polars.List(polars.List(polars.String))}).write_parquet(
         tmp_path / "train.parquet"
     )
-    store = SimpleNamespace(has=lambda digest: True, path=lambda digest: tmp_path)
+    store = SimpleNamespace(has=lambda digest: True, fetch=lambda digest: tmp_path)
     [stage] = cost_of(replace(TRIAL, training=replace(TRIAL.training, batch_size=2)), store=store).stages
     # A template of 45, a later one of 8, an end token for each answer; 4 characters a token, 391 tokens a picture.
     first, later = 45 + 10 + 2 + 1, 8 + 5 + 3 + 1

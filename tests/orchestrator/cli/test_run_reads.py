@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+import typer
 
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from orchestrator.cli.commands import run as command
-from orchestrator.cli.console import Output
 from orchestrator.cli.phases import Phase, Phases
 from orchestrator.execution.events import Outcome
 from orchestrator.planning.lowering import Lowered, lower
@@ -40,12 +38,12 @@ def test_each_artifact_is_opened_once_to_say_what_came_out(tmp_path: Path, monke
         return Phase(plan, Outcome(plan.requested, plan.distinct, plan.distinct), (), lowered)
 
     monkeypatch.setattr(Phases, "plan", nothing_to_run)
-    monkeypatch.setattr(command, "find_target", lambda name: Target(name, study))
-    output = Output()
-    output.console = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr("orchestrator.resolving.catalogue.find_target", lambda name: Target(name, study))
     opened = count_opens(monkeypatch)
-    assert command.run("fake", store, output, None, None, "none") == 0
-    read = {path: count for path, count in opened.items() if path.is_relative_to(store.artifacts)}
+    with pytest.raises(typer.Exit) as ended:
+        command.run("fake", str(store.root), tracking="none")
+    assert ended.value.exit_code == 0
+    read = {path: count for path, count in opened.items() if path.is_relative_to(store.root / "artifacts")}
     assert {path.name for path in read} >= {"analysis.json", "scores.json", "state.json", "shared.safetensors"}
     assert {path for path in read if path.name == "record.json"} == {
         store.path(step.digest) / "record.json" for step in lowered.plan.steps

@@ -216,7 +216,7 @@ def test_a_metric_that_a_scorer_does_not_give_is_refused_once_a_trial_is_finishe
     fill(lowered, store, by_lam({}))
     results = [
         dataclasses.replace(result, scores={cell: said | {"lenient": None} for cell, said in result.scores.items()})
-        for result in read_results(lowered, store)
+        for result in read_results(lowered, store).trials
     ]
     with pytest.raises(ValueError, match="has no AP lenient to be chosen by; take AP, or leave it out"):
         choose(questions(study), results)

@@ -1,4 +1,4 @@
-"""The way from a study to a plan: every stage, prediction and score of its trials as a step, made once.
+"""The lowering of a study: every stage, prediction and score of its trials as a step, made once whoever asks for it.
 
 Nothing here runs, reads results or imports torch. A schedule is a way to lower a trial: in sequence, each task alone,
 or no training at all.

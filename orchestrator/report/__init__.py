@@ -13,12 +13,12 @@ from typing import Any
 
 from orchestrator.formats import format_count, format_seconds, format_signed
 from orchestrator.planning.lowering import Lowered
-from orchestrator.report.content import page
+from orchestrator.report.page import page_variables
 from orchestrator.results.claims import claim_json, claims
 from orchestrator.results.exports import table_csv
 from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import Row, table
+from orchestrator.results.table import TableRow, table
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.study.metrics import Stat
@@ -43,11 +43,11 @@ def write_report(results: StudyResults, folder: Path) -> Path:
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
         (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
     target = folder / "index.html"
-    target.write_text(_render(page(results, rows)), encoding="utf-8")
+    target.write_text(_render(page_variables(results, rows)), encoding="utf-8")
     return target
 
 
-def _write_claims(lowered: Lowered, rows: tuple[Row, ...], path: Path) -> None:
+def _write_claims(lowered: Lowered, rows: tuple[TableRow, ...], path: Path) -> None:
     """Each claim of the study's paper and its outcome; no file for a study that reproduces none."""
     if lowered.study.paper is None:
         return
@@ -89,6 +89,6 @@ def _render(variables: dict[str, Any]) -> str:
     return environment.get_template("page.html.jinja").render(**variables)
 
 
-def _is_best(row: Row, stat: Stat, best: float | None) -> bool:
+def _is_best(row: TableRow, stat: Stat, best: float | None) -> bool:
     """Whether a cell is set in bold: equal, as printed, to the best among the methods that learn in sequence."""
     return best is not None and row.schedule == "sequential" and f"{stat.mean:.1f}" == f"{best:.1f}"

@@ -8,13 +8,13 @@ from typing import Any
 from orchestrator.report.figures import ranks_svg
 from orchestrator.report.style import heat
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
-from orchestrator.results.table import Row
+from orchestrator.results.table import TableRow
 from orchestrator.study.metrics import METRICS
 
 WHEN = {"learned": "Right after it was learned", "last": "After the last stage"}
 
 
-def order_blocks(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def order_blocks(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
     """The template's variables: a block for each group of rows that differ in their order alone."""
     return [_block(group) for group in ordered(rows)]
 

@@ -1,4 +1,4 @@
-"""Which lines go into which panel: rows of the table turned into figures."""
+"""The panels of the report: rows of the table turned into lines over the stages, and into pairs of scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.report.figures import Line, Pair, Panel, line_svg, pairs_svg
 from orchestrator.report.style import Style
-from orchestrator.results.table import Row, mean_matrix, metrics_after
+from orchestrator.results.table import TableRow, mean_matrix, metrics_after
 from orchestrator.study.metrics import Stat
 
 
@@ -23,12 +23,12 @@ class LegendEntry:
 _ABOUT = {"sequential": "", "independent": "each task alone", "none": "no training"}
 
 
-def legend(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[LegendEntry]:
+def legend(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[LegendEntry]:
     """One legend for all figures."""
     return [LegendEntry(row.name, looks[row.name], _ABOUT[row.schedule]) for row in rows]
 
 
-def curves(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Panel]:
+def curves(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[Panel]:
     """The score on each task over the sequence (Fig. 4 of the paper); one set for each task order.
 
     A panel per task but the last, which has only one point.
@@ -45,7 +45,7 @@ def curves(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Panel]:
     return panels
 
 
-def _task_line(row: Row, column: int, style: Style) -> Line | None:
+def _task_line(row: TableRow, column: int, style: Style) -> Line | None:
     """A row's score on one task after each stage that has it; zero-shot is level over all stages."""
     matrix = mean_matrix(row)
     if row.schedule == "none":
@@ -64,7 +64,7 @@ def _line(name: str, style: Style, stats: Sequence[Stat | None]) -> Line | None:
     return Line(name, style, tuple(place for place, _ in known), tuple(stat.mean for _, stat in known), deviations)
 
 
-def stages(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Panel]:
+def stages(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[Panel]:
     """AP_k and BWT_k over the stages, for the first task order."""
     tasks = rows[0].results[0].plan.tasks
     chosen = [row for row in rows if row.schedule != "none" and row.results[0].plan.tasks == tasks]
@@ -83,22 +83,22 @@ def stages(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[Panel]:
     ]
 
 
-def _per_stage(row: Row, metric: str) -> list[Stat | None]:
+def _per_stage(row: TableRow, metric: str) -> list[Stat | None]:
     places = range(len(row.results[0].plan.after))
     return [Stat.of(metrics_after(result, place)[metric] for result in row.results) for place in places]
 
 
-def curve_panels(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[str]:
+def curve_panels(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[str]:
     """`curves` as SVG."""
     return [line_svg(panel) for panel in curves(rows, looks)]
 
 
-def stage_panels(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[str]:
+def stage_panels(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[str]:
     """`stages` as SVG."""
     return [line_svg(panel) for panel in stages(rows, looks)]
 
 
-def pair_panels(rows: Sequence[Row], looks: Mapping[str, Style]) -> list[str]:
+def pair_panels(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[str]:
     """Strict and lenient scores after the last stage as SVG, a panel per row of the table."""
     panels = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The report's page on papers: a paper's table beside ours with its claims judged, and figures of adapters."""
+"""The report's sections on papers: a paper's table beside ours with its claims judged, and figures of adapters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from orchestrator.planning.lowering import Lowered
 from orchestrator.report.figures import fusion_svg, grid_svg
 from orchestrator.results.claims import Claim, claims
 from orchestrator.results.reading import StudyResults
-from orchestrator.results.table import Row
+from orchestrator.results.table import TableRow
 from orchestrator.study import Figure
 from orchestrator.study.paper import METRICS
 
 
-def paper_block(lowered: Lowered, rows: Sequence[Row]) -> dict[str, Any] | None:
+def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | None:
     """The comparison with the study's paper; None where it reproduces none."""
     paper = lowered.study.paper
     if paper is None:

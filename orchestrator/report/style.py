@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.results.table import Row
+from orchestrator.results.table import TableRow
 
 # Mid-tones with a contrast of 3:1 or more against both white and #14181f, told apart by the colour-blind together
 # with the markers.
@@ -33,7 +33,7 @@ class Style:
         return GLYPHS[self.marker]
 
 
-def styles(rows: Sequence[Row]) -> dict[str, Style]:
+def styles(rows: Sequence[TableRow]) -> dict[str, Style]:
     """A style for each row by name: references (zero-shot) grey and dotted, tasks trained alone dashed."""
     result: dict[str, Style] = {}
     used = 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.results.table import Row
+from orchestrator.results.table import TableRow
 from orchestrator.study.metrics import Stat
 from orchestrator.study.paper import METRICS, Paper
 
@@ -45,7 +45,7 @@ class Claim:
         return "holds" if self.ours * self.paper > 0 else "does not hold"
 
 
-def claims(paper: Paper, rows: Sequence[Row]) -> tuple[Claim, ...]:
+def claims(paper: Paper, rows: Sequence[TableRow]) -> tuple[Claim, ...]:
     """The paper's order of `focus` against each other row, for each metric that both have there, and ours.
 
     The threshold is `STANDARD_ERRORS` times sqrt(s1^2/n1 + s2^2/n2), s the sample standard deviation over n seeds of

@@ -10,12 +10,12 @@ from typing import Any
 from orchestrator.results.form import form_json
 from orchestrator.results.reading import TrialResult
 from orchestrator.results.scorers import describe_scorers, scorer_names
-from orchestrator.results.table import Row, metrics_after
+from orchestrator.results.table import TableRow, metrics_after
 from orchestrator.study.metrics import METRICS, Stat
 from orchestrator.study.naming import method_name
 
 
-def table_csv(rows: Sequence[Row]) -> str:
+def table_csv(rows: Sequence[TableRow]) -> str:
     """The table as CSV text: for each number its mean, and its standard deviation in a column named "... sd"."""
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
     numbers = [*tasks, *METRICS]

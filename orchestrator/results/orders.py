@@ -1,4 +1,4 @@
-"""Does the order of the tasks matter? Rows of a result table that differ in nothing but their order, read together.
+"""Orders of tasks: rows of a result table that differ in nothing but their order, read together.
 
 A task's place in the order decides two things: how much is learned before it, and how much after it. So beside the
 spread of each metric over the orders stands each task's score by the place at which it was learned.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lilora.core.identity import digest_of
-from orchestrator.results.table import Row
+from orchestrator.results.table import TableRow
 from orchestrator.study.metrics import METRICS, Stat
 from orchestrator.study.naming import short_names
 
@@ -27,11 +27,11 @@ class Ordered:
     """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     tasks: tuple[str, ...]
 
     @property
-    def finished(self) -> tuple[Row, ...]:
+    def finished(self) -> tuple[TableRow, ...]:
         """The rows that have an AP."""
         return tuple(row for row in self.rows if row.metrics["AP"] is not None)
 
@@ -39,7 +39,7 @@ class Ordered:
         """Mean of the metric over the finished orders, and its sample standard deviation."""
         return Stat.of(value for value, _ in self.ranked(metric))
 
-    def ranked(self, metric: str) -> list[tuple[float, Row]]:
+    def ranked(self, metric: str) -> list[tuple[float, TableRow]]:
         """The finished orders with their value of the metric, the highest first."""
         known = [(stat.mean, row) for row in self.finished if (stat := row.metrics[metric]) is not None]
         return sorted(known, key=lambda pair: -pair[0])
@@ -60,7 +60,7 @@ class Ordered:
         return [matrix.rows[-1 if when == "last" else place][place] for matrix in matrices]
 
 
-def order_of(row: Row) -> tuple[str, ...]:
+def order_of(row: TableRow) -> tuple[str, ...]:
     """The row's tasks, as learned."""
     return row.results[0].plan.tasks
 
@@ -70,9 +70,9 @@ def arrow(tasks: Sequence[str]) -> str:
     return " \N{RIGHTWARDS ARROW} ".join(tasks)
 
 
-def ordered(rows: Sequence[Row]) -> tuple[Ordered, ...]:
+def ordered(rows: Sequence[TableRow]) -> tuple[Ordered, ...]:
     """The groups of rows that differ in their order alone, two rows or more each; none in a study of one order."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[TableRow]] = {}
     flats: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         bound = row.results[0].plan.bound
@@ -88,7 +88,7 @@ def ordered(rows: Sequence[Row]) -> tuple[Ordered, ...]:
     )
 
 
-def orders_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def orders_json(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
     """`ordered` for machines: for each group its orders, each metric's spread and extremes, scores by place."""
     return [
         {

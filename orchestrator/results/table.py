@@ -15,7 +15,7 @@ from orchestrator.study.metrics import METRICS, Stat
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of the result table: trials that are equal but for the seed.
 
     Attributes:
@@ -65,7 +65,7 @@ def _beginning(matrix: Matrix, row: int, count: int) -> Matrix:
     return Matrix(matrix.tasks[:count], rows, matrix.after[: row + 1])
 
 
-def table(results: Sequence[TrialResult]) -> tuple[Row, ...]:
+def table(results: Sequence[TrialResult]) -> tuple[TableRow, ...]:
     """Rows in the order of the study, seeds averaged."""
     groups: dict[str, dict[tuple[str, ...], TrialResult]] = {}
     for result in results:
@@ -74,11 +74,11 @@ def table(results: Sequence[TrialResult]) -> tuple[Row, ...]:
     return tuple(_row(name, tuple(group.values())) for name, group in groups.items())
 
 
-def _row(name: str, trials: tuple[TrialResult, ...]) -> Row:
+def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
     results = tuple(result for result in trials if not result.num_missing) or trials
     lasts = [result.matrices["main"].last for result in results]
     each = [metrics_after(result) for result in results]
-    return Row(
+    return TableRow(
         name,
         results,
         {task: Stat.of(last[task] for last in lasts) for task in results[0].plan.tasks},
@@ -100,7 +100,7 @@ def _missing_note(trials: Sequence[TrialResult]) -> str:
     return f"{sum(result.num_missing for result in trials)} of {cells} cells not finished"
 
 
-def mean_matrix(row: Row, key: str = "main") -> tuple[tuple[Stat | None, ...], ...]:
+def mean_matrix(row: TableRow, key: str = "main") -> tuple[tuple[Stat | None, ...], ...]:
     """The row's matrix of this key, cell by cell over its trials."""
     matrices = [result.matrices[key] for result in row.results if key in result.matrices]
     if not matrices:

@@ -1,4 +1,4 @@
-"""What MLflow is told of a study: a parent run, a run per trial, a LoggedModel per stage, metrics over the stages.
+"""A study in MLflow: a parent run, a run per trial, a LoggedModel per stage, metrics over the stages.
 
 Runs and models are found again by their tags, and a stage that is tagged as written is not written again. Times are
 those of the results, not of the writing.

@@ -13,15 +13,15 @@ from orchestrator.formats import DASH, format_count, format_score
 from orchestrator.results.claims import claims
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.scorers import describe_scorers
-from orchestrator.results.table import Row
+from orchestrator.results.table import TableRow
 from orchestrator.study import Paper
 from orchestrator.study.paper import METRICS
 
-Column = tuple[str, Callable[[Row], str]]
+Column = tuple[str, Callable[[TableRow], str]]
 PLACES = ("first", "second", "third")
 
 
-def show_results(title: str, rows: Sequence[Row], output: Output, paper: Paper | None = None) -> None:
+def show_results(title: str, rows: Sequence[TableRow], output: Output, paper: Paper | None = None) -> None:
     """Accuracy on each task after the last stage, AP, MAP, BWT, MIF, parameters, and whether the task id is needed.
 
     With `paper`, its figures stand below, beside ours.
@@ -72,7 +72,7 @@ def show_orders(group: Ordered, output: Output) -> None:
     output.table(grid)
 
 
-def show_paper(paper: Paper, rows: Sequence[Row], output: Output) -> None:
+def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output) -> None:
     """The paper's figures beside ours, and which of its claims hold here."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("paper's row", "ours"):
@@ -108,7 +108,7 @@ def _metric(name: str) -> Column:
     return name, lambda row: str(row.metrics[name] or DASH)
 
 
-def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+def _grid(rows: Sequence[TableRow], columns: Sequence[Column]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("method", no_wrap=True)
     for name, _ in columns:

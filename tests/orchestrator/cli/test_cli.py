@@ -23,7 +23,7 @@ from orchestrator.cli.tables.results import show_paper, show_results
 from orchestrator.execution import events, executor
 from orchestrator.resolving.catalogue import find_target
 from orchestrator.results.reading import ResultReader
-from orchestrator.results.table import Row
+from orchestrator.results.table import TableRow
 from orchestrator.steps.step import Step
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
@@ -205,7 +205,7 @@ def test_debug_lets_the_traceback_through_wherever_it_stands(tmp_path: Path) -> 
 
 
 def test_markup_in_names_and_titles_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
-    row = Row("seqlora [bold]", (), metrics=dict.fromkeys(("AP", "MAP", "BWT", "MIF")))
+    row = TableRow("seqlora [bold]", (), metrics=dict.fromkeys(("AP", "MAP", "BWT", "MIF")))
     paper = Paper("a [red]", (PaperRow("Seq [/x]", ()),), caveats=("not [dim] at all",))
     show_paper(paper, [row], Output())
     show_results("the [/title]", (), Output())

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.results.claims import claim_json, claims
-from orchestrator.results.table import Row
+from orchestrator.results.table import TableRow
 from orchestrator.study import Paper
 from orchestrator.study.metrics import Stat
 from orchestrator.study.paper import PaperRow, read_rows
 
 
-def row(name: str, ap: Stat | None) -> Row:
-    return Row(name, (), metrics={"AP": ap})
+def row(name: str, ap: Stat | None) -> TableRow:
+    return TableRow(name, (), metrics={"AP": ap})
 
 
 def paper(**fields: object) -> Paper:

@@ -90,17 +90,17 @@ def rows(task, instructions, split):
 '''
 
 STUDY = """
-from lilora import registry
+from lilora import load
 from lilora.benchmarks import Stream
 from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
 from orchestrator.study import Study, Trial
 
-ShortLoRA = registry.load("methods", "shortlora")
+ShortLoRA = load("methods", "shortlora")
 
 
 def study():
-    backbone, training = registry.load("backbones", "tiny_llava"), Training(batch_size=4, max_steps=2)
+    backbone, training = load("backbones", "tiny_llava"), Training(batch_size=4, max_steps=2)
     methods = (SeqLoRA(rank=2), ShortLoRA(rank=2))
     return Study("outside", tuple(Trial(method, backbone, Stream("squares"), training) for method in methods))
 """

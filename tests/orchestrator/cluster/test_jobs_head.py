@@ -221,7 +221,7 @@ def said_with(node: subprocess.Popen[bytes], head: LocalHead, store: Store, num_
     try:
         command = [sys.executable, "-c", DRIVER, head.gcs, str(store.root), str(num_known)]
         done = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=120)
-        return done.stdout.splitlines()[-1] if done.stdout else done.stderr
+        return done.stdout.splitlines()[-1] if done.stdout else f"{done.returncode}: {done.stderr}"
     finally:
         end(node)
 

@@ -12,7 +12,7 @@ from lilora.backbones.llava_1_5_7b import BACKBONE
 from lilora.methods import Method
 from lilora.training import Training
 from orchestrator.study import Paper, Study
-from orchestrator.study.paper import METRICS, read_rows
+from orchestrator.study.paper import PAPER_METRICS, read_rows
 
 REFERENCE = Path(__file__).parent / "reference"
 CAVEATS = (
@@ -22,12 +22,12 @@ CAVEATS = (
 )
 EPOCHS = "We train two epochs a task, the paper one."
 UNPROVEN = "The paper's backbone, tasks, ranks and rates; lora_alpha, dropout and warm-up are the SMoLoRA release's."
-#: Sample standard deviations of `METRICS` over seeds, from `mini_seeds`; "": of rows not measured, a guess.
+#: Sample standard deviations of `PAPER_METRICS` over seeds, from `mini_seeds`; "": of rows not measured, a guess.
 DEVIATIONS = {
     "DirLoRA": (0.2, 0.5, 0.0, 0.0), "SeqLoRA": (1.3, 1.9, 1.6, 3.6), "LiLoRA": (4.0, 3.2, 4.7, 2.3),
     "LiLoRA without L_reg": (15.5, 3.9, 18.3, 2.4), "": (4.0, 3.2, 4.7, 3.6),
 }  # fmt: skip
-NOISE = {name: tuple(zip(METRICS, values, strict=True)) for name, values in DEVIATIONS.items()}
+NOISE = {name: tuple(zip(PAPER_METRICS, values, strict=True)) for name, values in DEVIATIONS.items()}
 NOISE_SOURCE = "mini_seeds, 3 seeds, 2 epochs, rate 0.001, lambda 0.1; of rows not in it, the greatest of its methods'"
 TRAINING = Training(
     epochs=1, batch_size=64, learning_rate=2e-5, warmup=0.03, dtype="bfloat16", gradient_checkpointing=True

@@ -12,7 +12,7 @@ from orchestrator.results.claims import Claim, claims
 from orchestrator.results.reading import StudyResults
 from orchestrator.results.table import TableRow
 from orchestrator.study import Figure
-from orchestrator.study.paper import METRICS
+from orchestrator.study.paper import PAPER_METRICS
 
 
 def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | None:
@@ -25,7 +25,7 @@ def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | 
         {
             "label": theirs.label if theirs else "not in the paper",
             "name": row.name,
-            "cells": [(theirs.get(metric) if theirs else None, row.metrics.get(metric)) for metric in METRICS],
+            "cells": [(theirs.get(metric) if theirs else None, row.metrics.get(metric)) for metric in PAPER_METRICS],
         }
         for theirs, row in zip(paper.rows, rows, strict=True)
     ]
@@ -33,10 +33,12 @@ def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | 
     judged = {(claim.other, claim.metric): claim for claim in found}
     return {
         "paper": paper,
-        "metrics": METRICS,
+        "metrics": PAPER_METRICS,
         "lines": lines,
         "counts": Counter(claim.outcome for claim in found),
-        "claims": [{"other": other, "cells": [judged.get((other, metric)) for metric in METRICS]} for other in others],
+        "claims": [
+            {"other": other, "cells": [judged.get((other, metric)) for metric in PAPER_METRICS]} for other in others
+        ],
         "sentence": claim_sentence,
     }
 

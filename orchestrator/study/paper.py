@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-METRICS = ("AP", "MAP", "BWT", "MIF")
+#: Of which the LiLoRA paper's tables give figures.
+PAPER_METRICS = ("AP", "MAP", "BWT", "MIF")
 #: Values by metric.
 Figures = tuple[tuple[str, float], ...]
 

@@ -15,7 +15,7 @@ from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.scorers import describe_scorers
 from orchestrator.results.table import TableRow
 from orchestrator.study import Paper
-from orchestrator.study.paper import METRICS
+from orchestrator.study.paper import PAPER_METRICS
 
 Column = tuple[str, Callable[[TableRow], str]]
 PLACES = ("first", "second", "third")
@@ -29,7 +29,7 @@ def show_results(title: str, rows: Sequence[TableRow], output: Output, paper: Pa
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
     accuracies = [_accuracy(task) for task in tasks]
     figures: list[Column] = [
-        *(_metric(name) for name in METRICS),
+        *(_metric(name) for name in PAPER_METRICS),
         ("trainable", lambda row: format_count(row.trainable)),
         ("stored", lambda row: format_count(row.stored)),
         ("task id", lambda row: "needed" if row.needs_task_id else "no"),
@@ -57,7 +57,7 @@ def show_orders(group: Ordered, output: Output) -> None:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, side in (("", "left"), ("over orders", "right"), ("lowest", "left"), ("highest", "left")):
         grid.add_column(name, justify="right" if side == "right" else "left", no_wrap=side == "right")
-    for metric in METRICS:
+    for metric in PAPER_METRICS:
         ranked = group.ranked(metric)
         if ranked:
             ends = (f"{value:.1f}  {escape(arrow(order_of(row)))}" for value, row in (ranked[-1], ranked[0]))
@@ -77,12 +77,12 @@ def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output) -> None:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("paper's row", "ours"):
         grid.add_column(name, no_wrap=True)
-    for metric in METRICS:
+    for metric in PAPER_METRICS:
         grid.add_column(f"{metric} paper", justify="right", no_wrap=True)
         grid.add_column("here", justify="right", no_wrap=True)
     for theirs, row in zip(paper.rows, rows, strict=True):
         cells = []
-        for metric in METRICS:
+        for metric in PAPER_METRICS:
             figure = theirs.get(metric) if theirs else None
             cells += [format_score(figure, 1), str(row.metrics.get(metric) or DASH)]
         grid.add_row(escape(theirs.label) if theirs else DASH, escape(row.name), *cells)

@@ -149,7 +149,8 @@ def _light(rng: random.Random) -> tuple[int, int, int]:
     return rng.randint(190, 255), rng.randint(190, 255), rng.randint(190, 255)
 
 
-def _put_icon(picture: Drawing, name: str, x: float, y: float, size: float, turn: float, rng: random.Random) -> None:
+def put_icon(picture: Drawing, name: str, x: float, y: float, size: float, turn: float, rng: random.Random) -> None:
+    """Put the icon of `name` on the picture, its middle at (x, y), turned by up to `turn` degrees, and varied."""
     sprite = _varied(icon(name), size, turn, rng)
     picture.paste(sprite, round(x - sprite.width / 2), round(y - sprite.height / 2), 1 + NAMES.index(name))
 
@@ -159,7 +160,7 @@ def single(name: str, rng: random.Random) -> Drawing:
     picture = Drawing.blank(_light(rng))
     size = rng.uniform(38, 56)
     free = (SIZE - size) * 0.4
-    _put_icon(picture, name, 32 + rng.uniform(-free, free), 32 + rng.uniform(-free, free), size, 20, rng)
+    put_icon(picture, name, 32 + rng.uniform(-free, free), 32 + rng.uniform(-free, free), size, 20, rng)
     return picture
 
 
@@ -168,7 +169,7 @@ def grid(layout: dict[str, str], rng: random.Random) -> Drawing:
     picture = Drawing.blank(_light(rng))
     for cell, name in layout.items():
         x, y = CELLS[cell]
-        _put_icon(picture, name, x + rng.uniform(-2, 2), y + rng.uniform(-2, 2), rng.uniform(25, 30), 10, rng)
+        put_icon(picture, name, x + rng.uniform(-2, 2), y + rng.uniform(-2, 2), rng.uniform(25, 30), 10, rng)
     return picture
 
 
@@ -186,7 +187,7 @@ def scene(left: str, right: str, place: str, rng: random.Random) -> Drawing:
         sky = (235, 240, 250) if place == "water" else (200 + rng.randint(0, 20), 225, 250)
         draw.rectangle([0, 0, SIZE, rng.randint(14, 20)], fill=sky)
     for name, x in ((left, 16), (right, 48)):
-        _put_icon(picture, name, x + rng.uniform(-1, 1), 38 + rng.uniform(-4, 4), rng.uniform(27, 31), 8, rng)
+        put_icon(picture, name, x + rng.uniform(-1, 1), 38 + rng.uniform(-4, 4), rng.uniform(27, 31), 8, rng)
     return picture
 
 

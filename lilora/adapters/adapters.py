@@ -7,7 +7,7 @@ swaps the originals back, so the model returns to the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,6 +48,9 @@ class Adapters:
         regulariser: gives the unweighted penalty of this stage, where the method has one.
         whole_rows: layers need every position of a row, because they choose by row.
         moved: originals whose weights are in the host's memory, and where they belong.
+        full: the linear layers in whose place a copy is trained in full, by site (`lilora.adapters.full`).
+        modules: what was put on the model besides, by name: a router that serves every layer.
+        kept: names of tensors that belong to earlier tasks and lie with their parts.
     """
 
     model: Any
@@ -62,6 +65,9 @@ class Adapters:
     regulariser: Any = None
     whole_rows: bool = False
     moved: dict[nn.Linear, torch.device] = field(default_factory=dict)
+    full: dict[str, nn.Linear] = field(default_factory=dict)
+    modules: dict[str, Any] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
 
     def declare(self, trainable: Sequence[str]) -> None:
         """Make exactly these tensors trainable, and nothing else of the model."""
@@ -69,6 +75,12 @@ class Adapters:
         self.trainable = tuple(sorted(trainable))
         for name in self.trainable:
             self.tensors[name].requires_grad_(True)
+
+    def put_module(self, name: str, module: nn.Module, tensors: Mapping[str, nn.Parameter]) -> None:
+        """Put a module beside the model's own, where ZeRO and the checks of a stage see its tensors, `NAME.TENSOR`."""
+        self.model.add_module(name, module)
+        self.modules[name] = module
+        self.tensors.update({f"{name}.{key}": tensor for key, tensor in tensors.items()})
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trainable tensors by name, in the order of their names."""
@@ -82,7 +94,7 @@ class Adapters:
 
     def state_after(self, state: State | None, task: str) -> State:
         """The state that this stage leaves: what `state` held, the shared tensors as they are now, `task`'s part."""
-        shared = {name: _copy(tensor) for name, tensor in self.tensors.items() if name not in self.own}
+        shared = {name: _copy(tensor) for name, tensor in self.tensors.items() if name not in self.own | self.kept}
         part = {name: _copy(self.tensors[name]) for name in sorted(self.own)}
         if state is None:
             return State((task,), shared, {task: part} if part else {})
@@ -128,8 +140,10 @@ class Adapters:
 
     def remove(self) -> None:
         """Take the adapters off: the model is the one it was, module by module."""
-        for site, original in self.originals.items():
+        for site, original in (*self.originals.items(), *self.full.items()):
             self.model.set_submodule(site, original)
+        for name in self.modules:
+            delattr(self.model, name)
         self._move_back()
         # PEFT's injection leaves its configuration on the model.
         if hasattr(self.model, "peft_config"):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from lilora.adapters.state import State
 from lilora.core.stage_run import Placement
 from lilora.model.features import Features
 from lilora.model.tokens import TaskData
+
+if TYPE_CHECKING:
+    from lilora.adapters.embedding import TaskEmbedding
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Preparation:
         current: its training rows.
         revisited: training rows of the tasks that `Method.revisits` names.
         placement: this worker among the stage's workers; all of them must come to the same state.
+        full: names of the linear layers that are trained in full beside the adapters.
+        embeddings: of the tasks that `Method.embeds` names.
     """
 
     model: Any
@@ -43,3 +48,5 @@ class Preparation:
     current: TaskRows
     revisited: Mapping[str, TaskRows]
     placement: Placement
+    full: Sequence[str] = ()
+    embeddings: Mapping[str, TaskEmbedding] = field(default_factory=dict)

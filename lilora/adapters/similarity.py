@@ -12,14 +12,15 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lilora.adapters.embedding import TaskEmbedding
 from lilora.adapters.preparation import TaskRows
 from lilora.core.limits import CHUNK
 from lilora.data.sampling import chosen_rows
@@ -37,29 +38,6 @@ PARTS = ("images", "instructions", "answers")
 MAX_ROWS = 1000
 
 
-@dataclass(frozen=True)
-class TaskEmbedding:
-    """Mean embeddings of a task's training rows, float32 on the CPU.
-
-    Attributes:
-        images: (D_v,) mean of the vision tower's features over patches and pictures; zeros without pictures.
-        instructions, answers: (D,) mean over rows of the mean over a row's tokens.
-    """
-
-    images: Tensor
-    instructions: Tensor
-    answers: Tensor
-
-    def to_values(self) -> dict[str, list[float]]:
-        """As plain lists, for `State.values`: key figures of a task, not parameters."""
-        return {name: tensor.tolist() for name, tensor in vars(self).items()}
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Sequence[float]]) -> TaskEmbedding:
-        """Undo `to_values`, to the bit."""
-        return cls(**{field.name: torch.tensor(values[field.name]) for field in fields(cls)})
-
-
 def similarity(one: TaskEmbedding, other: TaskEmbedding, parts: Sequence[str] = PARTS) -> float:
     """Mean over `parts` of the cosine of the two tasks' embeddings, in [-1, 1].
 
@@ -71,6 +49,26 @@ def similarity(one: TaskEmbedding, other: TaskEmbedding, parts: Sequence[str] = 
     check_parts(parts)
     cosines = [_cosine(one, other, name) for name in parts if _has(name, one, other)]
     return sum(cosines) / len(cosines) if cosines else 1.0
+
+
+def product_of_cosines(one: TaskEmbedding, other: TaskEmbedding, parts: Sequence[str] = PARTS) -> float:
+    """Product over `parts` of the cosine of the two tasks' embeddings, in [-1, 1] (ProgLoRA, Eq. 3).
+
+    A part that neither task has (no pictures in both) is left out; one that a single task has makes it 0.
+
+    Raises:
+        ValueError: `parts` is empty or names something else.
+    """
+    check_parts(parts)
+    return math.prod(_cosine(one, other, name) for name in parts if _has(name, one, other))
+
+
+def centred(tasks: Sequence[TaskEmbedding]) -> list[TaskEmbedding]:
+    """The embeddings without their mean over these tasks: what they have in common says nothing of their likeness."""
+    means = {
+        field.name: torch.stack([getattr(task, field.name) for task in tasks]).mean(0) for field in fields(tasks[0])
+    }
+    return [TaskEmbedding(**{name: getattr(task, name) - mean for name, mean in means.items()}) for task in tasks]
 
 
 def standardised_similarities(

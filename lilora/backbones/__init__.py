@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,16 @@ QWEN2_VL_SITES = (
     r"model\.language_model\.layers\.\d+\.mlp\.(gate|up|down)_proj",
     r"model\.visual\.merger\.mlp\.[02]",
 )
+_LAYERS = r"model\.language_model\.layers\.\d+\."
+_PROJECTORS = {"llava": LLAVA_SITES[1], "qwen2_vl": QWEN2_VL_SITES[1], "qwen2_5_vl": QWEN2_VL_SITES[1]}
+#: Sets of sites of the language model by name: CoIN's and ProgLoRA's "all-linear", and the simple ones of papers that
+#: ask what else forgets little (arXiv 2603.14493, 2510.08564). "ffn+projector" is `LLAVA_SITES` or `QWEN2_VL_SITES`.
+SITE_SETS = {
+    "all-linear": (_LAYERS + r"self_attn\.(q|k|v|o)_proj", _LAYERS + r"mlp\.(gate|up|down)_proj"),
+    "ffn": (_LAYERS + r"mlp\.(gate|up|down)_proj",),
+    "attention": (_LAYERS + r"self_attn\.(q|k|v|o)_proj",),
+    "gate+up": (_LAYERS + r"mlp\.(gate|up)_proj",),
+}
 #: Modules that stay frozen, so that their features can be computed once and kept.
 VISION_MODULES = ("vision_tower.", "visual.blocks.", "visual.patch_embed", "vision_model.", "vision_encoder.")
 #: Parts of a module's name by which the projector is known: LLaVA's, Qwen2-VL's, and what others call it.
@@ -46,6 +56,8 @@ class Backbone:
         name: registry entry.
         revision: which weights: a commit of the hub, or a digest of the shipped file.
         sites: regular expressions; a linear layer is adapted where one matches its whole module name.
+        full: the same of linear layers that are trained in full beside the adapters, whatever the method, and carried
+            from task to task (`lilora.adapters.full`); none by default.
         template: name of a conversation template of `lilora.model.conversation`; "chat": the processor's own.
         family: which model class and input layout; the name that transformers has for the type of model. "auto": any
             that `AutoModelForImageTextToText` loads, whose answers' tokens do not see what follows them.
@@ -63,6 +75,24 @@ class Backbone:
     architecture: Mapping[str, Any] | None = field(
         default=None, compare=False, repr=False, metadata={"identity": False}
     )
+    full: tuple[str, ...] = ()
+
+    def adapted(self, sites: str, projector: Literal["adapted", "full", "frozen"] = "frozen") -> Backbone:
+        """The same model with other layers adapted: one of `SITE_SETS` in the language model, and its projector adapted
+        too, trained in full, or frozen. "ffn+projector" is LiLoRA's, `adapted("all-linear", "full")` CoIN's.
+
+        Raises:
+            ValueError: no such set, or the family's projector is not known by name; the message lists the choices.
+        """
+        if sites == "ffn+projector":
+            return self.adapted("ffn", "adapted")
+        if sites not in SITE_SETS:
+            raise ValueError(f"no set of sites '{sites}'; there are: ffn+projector, {', '.join(SITE_SETS)}")
+        if projector != "frozen" and self.family not in _PROJECTORS:
+            raise ValueError(f"the projector of family '{self.family}' is not known: name it in `sites` or in `full`")
+        own = () if projector == "frozen" else (_PROJECTORS[self.family],)
+        patterns = SITE_SETS[sites] + (own if projector == "adapted" else ())
+        return replace(self, sites=patterns, full=own if projector == "full" else ())
 
     def load_model(self, dtype: str = "float32", device: str = "cpu") -> Any:
         """The frozen model in evaluation mode; the same object every time in one process.
@@ -103,12 +133,23 @@ class Backbone:
         Raises:
             ValueError: a pattern of `sites` matches no linear layer, or one in the vision tower, which stays frozen.
         """
+        if not self.sites:
+            raise ValueError(f"backbone '{self.name}' names no layers to adapt; put into `sites` {_proposal(model)}")
+        return self._matching(model, self.sites)
+
+    def find_full(self, model: Any) -> dict[str, tuple[int, int]]:
+        """Name and shape (d, k) of each linear layer that is trained in full, in the model's order.
+
+        Raises:
+            ValueError: as `find_sites`, of the patterns of `full`.
+        """
+        return self._matching(model, self.full)
+
+    def _matching(self, model: Any, patterns: Sequence[str]) -> dict[str, tuple[int, int]]:
         from torch import nn
 
         linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        if not self.sites:
-            raise ValueError(f"backbone '{self.name}' names no layers to adapt; put into `sites` {_proposal(model)}")
-        for pattern in self.sites:
+        for pattern in patterns:
             if not any(re.fullmatch(pattern, name) for name in linears):
                 raise ValueError(
                     f"backbone '{self.name}': no linear layer is named like '{pattern}'; this model's `sites` may be "
@@ -122,7 +163,7 @@ class Backbone:
         return {
             name: (module.out_features, module.in_features)
             for name, module in linears.items()
-            if any(re.fullmatch(pattern, name) for pattern in self.sites)
+            if any(re.fullmatch(pattern, name) for pattern in patterns)
         }
 
 

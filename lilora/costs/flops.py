@@ -68,11 +68,15 @@ def forward_flops(sizes: ModelSizes, work: Workload, method: Method | None = Non
     }
 
 
-def training_flops(sizes: ModelSizes, work: Workload, method: Method, recompute: bool) -> float:
-    """FLOPs of one row's forward and backward pass, the tower's forward included."""
+def training_flops(sizes: ModelSizes, work: Workload, method: Method, recompute: bool, earlier: int = 0) -> float:
+    """FLOPs of one row's forward and backward pass in a stage after `earlier` others, the tower's forward included.
+
+    A method that compares with another model's answers (LwF) takes a further forward, of all but the tower.
+    """
     parts = forward_flops(sizes, work, method)
     again = (sizes.layers - 1) / sizes.layers if recompute else 0.0
     total = parts["tower"] + 2 * (parts["projector"] + parts["head"]) + (2 + again) * parts["text"]
+    total += (method.num_forwards(earlier) - 1) * (sum(parts.values()) - parts["tower"])
     return total + (3 + again) * (parts["attention"] + parts["adapters"])
 
 

@@ -162,7 +162,7 @@ def feature_bytes(sizes: ModelSizes, work: Workload, b: int) -> float:
 def stage_memory(sizes: ModelSizes, work: Workload, method: Method, setting: Setting, earlier: int = 0) -> Memory:
     """Bytes on each worker's GPU in a stage after `earlier` others."""
     b, n, zero = BYTES[setting.dtype], setting.workers, setting.zero
-    trainable = 4.0 * method.count(sizes.sites, first=not earlier).trainable
+    trainable = 4.0 * (method.count(sizes.sites, first=not earlier).trainable + sizes.full)
     whole = float(sizes.parameters * b)
     divided = whole / n if zero == 3 else whole
     gathered = min(LIVE_PARAMETERS * b, whole) if zero == 3 else 0.0
@@ -175,7 +175,7 @@ def stage_memory(sizes: ModelSizes, work: Workload, method: Method, setting: Set
         host += optimiser + gradients + (divided if zero == 3 else 0)
         optimiser = gradients = 0.0
     gradients += trainable if n > 1 else 0  # the bucket in which they are summed
-    adapters = 4.0 * method.num_held(sizes.sites, earlier)
+    adapters = 4.0 * (method.num_held(sizes.sites, earlier) + sizes.full)
     found = activation_bytes(sizes, work, method, setting)
     kept, recomputed = found.kept, found.recomputed
     tower = CHUNK * sizes.tower_tokens * 12 * sizes.tower_hidden * b * (work.pictures > 0)

@@ -32,6 +32,7 @@ class ModelSizes:
         image_tokens: that a picture is in the prompt.
         feature_width: of what the tower hands to the projector.
         fixed_pictures: whether every picture has `image_tokens`; else it is what one of `PICTURE` has.
+        full: parameters of the linear layers that are trained in full beside the adapters.
     """
 
     parameters: int
@@ -53,6 +54,7 @@ class ModelSizes:
     image_tokens: int
     feature_width: int
     fixed_pictures: bool
+    full: int = 0
 
 
 @lru_cache(maxsize=8)
@@ -74,7 +76,7 @@ def model_sizes(backbone: Backbone) -> ModelSizes:
     language = {name: size for name, size in weights.items() if "language_model.layers." in name}
     attention = sum(size for name, size in language.items() if "attn" in name)
     tower_layers, tower_hidden, tower_tokens, image_tokens, width = _vision(model.config)
-    sites = backbone.find_sites(model)
+    sites, full = backbone.find_sites(model), backbone.find_full(model)
     return ModelSizes(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         sites=sites,
@@ -95,6 +97,7 @@ def model_sizes(backbone: Backbone) -> ModelSizes:
         image_tokens=image_tokens,
         feature_width=width,
         fixed_pictures=backbone.family == "llava",
+        full=sum(weight.numel() for name in full for weight in model.get_submodule(name).parameters()),
     )
 
 

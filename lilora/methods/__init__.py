@@ -1,13 +1,14 @@
 """The contract of a continual-learning method: hyper-parameters are fields, behaviour methods, state an argument.
 
 A method says which adapters a stage trains, which it holds still, and what it adds to the loss. It never sees the
-training loop. Sequential, independent and zero-shot are schedules - ways to lower a study to stages - not methods.
+training loop. Sequential, independent, joint and zero-shot are schedules - ways to lower a study to stages - and no
+methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
     from lilora.adapters.preparation import Preparation
     from lilora.adapters.state import State
     from lilora.model.families import Images
+    from lilora.model.micro_batch import MicroBatch
     from lilora.model.tokens import Batch
 
-Schedule = Literal["sequential", "independent", "none"]
+Schedule = Literal["sequential", "independent", "joint", "none"]
+
+#: Schedules in which a trial meets all its tasks at once, so that it has no order and forgets nothing.
+AT_ONCE: tuple[Schedule, ...] = ("joint", "none")
 
 #: Shape (d, k) = (outputs, inputs) of every adapted linear layer, by module name.
 Sites = Mapping[str, tuple[int, int]]
@@ -72,12 +77,23 @@ class Rehearsal:
     """Earlier tasks' samples among the new ones (Chaudhry et al. 2019).
 
     Attributes:
-        size: training rows kept of each earlier task.
+        size: training rows kept of each earlier task, at most.
         share: rows from memory in each step, as a share of the effective batch, which they join and do not replace.
+        sizes: rows of single tasks where they differ; `size` of the others.
+        weight: of an old row's token against a new one's.
+        own_mean: the loss is the mean over new rows' tokens + weight * the mean over old rows' tokens, however many
+            they are; else (sum over new + weight * sum over old) by all tokens.
     """
 
     size: int
     share: float
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    weight: float = 1.0
+    own_mean: bool = False
+
+    def of_task(self, task: str) -> int:
+        """Rows kept of `task`."""
+        return self.sizes.get(task, self.size)
 
     def num_rows(self, batch_size: int) -> int:
         """Rows from memory that join a batch: at least one, unless the share is 0."""
@@ -90,7 +106,7 @@ class Method:
 
     Attributes:
         schedule: how a study lowers to stages: "sequential" (each from the last one's state), "independent" (each from
-            the backbone), "none" (nothing is trained).
+            the backbone), "joint" (one stage on all tasks' rows), "none" (nothing is trained).
         needs_task_id: whether inference must be told the task; reports mark such rows.
         mergeable: whether the adapters fold into the backbone's weights for inference.
     """
@@ -107,6 +123,10 @@ class Method:
         """
         return self
 
+    def answer_method(self, first: bool = False) -> Method:
+        """The method that identifies this one's predictions: `stage_method`, with the fields that act at test alone."""
+        return self.stage_method(first)
+
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """Put adapters on `model` in place.
 
@@ -122,9 +142,25 @@ class Method:
         """
         raise NotImplementedError
 
-    def rehearsal(self) -> Rehearsal | None:
-        """Which samples of earlier tasks join each batch; None for none."""
+    def embedder(self) -> str:
+        """The frozen encoder of those embeddings' words; see `lilora.adapters.similarity.TextEncoder`."""
+        return "input"
+
+    def begin(self, adapters: Adapters, state: State | None) -> None:
+        """Make ready what the losses compare with: every tensor is on the model, and nothing is trained yet."""
+
+    def rehearsal(self, state: State | None = None, task: str = "") -> Rehearsal | None:
+        """Which samples of earlier tasks join each batch; None for none.
+
+        Args:
+            state: what `prepare` gave; None before a stage is begun, when the most that may be asked for is wanted.
+            task: the task to learn.
+        """
         return None
+
+    def embeds(self, earlier: Sequence[str], task: str) -> Collection[str]:
+        """Tasks whose mean embeddings a stage that learns `task` reads (`Preparation.embeddings`); by default none."""
+        return ()
 
     def revisits(self, earlier: Sequence[str]) -> Collection[str]:
         """Tasks of `earlier` whose training data a stage reads again: by default those that it rehearses."""
@@ -152,6 +188,18 @@ class Method:
     def penalty(self, adapters: Adapters) -> Tensor | None:
         """What is added to the mean token loss in this step, weight included; None for nothing."""
         return None
+
+    def row_loss(self, adapters: Adapters, part: MicroBatch) -> Tensor | None:
+        """What a micro-batch adds to the loss beside its token loss, weight included; None for nothing.
+
+        Its share of the effective batch: the sum over micro-batches and workers is the batch's. Rows from memory are
+        among the rows.
+        """
+        return None
+
+    def num_forwards(self, earlier: int) -> int:
+        """Forwards of each row in a stage after `earlier` others, for costs; only one has a backward pass."""
+        return 1
 
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """Plain figures of a finished stage for its record's summary."""

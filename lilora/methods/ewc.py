@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lilora.methods import Method, ParameterCount, Sites
 from lilora.methods.seqlora import SeqLoRA
@@ -72,6 +72,7 @@ class EWC(SeqLoRA):
         if state is None:
             return None
         from lilora.adapters.fisher import diagonal_fisher, remembered
+        from lilora.adapters.full import attach_full
         from lilora.data.sampling import chosen_rows
 
         last = state.tasks[-1]
@@ -80,6 +81,7 @@ class EWC(SeqLoRA):
         # SeqLoRA's, since this one's needs what is made here; with a seed, so that tensors have gradients.
         adapters = super().attach(preparation.model, preparation.sites, state, last, preparation.seed)
         try:
+            attach_full(adapters, preparation.full, state, trains=True)
             seed = f"{preparation.seed}/{last}/answers"
             values = diagonal_fisher(adapters, task_rows, rows, preparation.placement, self.fisher, seed)
         finally:
@@ -90,14 +92,12 @@ class EWC(SeqLoRA):
         """Factor on the term of each earlier task."""
         return dict.fromkeys(state.tasks, 1.0)
 
-    def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
-        """SeqLoRA's adapters, with the penalty of a stage that goes on from `state`; see `Method.attach`."""
-        adapters = super().attach(model, sites, state, task, seed)
-        if state is not None and seed is not None:
+    def begin(self, adapters: Adapters, state: State | None) -> None:
+        """The penalty of a stage that goes on from `state`."""
+        if state is not None:
             from lilora.adapters.fisher import QuadraticPenalty
 
             adapters.regulariser = QuadraticPenalty(adapters, state.memory, self.task_weights(state), state.tasks)
-        return adapters
 
     def penalty(self, adapters: Adapters) -> Tensor | None:
         """weight/2 * sum_i sum_p F_i,p (theta_p - theta*_i,p)^2 from the second task on."""

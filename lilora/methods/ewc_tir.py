@@ -16,8 +16,9 @@ from lilora.methods.ewc import EWC
 
 if TYPE_CHECKING:
     from lilora.adapters.adapters import Adapters
+    from lilora.adapters.embedding import TaskEmbedding
     from lilora.adapters.preparation import Preparation
-    from lilora.adapters.similarity import TaskEmbedding, TextEncoder
+    from lilora.adapters.similarity import TextEncoder
     from lilora.adapters.state import State
 
 EMBEDDINGS, WEIGHTS = "task_embeddings", "task_weights"
@@ -64,7 +65,8 @@ class EWCTIR(EWC):
         state = super().prepare(preparation)
         if state is None:
             return None
-        from lilora.adapters.similarity import TaskEmbedding, embed_task
+        from lilora.adapters.embedding import TaskEmbedding
+        from lilora.adapters.similarity import embed_task
 
         last = state.tasks[-1]
         embedding = embed_task(preparation.model, preparation.revisited[last], self.text)

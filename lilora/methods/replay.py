@@ -8,9 +8,13 @@ remembered, so its memory is a fixed uniform choice of its rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lilora.methods import Method, Rehearsal
 from lilora.methods.seqlora import SeqLoRA
+
+if TYPE_CHECKING:
+    from lilora.adapters.state import State
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Replay(SeqLoRA):
         """In the first stage the SeqLoRA with the same fields: there is nothing yet to replay."""
         return self.as_seqlora() if first else self
 
-    def rehearsal(self) -> Rehearsal:
+    def rehearsal(self, state: State | None = None, task: str = "") -> Rehearsal:
         """`memory` rows of each earlier task, `share` of a batch."""
         return Rehearsal(self.memory, self.share)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lilora.core.stage_run import StageRun
-from lilora.stages.configs import AnalysisConfig, Inputs, PredictConfig, ScoreConfig
+from lilora.stages.configs import AnalysisConfig, EmbedConfig, Inputs, PredictConfig, ScoreConfig
 from lilora.training import TrainConfig
 
 
@@ -43,6 +43,13 @@ def train(config: TrainConfig, inputs: Inputs, out: Path, run: StageRun) -> dict
     from lilora.training.stage import train
 
     return train(config, inputs, out, run)
+
+
+def embed(config: EmbedConfig, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Embed `inputs["data"]`, the training rows of a task; write `embedding.safetensors`."""
+    from lilora.stages.embedding import embed
+
+    return embed(config, inputs, out, run)
 
 
 def predict(config: PredictConfig, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars
 
+from lilora.adapters.full import attach_full
 from lilora.adapters.state import load_state
 from lilora.core.stage_run import StageRun
 from lilora.model.families import family_of
@@ -40,8 +41,10 @@ def predict(config: PredictConfig, inputs: Mapping[str, Path], out: Path, run: S
     data = load_task(config.backbone, inputs["data"], config.split, config.framing)
     processor = config.backbone.load_processor()
     features = load_features(model, processor, data)
+    full = list(config.backbone.find_full(model))
     adapters = config.method.attach(model, list(config.backbone.find_sites(model)), state, config.task, None)
     try:
+        attach_full(adapters, full, state, trains=False)
         merged = config.method.mergeable
         if merged:
             adapters.merge()

@@ -17,6 +17,23 @@ ANALYSES = ("cka", "fusion")
 
 
 @dataclass(frozen=True)
+class EmbedConfig:
+    """Mean embeddings of a task's training rows under a frozen backbone; see `lilora.adapters.similarity`.
+
+    Attributes:
+        encoder: of instructions and answers: "input" or "hidden".
+        dtype: of the backbone.
+        framing: how pictures become squares; see `lilora.model.pictures`.
+    """
+
+    backbone: Backbone
+    task: str
+    encoder: str = "input"
+    dtype: str = "float32"
+    framing: Framing = "crop"
+
+
+@dataclass(frozen=True)
 class PredictConfig:
     """Answers of an adapted backbone to a split of `task`.
 

@@ -75,6 +75,7 @@ class TrainConfig:
     Attributes:
         earlier: tasks that the previous state has learned, in order.
         framing: how pictures become squares; see `lilora.model.pictures`.
+        joined: tasks whose rows are learned together, in one shuffled stage called `task`; () for `task` alone.
     """
 
     method: Method
@@ -84,6 +85,7 @@ class TrainConfig:
     training: Training
     seed: int
     framing: Framing = "crop"
+    joined: tuple[str, ...] = ()
 
     @property
     def rehearsed(self) -> int:

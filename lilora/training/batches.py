@@ -16,15 +16,17 @@ from lilora.model.features import Features
 def rehearsing(preparation: Preparation, rehearsal: Rehearsal | None) -> tuple[TaskRows, int]:
     """The rows to learn with the memory's rows behind them, and the number of rows to learn.
 
-    The memory of a task is its `size` training rows with the least SHA-256 of (seed, task, "memory", id): whoever asks
-    for it at whatever stage finds the same.
+    The memory of a task is its `Rehearsal.of_task` training rows with the least SHA-256 of (seed, task, "memory", id):
+    whoever asks for it at whatever stage finds the same.
     """
     current = preparation.current
-    if rehearsal is None or not rehearsal.size or not preparation.revisited:
+    sizes = {task: 0 if rehearsal is None else rehearsal.of_task(task) for task in preparation.revisited}
+    if not any(sizes.values()):
         return current, len(current.data)
     chosen = [
-        task_rows.data.subset(memory_rows(task_rows.data.ids, preparation.seed, task, rehearsal.size))
-        for task, task_rows in preparation.revisited.items()
+        rows.data.subset(memory_rows(rows.data.ids, preparation.seed, task, sizes[task]))
+        for task, rows in preparation.revisited.items()
+        if sizes[task]
     ]
     processor = current.features.processor
     features = [Features(preparation.model, processor, data) for data in chosen]

@@ -21,7 +21,10 @@ from lilora.adapters.preparation import TaskRows
 from lilora.backbones import is_projector
 from lilora.core.identity import digest_of
 from lilora.core.stage_run import Placement, StageRun
+from lilora.methods import Rehearsal
 from lilora.model.logits import language_model
+from lilora.model.micro_batch import MicroBatch
+from lilora.model.tokens import IGNORED
 from lilora.training import TrainConfig, Training
 from lilora.training.assertions import backbone_fingerprint, check_gradients, check_moved
 from lilora.training.batches import BatchOrder, step_seed
@@ -43,12 +46,23 @@ class Loop:
     """The steps of one stage on one worker."""
 
     def __init__(
-        self, config: TrainConfig, adapters: Adapters, task_rows: TaskRows, num_new: int, run: StageRun
+        self,
+        config: TrainConfig,
+        adapters: Adapters,
+        task_rows: TaskRows,
+        num_new: int,
+        run: StageRun,
+        rehearsal: Rehearsal | None = None,
+        num_steps: int | None = None,
     ) -> None:
-        """`task_rows` holds the `num_new` rows to learn, then the memory's."""
+        """`task_rows` holds the `num_new` rows to learn, then the memory's, which `rehearsal` weighs.
+
+        `num_steps`: by default as many as `Training` makes of the rows to learn.
+        """
+        self.rehearsal = rehearsal
         self.config, self.adapters, self.run = config, adapters, run
         self.data, self.features = task_rows.data, task_rows.features
-        self.num_steps = config.training.num_steps(num_new)
+        self.num_steps = config.training.num_steps(num_new) if num_steps is None else num_steps
         self.num_new = num_new
         ids = self.data.ids
         self.order = BatchOrder(ids[:num_new], config.seed, config.task, config.training.batch_size)
@@ -130,14 +144,20 @@ class Loop:
         batch = self.order.batch(step) + [self.num_new + row for row in self.memory.batch(step)]
         share = batch[placement.rank :: placement.world_size]
         num_tokens = self.data.num_answer_tokens(batch)
+        old_factor = self._old_factor(batch, num_tokens)
         # Dropout's masks are named by the step and the worker, so a resumed stage draws those of one that ran through.
         torch.manual_seed(step_seed(config.seed, config.task, step, placement.rank))
         sums = torch.zeros(2)
         for micro in range(self.num_micro):
             # With memory the workers' shares may differ by a row; ZeRO needs as many forwards of each of them.
             rows = share[micro :: self.num_micro]
-            loss = self._token_loss(worker, rows or share[:1], num_tokens) * bool(rows)
+            loss, added = self._losses(worker, rows or share[:1], num_tokens, old_factor)
+            loss = loss * bool(rows)
             sums[0] += loss.detach().cpu()
+            if added is not None:
+                added = added * bool(rows)
+                sums[1] += added.detach().cpu()
+                loss = loss + added
             # Once a step, not once a micro-batch; a share of it on each worker, since gradients are summed over them.
             if micro + 1 == self.num_micro:
                 penalty = config.method.penalty(self.adapters)
@@ -158,8 +178,25 @@ class Loop:
         first = rates[0] / worker.stepping.param_groups[0]["factor"]
         return {"step": step + 1, "loss": loss_sum, "penalty": penalty_sum, "rate": first, "rates": rates}
 
-    def _token_loss(self, worker: Worker, rows: list[int], num_tokens: int) -> Tensor:
-        """Sum of the token losses of `rows`, divided by the whole batch's answer tokens."""
+    def _old_factor(self, batch: list[int], num_tokens: int) -> tuple[float, float] | None:
+        """What the losses of a new and of an old row's tokens are multiplied by; None where all tokens weigh alike."""
+        rehearsal = self.rehearsal
+        if rehearsal is None or (rehearsal.weight == 1 and not rehearsal.own_mean):
+            return None
+        old = self.data.num_answer_tokens([row for row in batch if row >= self.num_new])
+        if not old:
+            return None
+        if rehearsal.own_mean:
+            return 1 / (num_tokens - old), rehearsal.weight / old
+        return 1 / num_tokens, rehearsal.weight / num_tokens
+
+    def _losses(
+        self, worker: Worker, rows: list[int], num_tokens: int, factors: tuple[float, float] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of `rows`, as shares of the batch's: the token loss, and what the method adds for them.
+
+        The token loss is the sum over tokens by the whole batch's answer tokens, or with `factors` for new and old.
+        """
         batch = self.data.training_batch(rows)
         images = self.features.of(batch.images)
         if images is None and self.divided:
@@ -169,8 +206,15 @@ class Loop:
         batch = batch.to(self.run.placement.device)
         self.config.method.route(self.adapters, batch, images)
         logits, wanted = worker.module(batch, images)
-        loss = F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
+        if factors is None:
+            loss = F.cross_entropy(logits, wanted, reduction="sum") / num_tokens
+        else:
+            counts = (batch.labels[:, 1:] != IGNORED).sum(1)
+            of_rows = torch.tensor([factors[row >= self.num_new] for row in rows], device=counts.device)
+            loss = F.cross_entropy(logits, wanted, reduction="none") @ of_rows.repeat_interleave(counts)
+        part = MicroBatch(worker.module, batch, images, logits, wanted, num_tokens)
+        added = self.config.method.row_loss(self.adapters, part)
         if images is None:
             # No picture went through the projector: its gradients are zero, and not missing, on every worker alike.
             loss = loss + sum(tensor.sum() for tensor in self.adapters.parameters().values()) * 0
-        return loss
+        return loss, added

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lilora.adapters.embedding import load_embedding
+from lilora.adapters.full import attach_full
 from lilora.adapters.preparation import Preparation, TaskRows
 from lilora.adapters.state import load_state, save_state
 from lilora.core.stage_run import StageRun
-from lilora.model.features import load_features
+from lilora.model.features import Features, load_features
 from lilora.model.precision import float32_products
 from lilora.model.tokens import load_task
 from lilora.training.assertions import check_fits, check_placement
@@ -46,16 +49,19 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
 
 def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
     placement = run.placement
-    preparation = _preparation(config, inputs, run)
+    preparation, num_steps = prepare_stage(config, inputs, run)
     data = preparation.current.data
     if placement.device.startswith("cuda"):
         check_fits(config, data, placement, torch.cuda.get_device_properties(placement.device).total_memory)
     state = config.method.prepare(preparation)
     model, sites = preparation.model, preparation.sites
-    task_rows, num_new = rehearsing(preparation, config.method.rehearsal())
+    rehearsal = config.method.rehearsal(state, config.task)
+    task_rows, num_new = rehearsing(preparation, rehearsal)
     adapters = config.method.attach(model, sites, state, config.task, config.seed)
     try:
-        loop = Loop(config, adapters, task_rows, num_new, run)
+        attach_full(adapters, preparation.full, state, trains=True)
+        config.method.begin(adapters, state)
+        loop = Loop(config, adapters, task_rows, num_new, run, rehearsal, num_steps)
         rows = loop.run_all()
         if run.is_main:
             save_state(adapters.state_after(state, config.task), out)
@@ -73,8 +79,11 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
         adapters.remove()
 
 
-def _preparation(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun) -> Preparation:
-    """Load what the stage needs: the model, the previous state, the rows to learn and those of earlier tasks."""
+def prepare_stage(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun) -> tuple[Preparation, int]:
+    """Load what the stage needs: the model, the previous state, the rows to learn and those of earlier tasks.
+
+    And how many steps it makes: of joined tasks as many as each would make alone, together.
+    """
     state = load_state(inputs["previous"], run.find, memory=True) if "previous" in inputs else None
     if state is not None and state.tasks != config.earlier:
         raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
@@ -85,9 +94,29 @@ def _preparation(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun)
         return TaskRows(data, load_features(model, config.backbone.load_processor(), data))
 
     revisited = {task: task_rows(f"data-{task}") for task in config.method.revisits(config.earlier)}
-    sites = list(config.backbone.find_sites(model))
-    current = task_rows("data")
-    return Preparation(model, sites, state, config.task, config.seed, current, revisited, run.placement)
+    needed = config.method.embeds(config.earlier, config.task)
+    parts = {task: task_rows(f"data-{task}") for task in config.joined} or {config.task: task_rows("data")}
+    preparation = Preparation(
+        model,
+        list(config.backbone.find_sites(model)),
+        state,
+        config.task,
+        config.seed,
+        joined_rows(model, parts) if config.joined else parts[config.task],
+        revisited,
+        run.placement,
+        list(config.backbone.find_full(model)),
+        {task: load_embedding(inputs[f"embedding-{task}"]) for task in needed},
+    )
+    return preparation, sum(config.training.num_steps(len(rows.data)) for rows in parts.values())
+
+
+def joined_rows(model: Any, parts: Mapping[str, TaskRows]) -> TaskRows:
+    """The rows of several tasks as one: each row's id behind its task's name, since two tasks may use the same ids."""
+    named = [replace(rows.data, ids=[f"{task}/{name}" for name in rows.data.ids]) for task, rows in parts.items()]
+    data = named[0].joined(named[1:])
+    features = [rows.features for rows in parts.values()]
+    return TaskRows(data, Features.joined(model, features[0].processor, data, features))
 
 
 def thinned(rows: list[dict[str, Any]]) -> list[dict[str, float]]:

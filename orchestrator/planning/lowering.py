@@ -22,6 +22,7 @@ from orchestrator.study.study import names_of
 from orchestrator.study.trial import BoundTrial
 
 ZERO_SHOT = "zero-shot"
+JOINT = "all tasks at once"
 Cell = tuple[int, int]
 
 
@@ -34,7 +35,7 @@ class TrialPlan:
         name: readable, unique within the study ("lilora lam=1.0 seed 0").
         group: `name` without the seed; trials that share it are averaged.
         tasks: the columns, in the order learned: the trial's, or fewer where it was stopped (`whole`).
-        after: the rows: the task just learned, or "zero-shot".
+        after: the rows: the task just learned, "zero-shot", or "all tasks at once".
         stages: training steps, in order; none for zero-shot.
         cells: (row, column), both from 0 -> (predict step, score step).
         whole: of a trial that a sweep stopped early, what it was to be; this is its beginning.
@@ -70,7 +71,7 @@ class TrialPlan:
 
     def num_learned(self, row: int) -> int:
         """How many tasks the trial has learned, or met, after a row (from 0)."""
-        return row + 1 if self.stages else len(self.tasks)
+        return row + 1 if self.after[row] in self.tasks else len(self.tasks)
 
     @property
     def requested(self) -> Counter[str]:
@@ -190,6 +191,13 @@ def _independent(steps: TrialSteps, name: str) -> TrialPlan:
     return TrialPlan(steps.bound, name, steps.group, tasks, tasks, stages, cells)
 
 
+def _joint(steps: TrialSteps, name: str) -> TrialPlan:
+    """One stage on all tasks at once: one row, every task."""
+    tasks, stage = steps.tasks, steps.train_together()
+    cells = {(0, column): steps.evaluate(task, stage, JOINT) for column, task in enumerate(tasks)}
+    return TrialPlan(steps.bound, name, steps.group, tasks, (JOINT,), (stage,), cells)
+
+
 def _zero_shot(steps: TrialSteps, name: str) -> TrialPlan:
     """No training: one row, every task."""
     tasks = steps.tasks
@@ -197,4 +205,4 @@ def _zero_shot(steps: TrialSteps, name: str) -> TrialPlan:
     return TrialPlan(steps.bound, name, steps.group, tasks, (ZERO_SHOT,), (), cells)
 
 
-SCHEDULES = {"sequential": _sequential, "independent": _independent, "none": _zero_shot}
+SCHEDULES = {"sequential": _sequential, "independent": _independent, "joint": _joint, "none": _zero_shot}

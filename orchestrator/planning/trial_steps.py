@@ -11,7 +11,7 @@ from lilora.benchmarks import BuildConfig, Stream
 from lilora.core.identity import digest_of
 from lilora.data.location import build_config
 from lilora.scorers import version_of
-from lilora.stages.configs import PredictConfig, ScoreConfig
+from lilora.stages.configs import EmbedConfig, PredictConfig, ScoreConfig
 from lilora.stages.scores import step_version
 from lilora.training import TrainConfig
 from orchestrator.steps.step import Resources, Step
@@ -107,9 +107,38 @@ class TrialSteps:
         config = TrainConfig(method, trial.backbone, task, earlier, trial.training, trial.seed, framing)
         revisited = sorted(method.revisits(earlier), key=earlier.index)
         inputs = (("data", self.data(task)), *((f"data-{name}", self.data(name)) for name in revisited))
+        inputs += tuple((f"embedding-{name}", self.embedding(name)) for name in method.embeds(earlier, task))
         inputs += (("previous", previous),) if previous else ()
         label = f"train {self.group} {place + 1}/{len(self.tasks)} {task}, seed {trial.seed}"
         return self.once(Step(label, "lilora.stages:train", config, inputs, resources=trial.resources))
+
+    def train_together(self) -> Step:
+        """The one stage that learns all tasks at once; of a single task, the stage that learns it alone.
+
+        Its rows are shuffled, so the order of the stream makes no other stage: the tasks are named in the benchmark's.
+        """
+        if len(self.tasks) == 1:
+            return self.train(0, (), None)
+        trial, benchmark = self.trial, self.bound.benchmark
+        tasks = tuple(task.name for task in (*benchmark.tasks, *benchmark.unseen) if task.name in self.tasks)
+        config = TrainConfig(
+            trial.method.stage_method(first=True), trial.backbone, "+".join(tasks), (), trial.training, trial.seed,
+            self.bound.benchmark.train_image, tasks,
+        )  # fmt: skip
+        inputs = tuple((f"data-{name}", self.data(name)) for name in tasks)
+        label = f"train {self.group} on {len(tasks)} tasks, seed {trial.seed}"
+        return self.once(Step(label, "lilora.stages:train", config, inputs, resources=trial.resources))
+
+    def embedding(self, task: str) -> Step:
+        """The task's mean embeddings under the bare backbone; the same for all methods, rates and seeds."""
+        trial = self.trial
+        config = EmbedConfig(
+            trial.backbone, task, trial.method.embedder(), trial.training.dtype, self.bound.benchmark.train_image
+        )
+        resources = Resources(trial.resources.cpus, trial.resources.gpus)
+        where = f"{self.bound.benchmark.name} {task}, {trial.backbone.name}"
+        data = (("data", self.data(task)),)
+        return self.once(Step(f"embed {where}", "lilora.stages:embed", config, data, resources=resources))
 
     def evaluate(self, task: str, state: Step | None, after: str) -> tuple[Step, Step]:
         """Predictions on `task` from `state` (None: the backbone as it is), and their scores."""
@@ -123,7 +152,7 @@ class TrialSteps:
         trial, about = self.trial, self.bound.benchmark.task(task)
         resources = Resources(trial.resources.cpus, trial.resources.gpus)
         config = PredictConfig(
-            trial.method.stage_method(first=state is not None and "previous" not in dict(state.inputs)),
+            trial.method.answer_method(first=state is not None and "previous" not in dict(state.inputs)),
             trial.backbone,
             task,
             trial.split,

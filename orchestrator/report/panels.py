@@ -20,7 +20,7 @@ class LegendEntry:
     about: str
 
 
-_ABOUT = {"sequential": "", "independent": "each task alone", "none": "no training"}
+_ABOUT = {"sequential": "", "independent": "each task alone", "joint": "all tasks at once", "none": "no training"}
 
 
 def legend(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[LegendEntry]:
@@ -46,9 +46,9 @@ def curves(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[Panel]:
 
 
 def _task_line(row: TableRow, column: int, style: Style) -> Line | None:
-    """A row's score on one task after each stage that has it; zero-shot is level over all stages."""
+    """A row's score on one task after each stage that has it; zero-shot and joint are level over all stages."""
     matrix = mean_matrix(row)
-    if row.schedule == "none":
+    if row.is_at_once:
         stats = [matrix[0][column]] * len(row.results[0].plan.tasks)
     else:
         stats = [line[column] for line in matrix]
@@ -67,7 +67,7 @@ def _line(name: str, style: Style, stats: Sequence[Stat | None]) -> Line | None:
 def stages(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[Panel]:
     """AP_k and BWT_k over the stages, for the first task order."""
     tasks = rows[0].results[0].plan.tasks
-    chosen = [row for row in rows if row.schedule != "none" and row.results[0].plan.tasks == tasks]
+    chosen = [row for row in rows if not row.is_at_once and row.results[0].plan.tasks == tasks]
     if len(tasks) < 2 or not chosen:
         return []
     average, transfer = (

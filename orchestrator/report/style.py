@@ -12,7 +12,7 @@ from orchestrator.results.table import TableRow
 PALETTE = ("#2f7de1", "#dd6b20", "#1f9d73", "#c64b8c", "#8662d6", "#a8871b", "#1f98b3", "#c2453d")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 REFERENCE = "#808995"
-DASHES = {"sequential": "-", "independent": "--", "none": ":"}
+DASHES = {"sequential": "-", "independent": "--", "joint": "-.", "none": ":"}
 # Matplotlib's marker letters as characters, for the legend in HTML.
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★", "": ""}
 

@@ -159,8 +159,8 @@ def _stage(
     setting = how.setting(step, config)
     steps = config.training.num_steps(work.rows)
     samples = steps * (config.training.batch_size + config.rehearsed)
-    flops = samples * training_flops(model, work, config.method, setting.gradient_checkpointing)
     earlier = len(config.earlier)
+    flops = samples * training_flops(model, work, config.method, setting.gradient_checkpointing, earlier)
     cost = StageCost(
         step.label, type(config.method).__name__, config.task, config.backbone.name, samples, steps,
         samples * work.tokens(model), flops, stage_memory(model, work, config.method, setting, earlier), setting,

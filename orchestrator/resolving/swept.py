@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from lilora.methods import AT_ONCE
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower_as, lower_trials
 from orchestrator.resolving.notes import Notes, known_points, trial_digest
 from orchestrator.results.reading import TrialResult
@@ -155,9 +156,9 @@ def check_metric(sweep: Sweep) -> None:
         ValueError: it has; the message names a metric that all trials have.
     """
     for trial in trial_kinds(sweep):
-        if trial.method.schedule == "none" and sweep.metric not in OF_LAST_ROW:
+        if trial.method.schedule in AT_ONCE and sweep.metric not in OF_LAST_ROW:
             raise ValueError(
-                f"{method_name(trial.method)} learns nothing and has no {sweep.metric} to be chosen by; take AP"
+                f"{method_name(trial.method)} has no order of tasks and no {sweep.metric} to be chosen by; take AP"
             )
         if sweep.metric in NEEDS_TWO_TASKS and len(trial_tasks(trial)) < 2:
             raise ValueError(f"{sweep.metric} needs two tasks or more: give the stream more, or choose by AP")

@@ -76,7 +76,7 @@ def ordered(rows: Sequence[TableRow]) -> tuple[Ordered, ...]:
     flats: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         bound = row.results[0].plan.bound
-        if row.schedule == "none":
+        if row.is_at_once:
             continue
         flat = {name: value for name, value in bound.parameters.items() if name not in ("order", "seed")}
         key = digest_of({"parameters": flat, "tasks": sorted(order_of(row))})

@@ -40,8 +40,14 @@ class TableRow:
 
     @property
     def schedule(self) -> str:
-        """How the trials go through their tasks: "sequential", "independent" or "none"."""
+        """How the trials go through their tasks: "sequential", "independent", "joint" or "none"."""
         return self.results[0].plan.trial.method.schedule
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether all tasks are met at once, so that their order says nothing (zero-shot, joint)."""
+        plan = self.results[0].plan
+        return plan.after[0] not in plan.tasks
 
     @property
     def count(self) -> int:

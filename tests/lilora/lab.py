@@ -24,11 +24,12 @@ from lilora.model.features import load_features
 from lilora.model.logits import AnswerModel
 from lilora.model.tokens import load_task
 from lilora.pretraining.config import TinyArchitecture
-from lilora.stages.configs import PredictConfig
+from lilora.stages.configs import EmbedConfig, PredictConfig
 from lilora.training import TrainConfig, Training
+from lilora.training.stage import prepare_stage
 from tests.lilora.tiny import SIZES, make_backbone, make_task
 
-SMALL = {"rank": 4, "lora_alpha": 8.0, "experts": 2, "threshold": 1.0}
+SMALL = {"rank": 4, "lora_alpha": 8.0, "experts": 2, "threshold": 1.0, "phi": 8, "width": 4}
 TRAINING = Training(epochs=4, batch_size=8, learning_rate=1e-2)
 TASKS = ("Colour", "Place")
 
@@ -42,7 +43,7 @@ def small(name: str, **fields: Any) -> Method:
 
 def cases() -> dict[str, Method]:
     """Every method of the folder that is trained, and LiLoRA's switches."""
-    trained = {name: small(name) for name in registry.names("methods") if small(name).schedule != "none"}
+    trained = {name: small(name) for name in registry.names("methods") if small(name).schedule not in ("none", "joint")}
     lilora = {
         "alpha-0": {"alpha": 0.0},
         "alpha-half": {"alpha": 0.5},
@@ -96,9 +97,29 @@ class Lab:
     def train(self, config: TrainConfig, previous: Path | None, out: Path, **run: Any) -> dict[str, Any]:
         """One training stage into `out`."""
         out.mkdir(parents=True, exist_ok=True)
+        return stages.train(config, self.inputs(config, previous), out, self.run(**run))
+
+    def inputs(self, config: TrainConfig, previous: Path | None) -> dict[str, Path]:
+        """What a stage reads."""
         inputs = {"data": self.data[config.task], **({"previous": previous} if previous else {})}
         inputs |= {f"data-{task}": self.data[task] for task in config.method.revisits(config.earlier)}
-        return stages.train(config, inputs, out, self.run(**run))
+        needed = config.method.embeds(config.earlier, config.task)
+        return inputs | {f"embedding-{task}": self.embedding(task) for task in needed}
+
+    def prepared(self, method: Method, stage: int) -> State | None:
+        """The state that a stage of `TASKS` starts from, as its method has prepared it."""
+        config = self.config(method, stage)
+        previous = self.stage(method, stage - 1) if config.earlier else None
+        preparation, _ = prepare_stage(config, self.inputs(config, previous), self.run())
+        return config.method.prepare(preparation)
+
+    def embedding(self, task: str) -> Path:
+        """Folder of a task's mean embeddings, made once."""
+        out = self.root / "embeddings" / task
+        if not out.exists():
+            out.mkdir(parents=True)
+            stages.embed(EmbedConfig(self.backbone, task), {"data": self.data[task]}, out, self.run())
+        return out
 
     def run(
         self,
@@ -139,7 +160,8 @@ class Lab:
         if method is not None:
             modules = {site: self.model.get_submodule(site) for site in self.sites}
             layers = {site: module for site, module in modules.items() if not isinstance(module, torch.nn.Linear)}
-            method.route(Adapters(self.model, layers=layers), batch, images)
+            beside = {name: module for name, module in self.model.named_children() if name.startswith("lilora_")}
+            method.route(Adapters(self.model, layers=layers, modules=beside), batch, images)
         logits, _ = AnswerModel(self.model, whole_rows=True)(batch, images)
         return logits
 

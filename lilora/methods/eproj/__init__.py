@@ -75,7 +75,8 @@ class Eproj(Method):
         Raises:
             ValueError: the task has no pictures, so that the projector cannot learn it.
         """
-        from lilora.adapters.similarity import TaskEmbedding, embed_task, prompt_frame, similarity
+        from lilora.adapters.embedding import TaskEmbedding
+        from lilora.adapters.similarity import embed_task, prompt_frame, similarity
         from lilora.adapters.state import State
 
         state, task = preparation.state, preparation.task

@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
+from lilora.adapters.embedding import TaskEmbedding
 from lilora.adapters.preparation import TaskRows
 from lilora.adapters.similarity import (
     PARTS,
-    TaskEmbedding,
     TextEncoder,
     embed_rows,
     embed_task,

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from lilora.adapters.adapters import Adapters
+from lilora.adapters.embedding import TaskEmbedding
 from lilora.adapters.preparation import Preparation, TaskRows
-from lilora.adapters.similarity import TaskEmbedding, embed_rows, embed_task
+from lilora.adapters.similarity import embed_rows, embed_task
 from lilora.adapters.state import State, load_state
 from lilora.core.stage_run import Placement
 from lilora.methods.eproj import Eproj

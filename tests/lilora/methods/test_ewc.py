@@ -228,6 +228,7 @@ def test_tirs_penalty_is_its_weight_times_ewcs(lab: Lab) -> None:
     values = []
     for one in (method, plain):
         adapters = one.attach(lab.model, list(lab.sites), state, "Place", 0)
+        one.begin(adapters, state)
         with torch.no_grad():
             for tensor in adapters.parameters().values():
                 tensor.add_(0.1)
@@ -241,6 +242,7 @@ def test_tirs_penalty_is_its_weight_times_ewcs(lab: Lab) -> None:
 def test_a_stage_whose_memory_was_not_made_is_caught(lab: Lab) -> None:
     state: State = load_state(lab.stage(METHODS["ewc"]))
     adapters = METHODS["ewc"].attach(lab.model, list(lab.sites), state, "Place", 0)
+    METHODS["ewc"].begin(adapters, state)
     adapters.remove()
     with pytest.raises(AssertionError, match="no Fisher information of .*Colour"):
         METHODS["ewc"].penalty(adapters)

@@ -34,7 +34,7 @@ def test_only_declared_tensors_get_a_gradient_and_each_of_them_moves(lab: Lab, m
     folder = lab.stage(method, stage)
     assert lab.backbone_bytes() == before
     config = lab.config(method, stage)
-    state = load_state(lab.stage(method, 0)) if config.earlier else None
+    state = lab.prepared(method, stage)
     adapters = config.method.attach(lab.model, list(lab.sites), state, config.task, 0)
     try:
         initial = {name: tensor.detach().clone() for name, tensor in adapters.tensors.items()}
@@ -146,7 +146,7 @@ def test_what_a_stage_declares_frozen_is_identical_after_it(lab: Lab, method: Me
     config = lab.config(method, 1)
     if not config.earlier:
         pytest.skip("independent stages inherit nothing")
-    adapters = method.attach(lab.model, list(lab.sites), before, config.task, 0)
+    adapters = method.attach(lab.model, list(lab.sites), lab.prepared(method, 1), config.task, 0)
     adapters.remove()
     for name in set(before.shared) - set(adapters.trainable):
         assert torch.equal(before.shared[name], after.shared[name])
@@ -158,7 +158,7 @@ def test_what_a_stage_declares_frozen_is_identical_after_it(lab: Lab, method: Me
 def test_the_numbers_of_parameters_are_the_closed_form(lab: Lab, method: Method, stage: int) -> None:
     config = lab.config(method, stage)
     count = config.method.count(lab.sites, first=not config.earlier)
-    state = load_state(lab.stage(method, 0)) if config.earlier else None
+    state = lab.prepared(method, stage)
     adapters = config.method.attach(lab.model, list(lab.sites), state, config.task, 0)
     adapters.remove()
     assert sum(tensor.numel() for tensor in adapters.parameters().values()) == count.trainable

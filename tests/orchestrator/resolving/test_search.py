@@ -203,7 +203,7 @@ def test_nothing_is_chosen_of_nothing() -> None:
 
 def test_a_metric_that_a_method_has_not_is_refused_before_anything_runs() -> None:
     rate = dataclasses.replace(RATE, method="zeroshot")
-    with pytest.raises(ValueError, match="zeroshot learns nothing and has no BWT to be chosen by; take AP"):
+    with pytest.raises(ValueError, match="zeroshot has no order of tasks and no BWT to be chosen by; take AP"):
         search_study(searching(Search((rate,), metric="BWT")))
     one = Trial(LiLoRA(), BACKBONE, Stream(tasks=TASKS[:1]))
     with pytest.raises(ValueError, match="BWT needs two tasks or more"):

@@ -54,8 +54,13 @@ class CLoRA(SeqLoRA):
 
     def prepare(self, preparation: Preparation) -> State | None:
         """The last state; what the first stage left as shared is the first task's part now."""
+        from lilora.methods._pool import blocks_of
+
         state = preparation.state
-        return replace(state, shared={}, parts=parts_of(state)) if state is not None and state.shared else state
+        if state is None:
+            return None
+        parts, shared = blocks_of(state)
+        return replace(state, shared=shared, parts=parts)
 
     def parts_to_answer(self, task: str) -> Collection[str] | None:
         """All: the sum of every task's update answers each of them."""
@@ -71,7 +76,9 @@ class CLoRA(SeqLoRA):
             if seed is None:
                 raise ValueError("C-LoRA answers from a trained state, and there is none; train a stage first")
             return super().attach(model, sites, None, task, seed)
-        parts = parts_of(state)
+        from lilora.methods._pool import blocks_of
+
+        parts, _ = blocks_of(state)
         past = [parts[name] for name in state.tasks]
         # To answer, the last learned task takes the place on top: nothing is new then.
         own = past.pop() if seed is None else self.initial(model, sites, task, seed)
@@ -126,22 +133,6 @@ class CLoRA(SeqLoRA):
             model.set_submodule(site, layer)
         adapters.declare(())
         return adapters
-
-
-def parts_of(state: State) -> dict[str, Tensors]:
-    """Each task's tensors; those that a first stage left as shared are the first task's.
-
-    Raises:
-        ValueError: a task's part was not loaded.
-    """
-    first = {state.tasks[0]: state.shared} if state.shared else {}
-    parts = {**state.parts, **first}
-    if missing := [name for name in state.tasks if name not in parts]:
-        raise ValueError(
-            f"C-LoRA answers with the parts of all its tasks, and these were not loaded: {', '.join(missing)}; "
-            "call load_state without `only`"
-        )
-    return parts
 
 
 def _regulariser(adapters: Adapters) -> Any:

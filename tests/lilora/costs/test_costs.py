@@ -16,7 +16,7 @@ from lilora.backbones.llava_1_5_7b import BACKBONE as LLAVA
 from lilora.core import registry
 from lilora.core.stage_run import Placement
 from lilora.costs import gpus
-from lilora.costs.flops import Workload, training_flops
+from lilora.costs.flops import Workload, forward_flops, training_flops
 from lilora.costs.gpus import GIB, find_gpu, nearest_that_fits, refusal
 from lilora.costs.memory import (
     CONTEXT,
@@ -34,6 +34,8 @@ from lilora.methods.clora import CLoRA
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.lilora.layer import BasisStability
+from lilora.methods.lwf import LwF
+from lilora.methods.proglora_dynamic import ProgLoRADynamic
 from lilora.methods.replay import Replay
 from lilora.methods.seqlora import SeqLoRA
 from lilora.model.features import load_features
@@ -331,3 +333,22 @@ def test_a_gpu_that_is_short_takes_fewer_rows_and_no_second_copy_of_what_is_merg
     assert short.total <= 23 * GIB < answer_memory(sizes, TEXTVQA, method, Answering(16, 16), 23 * GIB).total
     least = answers_that_fit(sizes, TEXTVQA, method, Answering(32, 16), 8 * GIB)
     assert least.rows == 1 and least.total > 8 * GIB
+
+
+def test_a_second_forward_and_a_projector_in_full_are_counted() -> None:
+    sizes = model_sizes(LLAVA)
+    plain, distilled = (training_flops(sizes, TEXTVQA, method, False, earlier=1) for method in (SeqLoRA(), LwF()))
+    forward = forward_flops(sizes, TEXTVQA, SeqLoRA())
+    assert distilled - plain == pytest.approx(sum(forward.values()) - forward["tower"])
+    assert training_flops(sizes, TEXTVQA, LwF(), False) == pytest.approx(plain)
+    projector = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+    assert model_sizes(LLAVA.adapted("all-linear", "full")).full == projector
+
+
+def test_the_papers_sizes_of_proglora_and_moelora_are_near() -> None:
+    """ProgLoRA, Table 13: 42M and 320M trainable on LLaVA-1.5-7B, all linears of the language model."""
+    sites = model_sizes(LLAVA.adapted("all-linear", "full")).sites
+    block = ProgLoRADynamic(rank=16, width=256).count(sites, first=False).trainable
+    assert block == 39_976_960 + 2 * 256 * 4096 + 256 + 3 * 4096 + 4096
+    assert round(block / 1e6) == 42
+    assert SeqLoRA(rank=128).count(sites).trainable == 319_815_680

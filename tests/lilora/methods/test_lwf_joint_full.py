@@ -71,7 +71,7 @@ def _full_lab(lab: Lab) -> Lab:
     return full
 
 
-@pytest.mark.parametrize("name", ["seqlora", "ewc", "moelora", "lwf", "clora"])
+@pytest.mark.parametrize("name", ["seqlora", "ewc", "moelora", "lwf", "proglora_static", "proglora_dynamic", "clora"])
 def test_a_projector_in_full_moves_is_carried_on_and_leaves_the_backbone_alone(full_lab: Lab, name: str) -> None:
     method, before = small(name), full_lab.backbone_bytes()
     first, second = (load_state(full_lab.stage(method, stage)) for stage in (0, 1))

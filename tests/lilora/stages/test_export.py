@@ -33,7 +33,7 @@ FOLDABLE = {name: method for name, method in cases().items() if method.mergeable
 ROUTED = [name for name in registry.names("methods") if not small(name).mergeable and small(name).schedule != "none"]
 MERGED = ("seqlora", "lilora")
 #: Methods that add several tasks' updates one after another, where stock PEFT multiplies by one stacked pair.
-STACKED = ("clora",)
+STACKED = ("clora", "proglora_static")
 #: One fixture trains every case and starts a process that imports PEFT.
 pytestmark = pytest.mark.timeout(900)
 SCRIPT = Path(__file__).with_name("stock_peft.py")

@@ -82,7 +82,7 @@ def test_shipped_digests_and_defaults_stay_as_they_are(monkeypatch: pytest.Monke
 def test_every_call_that_a_shipped_plan_holds_is_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LILORA_DATA", raising=False)
     calls = {step.call for _, plan in shipped_plans() for step in plan.steps}
-    assert len(calls) == 7
+    assert len(calls) == 8
     for call in calls:
         assert callable(function_of(call)), call
     for name in registry.names("benchmarks"):

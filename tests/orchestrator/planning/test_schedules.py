@@ -1,0 +1,57 @@
+"""Schedules as steps: what joint training is, and which stages read tasks' embeddings."""
+
+from __future__ import annotations
+
+from lilora.backbones.tiny_llava import BACKBONE
+from lilora.benchmarks import Stream
+from lilora.methods.joint import Joint
+from lilora.methods.lwf import LwF
+from lilora.methods.proglora_dynamic import ProgLoRADynamic
+from lilora.methods.proglora_static import ProgLoRAStatic
+from lilora.methods.seqlora import SeqLoRA
+from orchestrator.planning.lowering import TrialPlan, lower
+from orchestrator.study import Study, Trial
+
+TASKS = ("ScienceQA", "TextVQA", "ImageNet")
+
+
+def plan_of(method: object, tasks: tuple[str, ...] = TASKS, seed: int = 0) -> TrialPlan:
+    return lower(Study("one", (Trial(method, BACKBONE, Stream(tasks=tasks), seed=seed),))).trials[0]  # type: ignore[arg-type]
+
+
+def test_joint_training_is_one_stage_on_every_tasks_data_and_answers_all_of_them() -> None:
+    plan = plan_of(Joint())
+    (stage,) = plan.stages
+    assert stage.config.joined == TASKS
+    assert [name for name, _ in stage.inputs] == [f"data-{task}" for task in TASKS]
+    assert list(plan.cells) == [(0, 0), (0, 1), (0, 2)]
+    assert plan.num_learned(0) == 3
+
+
+def test_the_order_of_the_stream_makes_no_other_joint_stage() -> None:
+    assert plan_of(Joint(), TASKS[::-1]).stages[0].digest == plan_of(Joint()).stages[0].digest
+
+
+def test_joint_training_on_one_task_is_seqloras_stage() -> None:
+    assert plan_of(Joint(), TASKS[:1]).stages[0].digest == plan_of(SeqLoRA(), TASKS[:1]).stages[0].digest
+
+
+def test_a_pools_first_stage_is_shared_with_lora_of_its_rank_and_so_is_lwfs() -> None:
+    first = plan_of(SeqLoRA(rank=2, lora_alpha=4)).stages[0].digest
+    for method in (ProgLoRAStatic(), ProgLoRADynamic(), LwF(rank=2, lora_alpha=4)):
+        assert plan_of(method).stages[0].digest == first
+
+
+def test_embeddings_are_made_once_for_all_methods_and_seeds() -> None:
+    methods = (ProgLoRAStatic(), ProgLoRADynamic())
+    trials = tuple(Trial(method, BACKBONE, Stream(tasks=TASKS), seed=seed) for method in methods for seed in (0, 1))
+    embedded = [step for step in lower(Study("all", trials)).plan.steps if step.kind == "embed"]
+    assert sorted(step.config.task for step in embedded) == sorted(TASKS)
+    second = plan_of(ProgLoRAStatic()).stages[1]
+    assert {"embedding-ScienceQA", "embedding-TextVQA"} <= {name for name, _ in second.inputs}
+    assert not any(name.startswith("embedding") for name, _ in plan_of(ProgLoRAStatic()).stages[0].inputs)
+
+
+def test_a_pool_without_recall_rereads_no_earlier_task() -> None:
+    inputs = [name for name, _ in plan_of(ProgLoRADynamic(recall="none")).stages[2].inputs]
+    assert inputs == ["data", "previous"]

@@ -133,17 +133,21 @@ class Benchmark:
         choices = ", ".join(task.name for task in known)
         raise ValueError(f"benchmark '{self.name}' has no task '{name}'; it has: {choices}")
 
+    @property
+    def setting_names(self) -> tuple[str, ...]:
+        """The instruction settings to choose from; the first is the usual one."""
+        return tuple(self.settings) or ("single", "five")
+
     def check_setting(self, instructions: str) -> None:
         """Refuse an instruction setting that this benchmark is not published in.
 
         Raises:
             ValueError: the message lists the choices.
         """
-        choices = tuple(self.settings) or ("single", "five")
-        if instructions not in choices:
+        if instructions not in self.setting_names:
             raise ValueError(
                 f"benchmark '{self.name}' has no instruction setting '{instructions}'; "
-                f"name one with Stream(instructions=...): {', '.join(choices)}"
+                f"name one with Stream(instructions=...): {', '.join(self.setting_names)}"
             )
 
 

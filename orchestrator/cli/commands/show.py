@@ -35,7 +35,9 @@ def show(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture.")] = Path("sheet.png"),
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     columns: Annotated[int, typer.Option(min=1, max=12, help="Items a task.")] = 6,
-    instructions: Annotated[str, typer.Option(help="single or five.")] = "single",
+    instructions: Annotated[
+        str | None, typer.Option(metavar="SETTING", help="single, five, original; by default the benchmark's first.")
+    ] = None,
     store: StoreFolder = STORE,
     json: AsJson = False,
 ) -> None:
@@ -50,7 +52,7 @@ def show(
 
     output, place = Output(json), open_store(store)
     found = find_benchmark(benchmark)
-    stream = Stream(benchmark, instructions=instructions)
+    stream = Stream(benchmark, instructions=instructions or found.setting_names[0])
     if split not in SPLITS:
         raise UserError(f"no split '{split}'; there are: {', '.join(SPLITS)}")
     if not out.absolute().parent.is_dir():

@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import lilora.stages
+from lilora.core import registry
 from orchestrator.cli import app, health
 from orchestrator.cli.commands import ui
 from orchestrator.cli.console import Output
@@ -568,4 +569,10 @@ def test_ui_needs_tracked_runs_and_a_free_port(folder: Path) -> None:
 def test_show_refuses_what_it_cannot_draw_before_building(folder: Path) -> None:
     assert "no split 'exam'; there are: train" in complaint("show", "mini", "--split", "exam")
     assert "lilora/benchmarks has" in complaint("show", "maxi")
+    assert "no instruction setting 'single'" in complaint("show", "mini_coin", "--instructions", "single")
     assert not (folder / "store").exists()
+
+
+@pytest.mark.parametrize("name", registry.names("benchmarks"))
+def test_show_takes_a_benchmarks_own_first_setting(folder: Path, name: str) -> None:
+    assert "no split 'exam'; there are: train" in complaint("show", name, "--split", "exam")

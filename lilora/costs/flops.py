@@ -13,6 +13,7 @@ against what torch counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lilora.backbones import is_projector
@@ -40,6 +41,19 @@ class Workload:
     def tokens(self, sizes: ModelSizes) -> float:
         """Of a row, image tokens included."""
         return self.prompt_tokens + self.answer_tokens + self.pictures * sizes.image_tokens
+
+    @classmethod
+    def joined(cls, parts: Sequence[Workload]) -> Workload:
+        """The rows of several tasks together: means over all rows, and the longest of all."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = sum(part.rows for part in parts)
+
+        def mean(name: str) -> float:
+            return sum(part.rows * float(getattr(part, name)) for part in parts) / rows
+
+        longest = max(part.longest for part in parts)
+        return cls(rows, mean("prompt_tokens"), mean("answer_tokens"), longest, mean("pictures"))
 
 
 def forward_flops(sizes: ModelSizes, work: Workload, method: Method | None = None) -> dict[str, float]:

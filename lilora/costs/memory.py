@@ -10,6 +10,7 @@ layers, but for what it names (`Method.keeps`, `Method.num_held`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lilora.backbones import is_projector
@@ -17,7 +18,7 @@ from lilora.core.limits import CHUNK, MEMO_BYTES, MERGED_SHARE
 from lilora.core.stage_run import Strategy
 from lilora.costs.flops import Workload
 from lilora.costs.sizes import ModelSizes
-from lilora.methods import Method
+from lilora.methods import Method, Schedule
 
 #: On top of what is counted: allocator and kernels, and what the CUDA context takes.
 MARGIN, CONTEXT = 0.10, 2**30
@@ -273,10 +274,10 @@ def answers_that_fit(
 def store_bytes(sizes: ModelSizes, method: Method, num_tasks: int) -> int:
     """Bytes of adapters that a stream of tasks leaves in the store, in float32.
 
-    The sum over stages of what each writes (`Method.num_written`): what all tasks share is written by each of them, an
-    earlier task's part is referenced.
+    The sum over stages of what each writes (`Method.num_written`, and the layers that are trained in full): what all
+    tasks share is written by each of them, an earlier task's part is referenced.
     """
-    if method.schedule == "none":
-        return 0
-    after = range(num_tasks) if method.schedule == "sequential" else (0,) * num_tasks
-    return 4 * sum(method.num_written(sizes.sites, earlier) for earlier in after)
+    earlier_of: dict[Schedule, Sequence[int]] = {
+        "sequential": range(num_tasks), "independent": (0,) * num_tasks, "joint": (0,), "none": (),
+    }  # fmt: skip
+    return 4 * sum(method.num_written(sizes.sites, earlier) + sizes.full for earlier in earlier_of[method.schedule])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,6 +87,10 @@ class TrainConfig:
     seed: int
     framing: Framing = "crop"
     joined: tuple[str, ...] = ()
+
+    def num_steps(self, sizes: Iterable[int]) -> int:
+        """Steps of the stage, `sizes` the rows of each task that it learns: of joined tasks what each makes alone."""
+        return sum(self.training.num_steps(rows) for rows in sizes)
 
     @property
     def rehearsed(self) -> int:

@@ -52,18 +52,14 @@ class Loop:
         task_rows: TaskRows,
         num_new: int,
         run: StageRun,
+        num_steps: int,
         rehearsal: Rehearsal | None = None,
-        num_steps: int | None = None,
     ) -> None:
-        """`task_rows` holds the `num_new` rows to learn, then the memory's, which `rehearsal` weighs.
-
-        `num_steps`: by default as many as `Training` makes of the rows to learn.
-        """
+        """`task_rows` holds the `num_new` rows to learn, then the memory's, which `rehearsal` weighs."""
         self.rehearsal = rehearsal
         self.config, self.adapters, self.run = config, adapters, run
         self.data, self.features = task_rows.data, task_rows.features
-        self.num_steps = config.training.num_steps(num_new) if num_steps is None else num_steps
-        self.num_new = num_new
+        self.num_steps, self.num_new = num_steps, num_new
         ids = self.data.ids
         self.order = BatchOrder(ids[:num_new], config.seed, config.task, config.training.batch_size)
         num_old = config.rehearsed if len(ids) > num_new else 0

@@ -61,7 +61,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
     try:
         attach_full(adapters, preparation.full, state, trains=True)
         config.method.begin(adapters, state)
-        loop = Loop(config, adapters, task_rows, num_new, run, rehearsal, num_steps)
+        loop = Loop(config, adapters, task_rows, num_new, run, num_steps, rehearsal)
         rows = loop.run_all()
         if run.is_main:
             save_state(adapters.state_after(state, config.task), out)
@@ -82,7 +82,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
 def prepare_stage(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun) -> tuple[Preparation, int]:
     """Load what the stage needs: the model, the previous state, the rows to learn and those of earlier tasks.
 
-    And how many steps it makes: of joined tasks as many as each would make alone, together.
+    And how many steps it makes.
     """
     state = load_state(inputs["previous"], run.find, memory=True) if "previous" in inputs else None
     if state is not None and state.tasks != config.earlier:
@@ -108,7 +108,7 @@ def prepare_stage(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun
         list(config.backbone.find_full(model)),
         {task: load_embedding(inputs[f"embedding-{task}"]) for task in needed},
     )
-    return preparation, sum(config.training.num_steps(len(rows.data)) for rows in parts.values())
+    return preparation, config.num_steps(len(rows.data) for rows in parts.values())
 
 
 def joined_rows(model: Any, parts: Mapping[str, TaskRows]) -> TaskRows:

@@ -157,7 +157,7 @@ def _stage(
 ) -> tuple[StageCost, str | None]:
     model, work = model_sizes(config.backbone), works.of(step, config.backbone)
     setting = how.setting(step, config)
-    steps = config.training.num_steps(work.rows)
+    steps = config.num_steps(works.of_task(data).rows for data in data_of(step))
     samples = steps * (config.training.batch_size + config.rehearsed)
     earlier = len(config.earlier)
     flops = samples * training_flops(model, work, config.method, setting.gradient_checkpointing, earlier)
@@ -187,6 +187,12 @@ def _too_large(answers: Iterable[AnswerCost], gpu: Gpu) -> list[str]:
     ]
 
 
+def data_of(step: Step) -> list[Step]:
+    """The steps that build what a stage learns or a prediction answers: one task's, or those of joined tasks."""
+    inputs = dict(step.inputs)
+    return [inputs[f"data-{task}"] for task in getattr(step.config, "joined", ())] or [inputs["data"]]
+
+
 class _Works:
     """The rows of each task: of its data where the store has them, else of its files, or as its benchmark declares."""
 
@@ -199,16 +205,19 @@ class _Works:
         self.backbones: dict[str, Backbone] = {}
 
     def of(self, step: Step, backbone: Backbone) -> Workload:
-        """The workload of the task that `step` reads."""
+        """The workload of the task, or of the joined tasks, that `step` learns or answers."""
         self.backbones[backbone.name] = backbone
-        data = dict(step.inputs)["data"]
+        return Workload.joined([self.of_task(data) for data in data_of(step)])
+
+    def of_task(self, data: Step) -> Workload:
+        """The workload of the task that the step `data` builds."""
         if data.digest not in self.works:
             self.works[data.digest] = self._read(data) or self._declared(data)
         return self.works[data.digest]
 
     def answered(self, step: Step, split: str) -> int:
         """Rows of the split that is predicted."""
-        rows: int = getattr(self._sizes(dict(step.inputs)["data"]), split)
+        rows: int = sum(getattr(self._sizes(data), split) for data in data_of(step))
         return rows
 
     def _sizes(self, data: Step) -> Sizes:

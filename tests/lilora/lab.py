@@ -14,6 +14,7 @@ import torch
 from lilora import stages
 from lilora.adapters.adapters import Adapters
 from lilora.adapters.state import State
+from lilora.backbones import Backbone
 from lilora.core import registry
 from lilora.core.identity import digest_of
 from lilora.core.stage_run import Placement, StageRun
@@ -73,6 +74,13 @@ class Lab:
         self.model = self.backbone.load_model(device=device)
         self.sites = self.backbone.find_sites(self.model)
         self._fresh = itertools.count()
+
+    def on(self, backbone: Backbone) -> Lab:
+        """The same model, data and folders, with the layers adapted or trained in full that `backbone` names."""
+        other = object.__new__(Lab)
+        other.__dict__.update(self.__dict__)
+        other.backbone, other.sites = backbone, backbone.find_sites(self.model)
+        return other
 
     def folder(self) -> Path:
         """A new empty folder."""

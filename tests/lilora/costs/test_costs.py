@@ -30,6 +30,7 @@ from lilora.costs.memory import (
     store_bytes,
 )
 from lilora.costs.sizes import model_sizes
+from lilora.methods import Method
 from lilora.methods.clora import CLoRA
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
@@ -154,11 +155,30 @@ def test_with_dropout_gate_and_up_no_longer_share_their_input(lab: Lab) -> None:
 @pytest.mark.parametrize("name", [name for name in registry.names("methods") if name != "zeroshot"])
 def test_the_state_that_a_stream_leaves_has_the_bytes_of_the_closed_form(lab: Lab, name: str) -> None:
     method = small(name)
-    written = 0
-    for stage in (0, 1):
-        for path in lab.stage(method, stage).glob("*.safetensors"):
-            written += path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little")
-    assert written == store_bytes(model_sizes(lab.backbone), method, 2)
+    assert written(lab, method) == store_bytes(model_sizes(lab.backbone), method, 2)
+
+
+@pytest.mark.parametrize("name", ["seqlora", "dirlora", "proglora_static"])
+def test_a_projector_in_full_is_in_the_state_of_each_stage(lab: Lab, name: str) -> None:
+    full, method = lab.on(lab.backbone.adapted("ffn", "full")), small(name)
+    sizes = model_sizes(full.backbone)
+    assert sizes.full > 0
+    assert written(full, method) == store_bytes(sizes, method, 2)
+
+
+def test_joined_rows_are_the_mean_of_their_tasks() -> None:
+    few, many = Workload(10, 20.0, 2.0, 30, 1.0), Workload(30, 40.0, 6.0, 50, 0.0)
+    assert Workload.joined([few, many]) == Workload(40, 35.0, 5.0, 50, 0.25)
+    assert Workload.joined([few]) is few
+
+
+def written(lab: Lab, method: Method) -> int:
+    """Bytes of tensors that the stages of a stream of two tasks leave; a joint one has one stage."""
+    return sum(
+        path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little")
+        for stage in ((0,) if method.schedule == "joint" else (0, 1))
+        for path in lab.stage(method, stage).glob("*.safetensors")
+    )
 
 
 @pytest.mark.parametrize("name", ["seqlora", "dirlora", "dora", "moelora", "clora", "eproj", "lilora"])

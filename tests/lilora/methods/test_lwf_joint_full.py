@@ -64,11 +64,7 @@ def test_joint_rows_are_named_by_their_task_and_make_the_steps_of_both(lab: Lab)
 @pytest.fixture(name="full_lab")
 def _full_lab(lab: Lab) -> Lab:
     """The lab with adapters on the language model alone, and the projector trained in full."""
-    full = object.__new__(Lab)
-    full.__dict__.update(lab.__dict__)
-    full.backbone = lab.backbone.adapted("ffn", "full")
-    full.sites = full.backbone.find_sites(lab.model)
-    return full
+    return lab.on(lab.backbone.adapted("ffn", "full"))
 
 
 @pytest.mark.parametrize("name", ["seqlora", "ewc", "moelora", "lwf", "proglora_static", "proglora_dynamic", "clora"])

@@ -140,7 +140,8 @@ def test_workers_whose_shares_differ_by_a_row_add_up_to_one_worker(
         adapters = METHOD.attach(lab.model, list(lab.sites), state, "Place", 0)
         forwards: list[int] = []
         try:
-            loop = Loop(config, adapters, task_rows, num_new, StageRun(lab.folder(), placement=placement))
+            run = StageRun(lab.folder(), placement=placement)
+            loop = Loop(config, adapters, task_rows, num_new, run, config.num_steps([num_new]))
             worker = loop._make_worker(0, {})
             worker.module.register_forward_hook(lambda *_: forwards.append(1))
             return loop._step(worker, 0, rate=0.0)["loss"], len(forwards)

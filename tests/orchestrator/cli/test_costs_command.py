@@ -17,6 +17,7 @@ from lilora.backbones.llava_1_5_7b import BACKBONE as LLAVA
 from lilora.backbones.qwen2_vl_2b import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.costs.gpus import GIB, find_gpu
+from lilora.methods.joint import Joint
 from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
 from orchestrator.cli import app
@@ -98,6 +99,18 @@ def test_trials_on_different_rows_of_a_task_of_one_name_are_counted_apart() -> N
     assert [stage.steps for stage in found.stages] == [46, 10]
     assert [stage.steps for stage in cost_of(few, TRIAL).stages] == [10, 46]
     assert found.answers == cost_of(TRIAL).answers + cost_of(few).answers
+
+
+def test_joint_training_is_counted_on_the_rows_of_all_its_tasks() -> None:
+    together = replace(TRIAL, method=Joint(), stream=Stream(tasks=("ScienceQA", "GQA")))
+    alone = replace(together, method=SeqLoRA())
+    [joint], each = cost_of(together).stages, cost_of(alone).stages
+    assert joint.steps == sum(stage.steps for stage in each)
+    assert joint.samples == sum(stage.samples for stage in each)
+    # The tasks' rows have different lengths, and are drawn from together.
+    assert min(stage.tokens / stage.samples for stage in each) < joint.tokens / joint.samples
+    assert joint.tokens / joint.samples < max(stage.tokens / stage.samples for stage in each)
+    assert (cost_of(together).answers, cost_of(alone).answers) == (600, 900)
 
 
 def test_rows_that_the_store_has_are_counted_with_their_later_turns(tmp_path: Path) -> None:

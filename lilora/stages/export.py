@@ -66,7 +66,7 @@ def export(
     Raises:
         ValueError: the method cannot be written in this form, `out` is taken, or the state lacks the task.
     """
-    check_exportable(method, merged)
+    check_exportable(method, backbone, merged)
     out = out.absolute()
     check_out(out)
     model = backbone.load_model(dtype)
@@ -84,15 +84,21 @@ def export(
     return done
 
 
-def check_exportable(method: Method, merged: bool) -> None:
+def check_exportable(method: Method, backbone: Backbone, merged: bool) -> None:
     """Refuse what has no such form, before anything is loaded.
 
     Raises:
-        ValueError: nothing was trained, or the update depends on the input.
+        ValueError: nothing was trained, the update depends on the input, or whole layers were trained beside adapters.
     """
     name = type(method).__name__
     if method.schedule == "none":
         raise ValueError(f"{name} trains nothing, so there is nothing to export: load the backbone itself")
+    if backbone.full:
+        raise ValueError(
+            f"backbone '{backbone.name}' trains whole layers ({', '.join(backbone.full)}) beside the adapters, and an "
+            "export would leave what they learned behind: keep the state in the store and answer with lilora; export "
+            "a run whose backbone names no `full` layers"
+        )
     if not method.mergeable:
         form = "one set of weights" if merged else "a LoRA folder"
         raise ValueError(

@@ -51,7 +51,7 @@ def export(
         from lilora.stages.export import check_exportable, check_out
         from lilora.stages.export import export as write
 
-        check_exportable(trial.trial.method, merged)
+        check_exportable(trial.trial.method, trial.trial.backbone, merged)
         check_out(out)
         assert stage is not None, "what is exportable was trained"
         if not place.has(stage.digest):

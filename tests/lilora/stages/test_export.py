@@ -178,6 +178,15 @@ def test_exporting_leaves_the_backbone_as_it_was(lab: Lab) -> None:
     assert [name for name, _ in lab.model.named_modules()] == names
 
 
+def test_layers_trained_in_full_are_refused_and_not_left_behind(lab: Lab) -> None:
+    full, out = lab.on(lab.backbone.adapted("ffn", "full")), lab.folder() / "out"
+    state = load_state(full.stage(small("seqlora"), 0))
+    for merged in (False, True):
+        with pytest.raises(ValueError, match="an export would leave what they learned behind"):
+            export(small("seqlora"), state, full.backbone, "Colour", out, merged=merged)
+    assert not out.exists()
+
+
 def test_a_place_that_is_taken_is_refused_and_an_empty_folder_is_not(lab: Lab) -> None:
     method, out = SeqLoRA(rank=4, lora_alpha=8), lab.folder()
     exported(lab, method, out)

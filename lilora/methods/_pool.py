@@ -13,14 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lilora.adapters.adapters import Adapters, LoraPair
-from lilora.adapters.initial import as_parameter
-from lilora.adapters.state import State, Tensors
-from lilora.backbones import is_projector
 from lilora.model.families import Images
 from lilora.model.tokens import Batch
-
-BLOCK = ("A", "B")
 
 
 class Allocation:
@@ -115,55 +109,3 @@ class PoolLinear(nn.Module):
         low = F.linear(seen, self.get_buffer("past_A")) * weights[..., :-1].repeat_interleave(self.rank, -1)
         update = F.linear(low, self.get_buffer("past_B")) + F.linear(own * weights[..., -1:], b)
         return (base + update * self.scaling).to(base.dtype)
-
-
-def blocks_of(state: State) -> tuple[dict[str, Tensors], Tensors]:
-    """Each task's block, and what all tasks share besides; the block that a first stage left as shared is its task's.
-
-    Raises:
-        ValueError: a task's block was not loaded.
-    """
-    first = {name: value for name, value in state.shared.items() if name.rpartition(".")[2] in BLOCK}
-    rest = {name: value for name, value in state.shared.items() if name not in first}
-    blocks = {**state.parts, **({state.tasks[0]: first} if first else {})}
-    if missing := [name for name in state.tasks if name not in blocks]:
-        raise ValueError(
-            f"a pool answers with the blocks of all its tasks, and these were not loaded: {', '.join(missing)}; "
-            "call load_state without `only`"
-        )
-    # A block may come with a tensor of a module that serves every layer, as the key by which a router finds it.
-    sites = {name: [key for key in block if not key.startswith("lilora_")] for name, block in blocks.items()}
-    if odd := [name for name, keys in sites.items() if any(key.rpartition(".")[2] not in BLOCK for key in keys)]:
-        raise ValueError(f"this state's part of task '{odd[0]}' is no LoRA block: it was made by another method")
-    return blocks, rest
-
-
-def put_pool(
-    model: object,
-    sites: Sequence[str],
-    past: Sequence[Tensors],
-    own: Tensors,
-    scaling: float,
-    lora_alpha: float,
-    dropout: float,
-    allocation: Allocation,
-) -> Adapters:
-    """Pool layers on `sites`: the `past` blocks held still, and `own` last; nothing is trainable."""
-
-    def pair(layer: PoolLinear) -> LoraPair:
-        a, b = layer.stacked()
-        return LoraPair(a, b, lora_alpha * len(a) / layer.rank)
-
-    originals = {site: model.get_submodule(site) for site in sites}  # type: ignore[attr-defined]
-    adapters = Adapters(model, originals, own=frozenset(own), delta=lambda layer: layer.delta(), fold=pair)
-    for site, original in originals.items():
-        *below, (a, b) = (
-            tuple(as_parameter(block[f"{site}.{name}"], original.weight) for name in BLOCK) for block in (*past, own)
-        )
-        adapters.tensors.update({f"{site}.A": a, f"{site}.B": b})
-        earlier = [(past_a.detach(), past_b.detach()) for past_a, past_b in below]
-        layer = PoolLinear(original, earlier, a, b, scaling, dropout, allocation, is_projector(site)).eval()
-        adapters.layers[site] = layer
-        model.set_submodule(site, layer)  # type: ignore[attr-defined]
-    adapters.declare(())
-    return adapters

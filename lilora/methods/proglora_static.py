@@ -10,15 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from lilora.methods import Method, ParameterCount, Rehearsal, Sites
-from lilora.methods.seqlora import SeqLoRA
+from lilora.methods import Method, Rehearsal
+from lilora.methods._blocks import BlockPerTask, blocks_of
 
 if TYPE_CHECKING:
     from lilora.adapters.adapters import Adapters
     from lilora.adapters.embedding import TaskEmbedding
     from lilora.adapters.preparation import Preparation
     from lilora.adapters.similarity import TextEncoder
-    from lilora.adapters.state import State
+    from lilora.adapters.state import State, Tensors
+    from lilora.methods._pool import Allocation
 
 #: Of the state's values: task -> earlier task -> w_{p,i}.
 WEIGHTS = "block_weights"
@@ -26,7 +27,7 @@ EMBEDDINGS = "task_embeddings"
 
 
 @dataclass(frozen=True)
-class ProgLoRA(SeqLoRA):
+class ProgLoRA(BlockPerTask):
     """What both forms share: the pool, the tasks' likeness, and how many samples of an earlier task are recalled.
 
     w_{p,i} = cos(images) cos(instructions) cos(answers) of the mean embeddings of tasks p and i (Eq. 3), and
@@ -86,7 +87,6 @@ class ProgLoRA(SeqLoRA):
     def prepare(self, preparation: Preparation) -> State | None:
         """The last state as a pool, with w_{p,i} of the new task and each earlier one among its values."""
         from lilora.adapters.embedding import TaskEmbedding
-        from lilora.methods._pool import blocks_of
 
         state = preparation.state
         if state is None:
@@ -117,18 +117,18 @@ class ProgLoRA(SeqLoRA):
         shares = {name: 1.0 if self.recall == "random" else 1.0 - weight for name, weight in weights.items()}
         return {name: min(self.phi, max(0, round(share * self.phi))) for name, share in shares.items()}
 
-    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
-        """Sum of r (d + k), trainable; shared after the first stage, per task after a later one."""
-        total = sum(self.rank * (d + k) for d, k in sites.values())
-        return ParameterCount(trainable=total, shared=total if first else 0, per_task=0 if first else total)
+    def put_pool(
+        self, model: Any, sites: Sequence[str], past: Sequence[Tensors], own: Tensors, allocation: Allocation
+    ) -> Adapters:
+        """Pool layers on `sites`, the `past` blocks and `own` weighed by `allocation`; nothing is trainable."""
+        from lilora.backbones import is_projector
+        from lilora.methods._pool import PoolLinear
 
-    def num_written(self, sites: Sites, earlier: int) -> int:
-        """A task's block; the second stage writes the first task's too, which was stored as shared until then."""
-        return self.count(sites).trainable * (2 if earlier == 1 else 1)
+        def layer(site: str, original: Any, below: Any, a: Any, b: Any) -> PoolLinear:
+            scaling = self.lora_alpha / self.rank
+            return PoolLinear(original, below, a, b, scaling, self.dropout, allocation, is_projector(site))
 
-    def num_held(self, sites: Sites, earlier: int) -> int:
-        """The blocks of all tasks so far."""
-        return self.count(sites).trainable * (earlier + 1)
+        return self.put_blocks(model, sites, past, own, layer)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class ProgLoRAStatic(ProgLoRA):
         """
         import torch
 
-        from lilora.methods._pool import Allocation, blocks_of, put_pool
+        from lilora.methods._pool import Allocation
 
         if state is None:
             return super().attach(model, sites, None, task, seed)
@@ -200,8 +200,7 @@ class ProgLoRAStatic(ProgLoRA):
         device = model.get_submodule(next(iter(sites))).weight.device
         allocation = Allocation(torch.tensor([*fixed, 1.0], device=device))
         past = [blocks[name] for name in earlier]
-        scaling = self.lora_alpha / self.rank
-        adapters = put_pool(model, sites, past, own, scaling, self.lora_alpha, self.dropout, allocation)
+        adapters = self.put_pool(model, sites, past, own, allocation)
         if seed is not None:
             adapters.declare(list(adapters.tensors))
         return adapters

@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lilora.methods import Method, ParameterCount, Sites
-from lilora.methods.seqlora import SeqLoRA
+from lilora.methods import Method
+from lilora.methods._blocks import BlockPerTask, blocks_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CLoRA(SeqLoRA):
+class CLoRA(BlockPerTask):
     """W_t = W + s * sum over t' < t of B_t' A_t' + s B_t A_t, s = lora_alpha / r (Eq. 2).
 
     Loss from the second task on: token loss + lam * sum over modules of || |s sum B_t' A_t'| * (s B_t A_t) ||_F^2,
@@ -54,8 +54,6 @@ class CLoRA(SeqLoRA):
 
     def prepare(self, preparation: Preparation) -> State | None:
         """The last state; what the first stage left as shared is the first task's part now."""
-        from lilora.methods._pool import blocks_of
-
         state = preparation.state
         if state is None:
             return None
@@ -76,8 +74,6 @@ class CLoRA(SeqLoRA):
             if seed is None:
                 raise ValueError("C-LoRA answers from a trained state, and there is none; train a stage first")
             return super().attach(model, sites, None, task, seed)
-        from lilora.methods._pool import blocks_of
-
         parts, _ = blocks_of(state)
         past = [parts[name] for name in state.tasks]
         # To answer, the last learned task takes the place on top: nothing is new then.
@@ -96,43 +92,14 @@ class CLoRA(SeqLoRA):
         """L_forget, without its weight, at the end of a stage from the second on."""
         return {} if adapters.regulariser is None else {"overlap": float(adapters.regulariser().detach())}
 
-    def count(self, sites: Sites, first: bool = True) -> ParameterCount:
-        """Sum of r (d + k), trainable; shared after the first stage, per task after a later one."""
-        total = sum(self.rank * (d + k) for d, k in sites.values())
-        return ParameterCount(trainable=total, shared=total if first else 0, per_task=0 if first else total)
-
-    def num_written(self, sites: Sites, earlier: int) -> int:
-        """A task's part; the second stage writes the first task's too, which was stored as shared until then."""
-        return self.count(sites).trainable * (2 if earlier == 1 else 1)
-
-    def num_held(self, sites: Sites, earlier: int) -> int:
-        """The parts of all tasks so far."""
-        return self.count(sites).trainable * (earlier + 1)
-
     def _put(self, model: Any, sites: Sequence[str], past: Sequence[Tensors], own: Tensors) -> Adapters:
         """Layers on `sites` with the `past` tasks' tensors held still below `own`; nothing is trainable."""
-        from lilora.adapters.adapters import Adapters, LoraPair
-        from lilora.adapters.initial import as_parameter
         from lilora.methods.clora.layer import CLoRALinear
 
-        def pair(layer: CLoRALinear) -> LoraPair:
-            a, b = layer.stacked()
-            # LoraPair divides by the stacked pair's rank, t r, and the update's scale is lora_alpha / r.
-            return LoraPair(a, b, self.lora_alpha * len(a) / self.rank)
+        def layer(site: str, original: Any, below: Any, a: Any, b: Any) -> CLoRALinear:
+            return CLoRALinear(original, below, a, b, self.lora_alpha / self.rank, self.dropout)
 
-        originals = {site: model.get_submodule(site) for site in sites}
-        adapters = Adapters(model, originals, own=frozenset(own), delta=lambda layer: layer.delta(), fold=pair)
-        for site, original in originals.items():
-            *below, (a, b) = (
-                tuple(as_parameter(part[f"{site}.{name}"], original.weight) for name in ("A", "B"))
-                for part in (*past, own)
-            )
-            adapters.tensors.update({f"{site}.A": a, f"{site}.B": b})
-            layer = CLoRALinear(original, below, a, b, self.lora_alpha / self.rank, self.dropout).eval()
-            adapters.layers[site] = layer
-            model.set_submodule(site, layer)
-        adapters.declare(())
-        return adapters
+        return self.put_blocks(model, sites, past, own, layer)
 
 
 def _regulariser(adapters: Adapters) -> Any:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lilora.methods import ParameterCount, Sites
+from lilora.methods._blocks import blocks_of
 from lilora.methods.proglora_static import WEIGHTS, ProgLoRA
 from lilora.methods.smolora import hidden_size
 
@@ -78,8 +79,6 @@ class ProgLoRADynamic(ProgLoRA):
 
     def prepare(self, preparation: Preparation) -> State | None:
         """The last state as a pool, with the last task's samples in its memory: pooled prompts and their weights."""
-        from lilora.methods._pool import blocks_of
-
         state = preparation.state
         if state is None:
             return None
@@ -122,7 +121,7 @@ class ProgLoRADynamic(ProgLoRA):
         """All blocks, a new one on top where one is learned, and the router; see `Method.attach`."""
         import torch
 
-        from lilora.methods._pool import Allocation, blocks_of, put_pool
+        from lilora.methods._pool import Allocation
 
         if state is None:
             return super().attach(model, sites, None, task, seed)
@@ -131,8 +130,7 @@ class ProgLoRADynamic(ProgLoRA):
         own = past.pop() if seed is None else self.initial(model, sites, task, seed)
         like = model.get_submodule(next(iter(sites))).weight
         allocation = Allocation(None if past else torch.ones(1, device=like.device))
-        scaling = self.lora_alpha / self.rank
-        adapters = put_pool(model, sites, past, own, scaling, self.lora_alpha, self.dropout, allocation)
+        adapters = self.put_pool(model, sites, past, own, allocation)
         if past:
             drawn = {} if seed is None else self._drawn(model, state, task, seed)
             router = self._router({**drawn, **_router_tensors(state)}, len(past) + 1, like)

@@ -10,7 +10,8 @@ import torch
 from lilora.adapters.embedding import TaskEmbedding
 from lilora.adapters.similarity import centred, product_of_cosines
 from lilora.adapters.state import State, load_state
-from lilora.methods._pool import Allocation, PoolLinear, blocks_of
+from lilora.methods._blocks import blocks_of
+from lilora.methods._pool import Allocation, PoolLinear
 from lilora.methods.proglora_dynamic import ROUTER, ProgLoRADynamic
 from lilora.methods.proglora_dynamic.layer import Router, pooled_prompts, recall_loss
 from lilora.methods.proglora_static import WEIGHTS, ProgLoRAStatic

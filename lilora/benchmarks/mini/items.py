@@ -199,7 +199,9 @@ def vqa_v2(rng: random.Random, split: str, index: int) -> Item:
     return Item(picture, chosen.question.capitalize(), chosen.answer, (chosen.answer,), shown)
 
 
-MAKERS: dict[str, Callable[[random.Random, str, int], Item]] = {
+#: (random generator, split, number) -> item.
+Maker = Callable[[random.Random, str, int], Item]
+MAKERS: dict[str, Maker] = {
     "ScienceQA": science_qa,
     "TextVQA": text_vqa,
     "Flickr30k": flickr,

@@ -8,7 +8,9 @@ from typing import Any
 
 from lilora.benchmarks import Task
 from lilora.benchmarks._instructions import COIN
+from lilora.benchmarks.mini.build import drawn_rows
 from lilora.benchmarks.mini.items import MAKERS as MINI_MAKERS
+from lilora.benchmarks.mini.items import Item
 from lilora.benchmarks.mini_coin.items import MAKERS
 
 #: CoIN asks it of ImageNet's rows; in CVIT, and so in `mini`, it is a part of the template.
@@ -31,18 +33,11 @@ def rows(task: Task, instructions: str, split: str) -> Iterator[dict[str, Any]]:
     The picture and the question of an item are the same under every instruction setting; only the template differs.
     Which of several templates a row carries is drawn by its id alone, so it tells nothing of the question's type.
     """
-    count = {"train": task.train, "validation": task.validation, "test": task.test}[split]
-    maker = MAKERS.get(task.name) or MINI_MAKERS[task.name]
     choices = templates(task.name, instructions)
-    for index in range(count):
-        item = maker(random.Random(f"lilora mini {task.name} {split} {index}"), split, index)
+
+    def words(item: Item, index: int) -> str:
         question = item.question or QUESTIONS[task.name]
         template = random.Random(f"lilora template {task.name} {split} {index}").choice(choices)
-        yield {
-            "id": f"{task.name}-{split}-{index}",
-            "image": {"bytes": item.picture.png(), "path": None},
-            "instruction": f"{question}\n{template.rstrip('.')}.",
-            "answer": item.answer,
-            "references": list(item.references),
-            "type": item.type,
-        }
+        return f"{question}\n{template.rstrip('.')}."
+
+    return drawn_rows(task, split, MAKERS.get(task.name) or MINI_MAKERS[task.name], words)

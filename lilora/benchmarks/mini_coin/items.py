@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 from lilora.benchmarks.mini import pictures
-from lilora.benchmarks.mini.items import GRID_NAMES, Item, group, random_layout, shuffled
+from lilora.benchmarks.mini.items import GRID_NAMES, Item, Maker, group, random_layout, shuffled
 from lilora.benchmarks.mini.pictures import KIND_OF
 from lilora.benchmarks.mini_coin.pictures import cover, degraded, located_grid
 
@@ -81,7 +80,7 @@ def ocr_vqa(rng: random.Random, split: str, index: int) -> Item:
     return Item(cover(title, topic, volume, split, rng), question, answer, (answer,), type_)
 
 
-MAKERS: dict[str, Callable[[random.Random, str, int], Item]] = {
+MAKERS: dict[str, Maker] = {
     "VizWiz": viz_wiz,
     "Grounding": grounding,
     "OCRVQA": ocr_vqa,

@@ -11,9 +11,10 @@ import pytest
 from lilora.benchmarks._instructions import COIN
 from lilora.benchmarks.coin import BENCHMARK as PUBLISHED
 from lilora.benchmarks.mini.build import rows as mini_rows
-from lilora.benchmarks.mini_coin import BENCHMARK
+from lilora.benchmarks.mini_coin import BENCHMARK, items
 from lilora.benchmarks.mini_coin.build import rows, templates
 from lilora.benchmarks.mini_coin.items import TITLES, TOPICS, held_out
+from lilora.benchmarks.mini_coin.pictures import cover
 from lilora.measures.boxes import iou, parse_box
 
 
@@ -25,8 +26,9 @@ def test_the_tasks_are_coins_in_its_order_and_of_its_kinds() -> None:
     assert [(task.name, task.kind) for task in BENCHMARK.tasks] == [(task.name, task.kind) for task in PUBLISHED.tasks]
 
 
-def test_where_mini_has_the_kind_the_picture_and_the_answer_are_minis() -> None:
-    mine, minis = first("GQA", "test", 5), itertools.islice(mini_rows(BENCHMARK.task("GQA"), "single", "test"), 5)
+@pytest.mark.parametrize("name", ["ScienceQA", "TextVQA", "ImageNet", "GQA", "VQAv2"])
+def test_where_mini_has_the_kind_the_picture_and_the_answer_are_minis(name: str) -> None:
+    mine, minis = first(name, "test", 5), itertools.islice(mini_rows(BENCHMARK.task(name), "single", "test"), 5)
     for one, other in zip(mine, minis, strict=True):
         assert (one["image"], one["answer"], one["type"]) == (other["image"], other["answer"], other["type"])
 
@@ -47,9 +49,23 @@ def test_a_third_of_the_degraded_pictures_is_unanswerable() -> None:
     assert answers.count("unanswerable") == 100
 
 
-def test_a_cover_in_test_may_have_a_pair_that_no_training_cover_has() -> None:
-    pairs = [(title, topic) for title in TITLES for topic in TOPICS]
-    assert sum(held_out(*pair) for pair in pairs) == len(pairs) // 5
+def test_a_fifth_of_the_pairs_of_title_and_icon_is_on_test_covers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, str]] = []
+
+    def noted(title: str, topic: str, *rest: Any) -> Any:
+        drawn.append((title, topic))
+        return cover(title, topic, *rest)
+
+    monkeypatch.setattr(items, "cover", noted)
+    seen = {}
+    for split in ("train", "validation", "test"):
+        drawn.clear()
+        first("OCRVQA", split, 300)
+        seen[split] = {pair for pair in drawn if held_out(*pair)}
+        assert len(drawn) == min(300, getattr(BENCHMARK.task("OCRVQA"), split))
+    assert not seen["train"] and not seen["validation"]
+    assert len(seen["test"]) > 20
+    assert sum(held_out(title, topic) for title in TITLES for topic in TOPICS) == 28
 
 
 def test_templates_are_those_of_the_papers_table_and_ocr_vqas_ask_for_words() -> None:

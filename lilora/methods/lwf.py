@@ -29,7 +29,7 @@ class LwF(SeqLoRA):
     p_old is the model as the last stage left it, p the model that is trained, both given the label's tokens before;
     p^(1/T) is the softmax of the logits / T. KL differs from the paper's cross-entropy by the entropy of p_old^(1/T), a
     constant, so the gradient is the paper's, and the loss is 0 where nothing has changed. Each step costs a second
-    forward. The first stage is SeqLoRA's: there is nothing yet to stay near to.
+    forward, which is refused under ZeRO-3. The first stage is SeqLoRA's: there is nothing yet to stay near to.
 
     Parameters: SeqLoRA's, and as many held while a later stage trains: the last stage's.
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Framing
+from lilora.core.stage_run import Strategy
 from lilora.methods import Method
 
 
@@ -99,3 +100,17 @@ class TrainConfig:
         if rehearsal is None or not rehearsal.size or not self.earlier:
             return 0
         return rehearsal.num_rows(self.training.batch_size)
+
+
+def check_strategy(method: Method, strategy: Strategy, workers: int) -> None:
+    """Refuse a strategy that a stage of `method` cannot be shared by.
+
+    Raises:
+        ValueError: the method takes a second forward and parameters would be divided: under ZeRO-3 DeepSpeed's backward
+            then finds weights that are not gathered.
+    """
+    if strategy == "zero3" and workers > 1 and method.num_forwards(1) > 1:
+        raise ValueError(
+            f"{type(method).__name__} answers twice in each step, and ZeRO-3 does not gather the weights again for the "
+            "backward pass of the first: take the strategy 'zero2'"
+        )

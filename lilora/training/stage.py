@@ -22,6 +22,7 @@ from lilora.core.stage_run import StageRun
 from lilora.model.features import Features, load_features
 from lilora.model.precision import float32_products
 from lilora.model.tokens import load_task
+from lilora.training import check_strategy
 from lilora.training.assertions import check_fits, check_placement
 from lilora.training.batches import rehearsing
 from lilora.training.ddp import join_group
@@ -42,6 +43,7 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
     """
     placement = run.placement
     check_placement(config.training.batch_size, placement)
+    check_strategy(config.method, placement.strategy, placement.world_size)
     join_group(placement)
     with float32_products(config.training.dtype, placement.device, config.training.tf32):
         return _trained(config, inputs, out, run)

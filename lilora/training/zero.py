@@ -40,6 +40,10 @@ class DeepSpeedWorker(Worker):
         )
         self.module = self.engine
         self.within_batch = False
+        if self.stage == 3:
+            # As DeepSpeed does after each step: a router reads its tensors before the first forward gathers them.
+            whole = self.engine.optimizer.persistent_parameters
+            whole[0].all_gather(whole)
 
     def _config(self, num_micro: int) -> dict[str, Any]:
         share = self.training.batch_size // self.placement.world_size

@@ -11,6 +11,7 @@ from lilora.core import registry
 from lilora.core.identity import digest_of
 from lilora.methods import Method
 from lilora.stages.configs import ANALYSES
+from lilora.training import check_strategy
 from orchestrator.planning.data import check_splits
 from orchestrator.study import Study, Trial
 from orchestrator.study.naming import method_name
@@ -73,6 +74,7 @@ def _checked(trial: Trial, schedules: Collection[str]) -> BoundTrial:
             f"method '{method_name(trial.method)}' has the schedule '{trial.method.schedule}'; "
             f"there are: {', '.join(schedules)}"
         )
+    check_strategy(trial.method, trial.resources.strategy, trial.resources.workers)
     return bound
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import pytest
+
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.methods.joint import Joint
@@ -10,6 +14,7 @@ from lilora.methods.proglora_dynamic import ProgLoRADynamic
 from lilora.methods.proglora_static import ProgLoRAStatic
 from lilora.methods.seqlora import SeqLoRA
 from orchestrator.planning.lowering import TrialPlan, lower
+from orchestrator.steps.step import Resources
 from orchestrator.study import Study, Trial
 
 TASKS = ("ScienceQA", "TextVQA", "ImageNet")
@@ -55,3 +60,11 @@ def test_embeddings_are_made_once_for_all_methods_and_seeds() -> None:
 def test_a_pool_without_recall_rereads_no_earlier_task() -> None:
     inputs = [name for name, _ in plan_of(ProgLoRADynamic(recall="none")).stages[2].inputs]
     assert inputs == ["data", "previous"]
+
+
+def test_lwf_under_zero_3_is_refused_before_anything_runs() -> None:
+    shared = Resources(workers=2, strategy="zero3")
+    trial = Trial(LwF(), BACKBONE, Stream(tasks=TASKS), resources=shared)
+    with pytest.raises(ValueError, match="LwF answers twice in each step.* take the strategy 'zero2'"):
+        lower(Study("one", (trial,)))
+    lower(Study("one", (dataclasses.replace(trial, resources=dataclasses.replace(shared, strategy="zero2")),)))

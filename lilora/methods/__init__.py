@@ -142,10 +142,6 @@ class Method:
         """
         raise NotImplementedError
 
-    def embedder(self) -> str:
-        """The frozen encoder of those embeddings' words; see `lilora.adapters.similarity.TextEncoder`."""
-        return "input"
-
     def begin(self, adapters: Adapters, state: State | None) -> None:
         """Make ready what the losses compare with: every tensor is on the model, and nothing is trained yet."""
 
@@ -161,6 +157,10 @@ class Method:
     def embeds(self, earlier: Sequence[str], task: str) -> Collection[str]:
         """Tasks whose mean embeddings a stage that learns `task` reads (`Preparation.embeddings`); by default none."""
         return ()
+
+    def embedder(self) -> str:
+        """The frozen encoder of those embeddings' words; see `lilora.adapters.similarity.TextEncoder`."""
+        return "input"
 
     def revisits(self, earlier: Sequence[str]) -> Collection[str]:
         """Tasks of `earlier` whose training data a stage reads again: by default those that it rehearses."""

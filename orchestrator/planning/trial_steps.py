@@ -123,7 +123,7 @@ class TrialSteps:
         tasks = tuple(task.name for task in (*benchmark.tasks, *benchmark.unseen) if task.name in self.tasks)
         config = TrainConfig(
             trial.method.stage_method(first=True), trial.backbone, "+".join(tasks), (), trial.training, trial.seed,
-            self.bound.benchmark.train_image, tasks,
+            benchmark.train_image, tasks,
         )  # fmt: skip
         inputs = tuple((f"data-{name}", self.data(name)) for name in tasks)
         label = f"train {self.group} on {len(tasks)} tasks, seed {trial.seed}"

@@ -40,10 +40,11 @@ class DeepSpeedWorker(Worker):
         )
         self.module = self.engine
         self.within_batch = False
-        if self.stage == 3:
-            # As DeepSpeed does after each step: a router reads its tensors before the first forward gathers them.
-            whole = self.engine.optimizer.persistent_parameters
-            whole[0].all_gather(whole)
+        beside: list[Any] = [tensor for module in adapters.modules.values() for tensor in module.parameters()]
+        if self.stage == 3 and beside:
+            # As DeepSpeed does after each step: a router reads its tensors before the first forward gathers them. Not
+            # those of layers: with them gathered here, DoRA's first backward found them empty when it recomputed.
+            beside[0].all_gather(beside)
 
     def _config(self, num_micro: int) -> dict[str, Any]:
         share = self.training.batch_size // self.placement.world_size

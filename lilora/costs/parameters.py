@@ -7,7 +7,9 @@ at 2 bytes a parameter, as the papers count them (their "MB" is MiB).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from lilora.backbones import Backbone
 from lilora.methods import Method, Sites
 
 
@@ -34,6 +36,12 @@ class Account:
     shared: int
     total: int
     memory: int
+
+
+def num_full(backbone: Backbone, model: Any) -> int:
+    """Parameters, biases too, of the linear layers of `model` that are trained in full beside the adapters."""
+    layers = (model.get_submodule(name) for name in backbone.find_full(model))
+    return sum(weight.numel() for layer in layers for weight in layer.parameters())
 
 
 def account(method: Method, sites: Sites, num_tasks: int) -> Account:

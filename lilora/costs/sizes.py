@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from lilora.backbones import VISION_MODULES, Backbone, is_projector
+from lilora.costs.parameters import num_full
 from lilora.methods import Sites
 
 #: A picture whose size nobody knows, where its tokens depend on it: width and height in pixels (VQAv2's are such).
@@ -76,7 +77,7 @@ def model_sizes(backbone: Backbone) -> ModelSizes:
     language = {name: size for name, size in weights.items() if "language_model.layers." in name}
     attention = sum(size for name, size in language.items() if "attn" in name)
     tower_layers, tower_hidden, tower_tokens, image_tokens, width = _vision(model.config)
-    sites, full = backbone.find_sites(model), backbone.find_full(model)
+    sites = backbone.find_sites(model)
     return ModelSizes(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         sites=sites,
@@ -97,7 +98,7 @@ def model_sizes(backbone: Backbone) -> ModelSizes:
         image_tokens=image_tokens,
         feature_width=width,
         fixed_pictures=backbone.family == "llava",
-        full=sum(weight.numel() for name in full for weight in model.get_submodule(name).parameters()),
+        full=num_full(backbone, model),
     )
 
 

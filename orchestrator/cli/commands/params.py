@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import json as json_module
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -31,11 +31,17 @@ PUBLISHED = "reference/parameters.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A paper's numbers for one setting: MiB at 2 bytes a parameter, and what is to be said of them."""
+    """A paper's numbers for one setting, and what is to be said of them; None where it has none.
+
+    Attributes:
+        per_task_mb, total_mb: MiB at 2 bytes a parameter.
+        trainable_millions: parameters that a later stage trains.
+    """
 
     source: str
-    per_task_mb: float
-    total_mb: float
+    per_task_mb: float | None
+    total_mb: float | None
+    trainable_millions: float | None
     note: str
 
 
@@ -47,6 +53,16 @@ def params(
         int | None, typer.Option(metavar="S", min=1, help="r~, below r; by default the method's, r // 2.")
     ] = None,
     tasks: Annotated[int, typer.Option(metavar="N", min=1, help="Tasks learned, for the total.")] = 6,
+    sites: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="Other layers: all-linear (CoIN's), ffn, attention, gate+up, ffn+projector."),
+    ] = None,
+    projector: Annotated[
+        Literal["adapted", "full", "frozen"] | None,
+        typer.Option(
+            help="With --sites: the projector adapted, trained in full (CoIN's) or frozen, which is the default."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Another field of the method, as --set decompose_b=false."),
@@ -57,27 +73,40 @@ def params(
 
     Example: lilora params --backbone llava-1.5-7b --method lilora --rank 128 --task-rank 64 --tasks 6
     """
-    from lilora.core import registry
-    from lilora.costs.parameters import account
+    from lilora.costs.parameters import account, num_full
 
     output = Output(json)
     chosen, notes = make_method(method, rank, task_rank, set_ or [])
-    model_of: Backbone = registry.load("backbones", backbone)
+    model_of = _backbone(backbone, sites, projector)
     with output.quiet():
         model = model_of.meta_model()
-        sites = model_of.find_sites(model)
+        counted, full = account(chosen, model_of.find_sites(model), tasks), num_full(model_of, model)
     size = sum(parameter.numel() for parameter in model.parameters())
-    counted = account(chosen, sites, tasks)
     paper = published(model_of, chosen, tasks)
     notes += [*_rehearsed(chosen), *([f"Paper: {paper.source}. {paper.note}"] if paper else [])]
     output.say(
         f"{model_of.name}: {size:,} parameters, {counted.modules} linear layers adapted; "
         f"{_title(chosen)}; {tasks} task{'s' if tasks > 1 else ''}"
     )
-    output.table(_table(counted, paper))
+    output.table(_table(counted, full, paper))
     for note in notes:
         output.say(escape(note))
-    output.finish(_answer(model_of, size, chosen, counted, paper, notes))
+    output.finish(_answer(model_of, size, chosen, counted, full, paper, notes))
+
+
+def _backbone(name: str, sites: str | None, projector: Literal["adapted", "full", "frozen"] | None) -> Backbone:
+    from lilora.core import registry
+
+    backbone: Backbone = registry.load("backbones", name)
+    if sites is None:
+        if projector is not None:
+            raise UserError(
+                f"--projector {projector} needs --sites: say which layers of the language model are adapted"
+            )
+        return backbone
+    if sites == "ffn+projector" and projector not in (None, "adapted"):
+        raise UserError(f"--sites ffn+projector adapts the projector, so it is not {projector}: take --sites ffn")
+    return backbone.adapted(sites, projector or "frozen")
 
 
 def make_method(
@@ -137,7 +166,8 @@ def _value(field: dataclasses.Field[Any], text: str) -> Any:
 def published(backbone: Backbone, method: Method, num_tasks: int) -> Published | None:
     """What a paper says of this setting; None where none does, or the file of such figures is not there.
 
-    A line is of this setting if it names the backbone, the number of tasks, the method, and fields that the method has.
+    A line is of this setting if it names the backbone, its adapted layers (a set of sites: the projector may be trained
+    in full beside), the number of tasks, the method, and fields that the method has.
     """
     from orchestrator.resolving import catalogue
     from orchestrator.study.naming import method_name
@@ -148,10 +178,11 @@ def published(backbone: Backbone, method: Method, num_tasks: int) -> Published |
             with path.open(encoding="utf-8", newline="") as file:
                 for line in csv.DictReader(file):
                     same = (line["backbone"], line["tasks"], line["method"]) == setting
+                    same = same and backbone.adapted(line["sites"]).sites == backbone.sites
                     if same and all(_has(method, field) for field in line["fields"].split()):
-                        return Published(
-                            line["source"], float(line["per_task_mb"]), float(line["total_mb"]), line["note"]
-                        )
+                        columns = ("per_task_mb", "total_mb", "trainable_millions")
+                        figures = {name: float(line[name]) if line[name] else None for name in columns}
+                        return Published(source=line["source"], note=line["note"], **figures)
     return None
 
 
@@ -183,30 +214,43 @@ def _title(method: Method) -> str:
     return ", ".join([method_name(method), *said, *changed])
 
 
-def _table(counted: Account, paper: Published | None) -> Table:
+def _table(counted: Account, full: int, paper: Published | None) -> Table:
     from lilora.costs.parameters import mebibytes
 
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("", no_wrap=True)
-    for column in ("parameters", "MiB at 2 bytes", *(("paper, MB",) if paper else ())):
+    for column in ("parameters", "MiB at 2 bytes", *(("paper",) if paper else ())):
         grid.add_column(column, justify="right", no_wrap=True)
-    rows: list[tuple[str, int, float | None]] = [
-        ("trainable, first stage", counted.trainable, None),
-        ("trainable, later stages", counted.trainable_later, None),
-        ("stored per task (EP)", counted.per_task, paper.per_task_mb if paper else None),
-        ("stored once, shared", counted.shared, None),
-        (f"stored after {counted.num_tasks} (TP)", counted.total, paper.total_mb if paper else None),
-    ]
+    said = {
+        "trainable_later": paper and paper.trainable_millions and f"{paper.trainable_millions:,.0f} million",
+        "per_task": paper and paper.per_task_mb and f"{paper.per_task_mb:,.1f} MB",
+        "total": paper and paper.total_mb and f"{paper.total_mb:,.1f} MB",
+    }
+    rows = {
+        "trainable": ("trainable, first stage", counted.trainable),
+        "trainable_later": ("trainable, later stages", counted.trainable_later),
+        "per_task": ("stored per task (EP)", counted.per_task),
+        "shared": ("stored once, shared", counted.shared),
+        "total": (f"stored after {counted.num_tasks} (TP)", counted.total),
+    }
+    if full:
+        rows["full"] = ("projector in full, beside", full)
     if counted.memory:
-        rows.append(("memory to learn, not to answer", counted.memory, None))
-    for label, number, figure in rows:
-        cells = (f"{figure:,.1f}" if figure else "",) if paper else ()
+        rows["memory"] = ("memory to learn, not to answer", counted.memory)
+    for name, (label, number) in rows.items():
+        cells = (said.get(name) or "",) if paper else ()
         grid.add_row(label, f"{number:,}", f"{mebibytes(number):,.2f}", *cells)
     return grid
 
 
 def _answer(
-    backbone: Backbone, size: int, method: Method, counted: Account, paper: Published | None, notes: list[str]
+    backbone: Backbone,
+    size: int,
+    method: Method,
+    counted: Account,
+    full: int,
+    paper: Published | None,
+    notes: list[str],
 ) -> dict[str, Any]:
     from lilora.costs.parameters import mebibytes
     from orchestrator.study.naming import method_name
@@ -218,6 +262,7 @@ def _answer(
         "method": method_name(method),
         "fields": dataclasses.asdict(method),
         "tasks": numbers.pop("num_tasks"),
+        "full": full,
         **numbers,
         **{f"{name}_mib": mebibytes(number) for name, number in numbers.items() if name != "modules"},
         "paper": paper and {key: value for key, value in dataclasses.asdict(paper).items() if key != "note"},

@@ -39,7 +39,13 @@ def test_lilora_on_llava_7b_in_the_papers_setting() -> None:
     assert round(found["per_task_mib"], 2) == 104.53
     assert round(found["total_mib"], 1) == 984.4
     assert found["shared_mib"] == 357.25
-    assert found["paper"] == {"source": "LiLoRA, Table 2", "per_task_mb": 104.6, "total_mb": 985.1}
+    assert found["paper"] == {
+        "source": "LiLoRA, Table 2",
+        "per_task_mb": 104.6,
+        "total_mb": 985.1,
+        "trainable_millions": None,
+    }
+    assert found["full"] == 0
 
 
 def test_dirlora_on_llava_7b_says_that_a_task_rank_changes_nothing() -> None:
@@ -63,7 +69,8 @@ def test_what_is_said_of_the_papers_figures_holds_for_our_count_and_its_table() 
     with (reference / "lilora_table2_components.csv").open() as file:
         table = {(line["EP_MB"], line["TP_MB"]) for line in csv.DictReader(file)}
     with (reference / "parameters.csv").open() as file:
-        assert {(line["per_task_mb"], line["total_mb"]) for line in csv.DictReader(file)} == table
+        lines = [line for line in csv.DictReader(file) if line["source"] == "LiLoRA, Table 2"]
+        assert {(line["per_task_mb"], line["total_mb"]) for line in lines} == table
 
 
 def test_the_papers_unregularised_row_and_dirlora_as_a_lilora_are_found_too() -> None:
@@ -80,6 +87,40 @@ def test_the_paper_has_no_figure_for_another_setting(change: tuple[str, str]) ->
     options = dict(zip(LLAVA[::2], LLAVA[1::2], strict=True)) | dict([change])
     found = answer("--method", "dirlora", *(word for pair in options.items() for word in pair))
     assert found["paper"] is None
+
+
+COIN = ("--backbone", "llava-1.5-7b", "--tasks", "8", "--sites", "all-linear", "--projector", "full")
+PROJECTOR = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+
+
+def test_proglora_in_its_papers_setting() -> None:
+    dynamic = (*COIN, "--method", "proglora_dynamic", "--rank", "16", "--set", "width=256")
+    found = answer(*dynamic)
+    assert (found["modules"], found["trainable"], found["full"]) == (224, 39_976_960, PROJECTOR)
+    assert found["trainable_later"] == 39_976_960 + 2 * 256 * 4096 + 256 + 3 * 4096 + 4096
+    assert round(found["trainable_later"] / 1e6) == found["paper"]["trainable_millions"] == 42
+    shown = run(*dynamic).stdout
+    assert "42 million" in shown and f"{PROJECTOR:,}" in shown and "The paper's figure is of the pool" in shown
+
+
+def test_moelora_in_proglora_papers_setting_has_its_routers_besides() -> None:
+    found = answer(*COIN, "--method", "moelora", "--rank", "128")
+    routers = 8 * 32 * (6 * 4096 + 11008)
+    assert found["trainable"] - routers == 319_815_680
+    assert found["paper"]["trainable_millions"] == 320 and f"{routers:,}" in found["notes"][-1]
+
+
+def test_a_papers_figure_is_not_shown_beside_other_layers() -> None:
+    assert answer(*LLAVA, "--method", "dirlora", "--sites", "ffn+projector")["paper"]["per_task_mb"] == 357.3
+    assert answer(*LLAVA, "--method", "dirlora", "--sites", "ffn")["paper"] is None
+
+
+def test_sites_that_are_not_there_list_the_choices() -> None:
+    said = complaint(*LLAVA, "--method", "seqlora", "--sites", "linear")
+    assert "there are: ffn+projector, all-linear, ffn, attention, gate+up" in said
+    assert "needs --sites" in complaint(*LLAVA, "--method", "seqlora", "--projector", "full")
+    said = complaint(*LLAVA, "--method", "seqlora", "--sites", "ffn+projector", "--projector", "full")
+    assert "take --sites ffn" in said
 
 
 def test_the_shipped_backbone_is_counted_with_the_methods_own_ranks() -> None:

@@ -34,6 +34,7 @@ SITE_SETS = {
     "attention": (_LAYERS + r"self_attn\.(q|k|v|o)_proj",),
     "gate+up": (_LAYERS + r"mlp\.(gate|up)_proj",),
 }
+_PROJECTOR_CHOICES: tuple[Literal["frozen", "adapted", "full"], ...] = ("frozen", "adapted", "full")
 #: Modules that stay frozen, so that their features can be computed once and kept.
 VISION_MODULES = ("vision_tower.", "visual.blocks.", "visual.patch_embed", "vision_model.", "vision_encoder.")
 #: Parts of a module's name by which the projector is known: LLaVA's, Qwen2-VL's, and what others call it.
@@ -93,6 +94,20 @@ class Backbone:
         own = () if projector == "frozen" else (_PROJECTORS[self.family],)
         patterns = SITE_SETS[sites] + (own if projector == "adapted" else ())
         return replace(self, sites=patterns, full=own if projector == "full" else ())
+
+    @property
+    def adapts(self) -> str:
+        """Which layers learn, in words: "attention", "all-linear, projector full"; patterns that have no name as they
+        are. "" for "ffn+projector", which nobody has to be told.
+        """
+        if not self.full and self.family in _PROJECTORS and self.sites == self.adapted("ffn+projector").sites:
+            return ""
+        for name in SITE_SETS:
+            for projector in _PROJECTOR_CHOICES if self.family in _PROJECTORS else _PROJECTOR_CHOICES[:1]:
+                known = self.adapted(name, projector)
+                if (known.sites, known.full) == (self.sites, self.full):
+                    return name if projector == "frozen" else f"{name}, projector {projector}"
+        return "; ".join([*self.sites, *(f"{pattern} full" for pattern in self.full)])
 
     def load_model(self, dtype: str = "float32", device: str = "cpu") -> Any:
         """The frozen model in evaluation mode; the same object every time in one process.

@@ -14,7 +14,7 @@ from lilora.core import registry
 from lilora.methods import Method
 
 #: Fields that are named by their value alone; of others the field is said too.
-PLAIN = ("backbone", "benchmark", "instructions", "split")
+PLAIN = ("backbone", "sites", "benchmark", "instructions", "split")
 
 
 def method_name(method: Method) -> str:
@@ -38,6 +38,9 @@ def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tup
         for key, value in flat.items():
             known = values.setdefault(_scope(flat, key), {})
             known.setdefault(str(value), len(known) + 1)
+    # A trial that adapts a backbone's usual layers says nothing of them; beside one that adapts others that is a value.
+    if any("sites" not in flat for flat in flats):
+        values.get(("", "sites"), {}).setdefault("", 0)
     with_seed = seed and len({flat["seed"] for flat in flats}) > 1
     return tuple(_name(flat, values, with_seed) for flat in flats)
 

@@ -132,6 +132,8 @@ def _parameters(trial: Trial, tasks: tuple[str, ...], scores: str) -> dict[str, 
             if item.metadata.get("identity", True):
                 flat[f"{prefix}.{item.name}"] = getattr(value, item.name)
     flat |= {"backbone": trial.backbone.name, "benchmark": trial.stream.benchmark}
+    if trial.backbone.adapts:
+        flat |= {"sites": trial.backbone.adapts}
     flat |= {"order": ",".join(tasks), "instructions": trial.stream.instructions}
     if trial.stream.limit is not None:
         flat |= {"subset": trial.stream.limit, "subset_seed": trial.stream.limit_seed}

@@ -115,5 +115,8 @@ def test_named_sets_of_sites_are_what_their_names_say(lab: Lab) -> None:
     assert found["all-linear"] == found["attention"] | found["ffn"]
     assert all("self_attn" in site for site in found["attention"])
     assert set(lab.backbone.adapted("ffn+projector").find_sites(lab.model)) == set(lab.sites)
+    said = {lab.backbone.adapted("all-linear", choice).adapts for choice in ("frozen", "adapted", "full")}
+    assert said == {"all-linear", "all-linear, projector adapted", "all-linear, projector full"}
+    assert (lab.backbone.adapts, lab.backbone.adapted("ffn", "adapted").adapts) == ("", "")
     with pytest.raises(ValueError, match="no set of sites 'mlp'; there are: ffn\\+projector, all-linear"):
         lab.backbone.adapted("mlp")

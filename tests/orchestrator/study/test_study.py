@@ -99,6 +99,21 @@ def test_names_say_only_what_differs():
     assert len({plan.name for plan in two}) == 6
 
 
+def test_names_say_which_layers_are_adapted_where_trials_differ_in_them():
+    others = [
+        BACKBONE.adapted("attention"),
+        BACKBONE.adapted("ffn", "full"),
+        dataclasses.replace(BACKBONE, sites=("x",)),
+    ]
+    study = Study("layers", tuple(Trial(SeqLoRA(), backbone, Stream()) for backbone in (BACKBONE, *others)))
+    names = [trial.name for trial in lower(study).trials]
+    assert names == ["seqlora", "seqlora attention", "seqlora ffn, projector full", "seqlora x"]
+    alone = Study("alone", (Trial(SeqLoRA(), others[0], Stream()),))
+    assert [trial.name for trial in lower(alone).trials] == ["seqlora"]
+    usual, *_ = (trial.bound.parameters for trial in lower(study).trials)
+    assert "sites" not in usual, "what runs of the usual layers are called by stays as it was"
+
+
 def test_task_orders_are_numbered_in_names_and_spelled_out_in_parameters():
     trials = tuple(Trial(SeqLoRA(), BACKBONE, Stream(tasks=tasks)) for tasks in (TASKS, TASKS[::-1]))
     assert [plan.name for plan in lower(Study("orders", trials)).trials] == ["seqlora order 1", "seqlora order 2"]

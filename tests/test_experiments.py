@@ -33,7 +33,17 @@ def test_every_experiment_has_a_plan(name: str, tmp_path: Path) -> None:
 
 
 def test_the_papers_tables_and_figures_are_here() -> None:
-    assert WITH_PAPER == ["fig1", "fig3", "table1_five", "table1_single", "table2", "table3", "table4", "table5"]
+    assert WITH_PAPER == [
+        "fig1",
+        "fig3",
+        "simple_rows",
+        "table1_five",
+        "table1_single",
+        "table2",
+        "table3",
+        "table4",
+        "table5",
+    ]
 
 
 @pytest.mark.parametrize("name", WITH_PAPER)

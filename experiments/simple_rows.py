@@ -1,0 +1,55 @@
+"""simple_rows: does plain fine-tuning forget as little as LiLoRA, if it touches fewer layers or learns more slowly?
+
+Papers of 2025-26 say so of other models: LoRA on the attention projections alone, or on gate and up alone
+(arXiv 2510.08564), and LoRA at a low rate (arXiv 2603.14493). SeqLoRA in these forms, beside LiLoRA and Replay.
+"""
+
+from dataclasses import replace
+
+from experiments._paper import at_paper_scale
+from lilora.backbones import llava_1_5_7b
+from lilora.backbones.tiny_llava import BACKBONE
+from lilora.methods.lilora import LiLoRA
+from lilora.methods.replay import Replay
+from lilora.methods.seqlora import SeqLoRA
+from lilora.training import Training
+from orchestrator.study import Study, Trial
+
+ATTENTION, GATE_UP = BACKBONE.adapted("attention"), BACKBONE.adapted("gate+up")
+#: A tenth of the rate of the other rows: the papers name no factor for another model.
+LOW = replace(Training(), learning_rate=Training().learning_rate / 10)
+
+
+def simple_rows() -> Study:
+    """SeqLoRA, its three simple forms, LiLoRA and Replay."""
+    return Study(
+        name="simple_rows",
+        title="Do simple rows forget as little as LiLoRA?",
+        description=__doc__ or "",
+        trials=(
+            Trial(SeqLoRA(), BACKBONE),
+            Trial(SeqLoRA(), ATTENTION),
+            Trial(SeqLoRA(), GATE_UP),
+            Trial(SeqLoRA(), BACKBONE, training=LOW),
+            Trial(LiLoRA(), BACKBONE),
+            Trial(Replay(), BACKBONE),
+        ),
+    )
+
+
+def paper() -> Study:
+    """The same rows on LLaVA-1.5-7B and CVIT; `lilora plan simple_rows --real`."""
+    tiny, study = simple_rows().trials, at_paper_scale(simple_rows())
+    real = {ATTENTION.sites: "attention", GATE_UP.sites: "gate+up", BACKBONE.sites: "ffn+projector"}
+    trials = [
+        replace(
+            trial,
+            backbone=llava_1_5_7b.BACKBONE.adapted(real[row.backbone.sites]),
+            training=replace(
+                trial.training,
+                learning_rate=trial.training.learning_rate * row.training.learning_rate / Training().learning_rate,
+            ),
+        )
+        for row, trial in zip(tiny, study.trials, strict=True)
+    ]
+    return replace(study, trials=tuple(trials))

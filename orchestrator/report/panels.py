@@ -74,12 +74,21 @@ def stages(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[Panel]:
         tuple(line for row in chosen if (line := _line(row.name, looks[row.name], _per_stage(row, metric))))
         for metric in ("AP", "BWT")
     )
-    lowest = min([0.0, *(mean for line in transfer for mean in line.means)])
+    changes = [mean for line in transfer for mean in line.means]
+    lowest, greatest = min([0.0, *changes]), max([0.0, *changes])
     # A caption's CIDEr may lift the mean above 100.
     highest = max([100.0, *(mean for line in average for mean in line.means)])
     return [
         Panel("AP: mean score on the tasks so far", "AP (%)", tasks, average, 0.0, highest * 1.02, 5.0),
-        Panel("BWT: change since each was learned", "BWT (points)", tasks, transfer, lowest * 1.12 - 1, 3.0, 5.0),
+        Panel(
+            "BWT: change since each was learned",
+            "BWT (points)",
+            tasks,
+            transfer,
+            lowest * 1.12 - 1,
+            greatest * 1.12 + 3,
+            5.0,
+        ),
     ]
 
 

@@ -153,3 +153,14 @@ def test_a_trial_for_machines_is_json_with_its_matrix(tmp_path):
     assert (answer["method"], answer["seed"], answer["order"]) == ("seqlora", 3, list(TASKS))
     assert answer["matrix"] == [[83, None, None], [73, 83, None], [63, 73, 83]]
     assert answer["BWT"] == pytest.approx(-15)
+
+
+@pytest.mark.parametrize("change", [15, 0, -15])
+def test_a_panel_has_room_for_tasks_that_later_ones_made_better(tmp_path, change):
+    lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
+    store = fake_store(tmp_path, lowered, score=lambda _, task, row, column, seed: 50 + change * (row - column))
+    rows = table(read_results(lowered, store).trials)
+    _, transfers = stages(rows, styles(rows))
+    means = [mean for line in transfers.lines for mean in line.means]
+    assert max(means, key=abs) == pytest.approx(1.5 * change)
+    assert all(transfers.low < mean < transfers.high for mean in means)

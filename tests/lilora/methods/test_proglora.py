@@ -215,6 +215,24 @@ def test_the_samples_of_an_earlier_task_follow_from_the_seed_and_are_kept_with_t
     assert torch.equal(kept["pooled"], again.memory["Colour"]["pooled"])
 
 
+@pytest.mark.parametrize("name", ["proglora_static", "proglora_dynamic"])
+def test_of_a_task_with_fewer_rows_than_phi_all_are_recalled(lab: Lab, name: str) -> None:
+    rows = len(load_task(lab.backbone, lab.data["Colour"], "train").prompts)
+    method = replace(small(name), phi=10 * rows)  # type: ignore[call-arg]
+    lab.train(lab.config(method, 1), lab.stage(method, 0), lab.folder())
+    state = lab.prepared(method, 1)
+    assert state is not None
+    if name == "proglora_dynamic":
+        assert len(state.memory["Colour"]["pooled"]) == rows
+
+
+def test_a_task_without_pictures_is_unlike_those_with_and_compared_by_its_words_with_others() -> None:
+    text, other = (TaskEmbedding(torch.zeros(2), *(torch.tensor([x, 1.0]) for x in (1.0, y))) for y in (1.0, 0.0))
+    assert ProgLoRAStatic().weigh(text, [embedding(1, 1, 1), other]) == pytest.approx([0.0, 0.5**0.5])
+    state = State(("A",), {}, values={WEIGHTS: {"B": {"A": 0.0}}})
+    assert ProgLoRAStatic(phi=10).recalled(state, "B") == {"A": 10}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -16,7 +16,7 @@ from lilora.training import Training
 from orchestrator.study import Study, Trial
 
 ATTENTION, GATE_UP = BACKBONE.adapted("attention"), BACKBONE.adapted("gate+up")
-#: A tenth of the rate of the other rows: the papers name no factor for another model.
+#: A tenth of the rate of the other rows: our choice, no other was tried.
 LOW = replace(Training(), learning_rate=Training().learning_rate / 10)
 
 

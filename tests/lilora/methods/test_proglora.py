@@ -17,6 +17,7 @@ from lilora.methods.proglora_dynamic.layer import Router, pooled_prompts, recall
 from lilora.methods.proglora_static import WEIGHTS, ProgLoRAStatic
 from lilora.methods.seqlora import SeqLoRA
 from lilora.model.tokens import load_task
+from lilora.training.batches import memory_rows
 from tests.lilora.lab import TASKS, Lab, small
 
 D, K, R = 5, 7, 2
@@ -217,9 +218,11 @@ def test_the_samples_of_an_earlier_task_follow_from_the_seed_and_are_kept_with_t
 
 @pytest.mark.parametrize("name", ["proglora_static", "proglora_dynamic"])
 def test_of_a_task_with_fewer_rows_than_phi_all_are_recalled(lab: Lab, name: str) -> None:
-    rows = len(load_task(lab.backbone, lab.data["Colour"], "train").prompts)
+    ids = load_task(lab.backbone, lab.data["Colour"], "train").ids
+    rows = len(ids)
     method = replace(small(name), phi=10 * rows)  # type: ignore[call-arg]
     lab.train(lab.config(method, 1), lab.stage(method, 0), lab.folder())
+    assert memory_rows(ids, 0, "Colour", 10 * rows) == list(range(rows))
     state = lab.prepared(method, 1)
     assert state is not None
     if name == "proglora_dynamic":

@@ -7,7 +7,6 @@ Papers of 2025-26 say so of other models: LoRA on the attention projections alon
 from dataclasses import replace
 
 from experiments._paper import at_paper_scale
-from lilora.backbones import llava_1_5_7b
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.replay import Replay
@@ -39,17 +38,14 @@ def simple_rows() -> Study:
 
 def paper() -> Study:
     """The same rows on LLaVA-1.5-7B and CVIT; `lilora plan simple_rows --real`."""
-    tiny, study = simple_rows().trials, at_paper_scale(simple_rows())
-    real = {ATTENTION.sites: "attention", GATE_UP.sites: "gate+up", BACKBONE.sites: "ffn+projector"}
+    study = at_paper_scale(simple_rows())
+    rate = study.trials[0].training.learning_rate
     trials = [
         replace(
             trial,
-            backbone=llava_1_5_7b.BACKBONE.adapted(real[row.backbone.sites]),
-            training=replace(
-                trial.training,
-                learning_rate=trial.training.learning_rate * row.training.learning_rate / Training().learning_rate,
-            ),
+            backbone=replace(trial.backbone, sites=tiny.backbone.sites),
+            training=replace(trial.training, learning_rate=rate / 10 if tiny.training == LOW else rate),
         )
-        for row, trial in zip(tiny, study.trials, strict=True)
+        for tiny, trial in zip(simple_rows().trials, study.trials, strict=True)
     ]
     return replace(study, trials=tuple(trials))

@@ -38,6 +38,8 @@ class TrialPlan:
         after: the rows: the task just learned, "zero-shot", or "all tasks at once".
         stages: training steps, in order; none for zero-shot.
         cells: (row, column), both from 0 -> (predict step, score step).
+        alone: of each task, in the order learned, the stage that learns it from the backbone, its predict and score
+            step, where the trial asks for forward transfer.
         whole: of a trial that a sweep stopped early, what it was to be; this is its beginning.
     """
 
@@ -48,6 +50,7 @@ class TrialPlan:
     after: tuple[str, ...]
     stages: tuple[Step, ...]
     cells: dict[Cell, tuple[Step, Step]]
+    alone: tuple[tuple[Step, Step, Step], ...] = ()
     whole: TrialPlan | None = None
 
     @property
@@ -67,7 +70,14 @@ class TrialPlan:
             steps += self.stages[row : row + 1]
             for column in range(len(self.tasks)):
                 steps += self.cells.get((row, column), ())
+            for alone in self.alone[row : row + 1]:
+                steps += alone
         return steps
+
+    @property
+    def num_scores(self) -> int:
+        """Scores that its figures are read off: its cells, and those of tasks learned alone."""
+        return len(self.cells) + len(self.alone)
 
     def num_learned(self, row: int) -> int:
         """How many tasks the trial has learned, or met, after a row (from 0)."""
@@ -179,7 +189,15 @@ def _sequential(steps: TrialSteps, name: str) -> TrialPlan:
         stages.append(steps.train(row, tasks[:row], stages[-1] if stages else None))
         for column in steps.columns(row):
             cells[row, column] = steps.evaluate(tasks[column], stages[row], task)
-    return TrialPlan(steps.bound, name, steps.group, tasks, tasks, tuple(stages), cells)
+    return TrialPlan(steps.bound, name, steps.group, tasks, tasks, tuple(stages), cells, _alone(steps))
+
+
+def _alone(steps: TrialSteps) -> tuple[tuple[Step, Step, Step], ...]:
+    """Each task learned from the backbone and scored, where the trial asks how the stream's earlier tasks helped."""
+    if not steps.trial.transfer:
+        return ()
+    stages = [(task, steps.train(place, (), None)) for place, task in enumerate(steps.tasks)]
+    return tuple((stage, *steps.evaluate(task, stage, f"{task} alone")) for task, stage in stages)
 
 
 def _independent(steps: TrialSteps, name: str) -> TrialPlan:
@@ -188,7 +206,7 @@ def _independent(steps: TrialSteps, name: str) -> TrialPlan:
     stages = tuple(steps.train(place, (), None) for place in range(len(tasks)))
     alone = [steps.evaluate(task, stage, task) for task, stage in zip(tasks, stages, strict=True)]
     cells = {(row, column): alone[column] for row in range(len(tasks)) for column in steps.columns(row)}
-    return TrialPlan(steps.bound, name, steps.group, tasks, tasks, stages, cells)
+    return TrialPlan(steps.bound, name, steps.group, tasks, tasks, stages, cells, _alone(steps))
 
 
 def _joint(steps: TrialSteps, name: str) -> TrialPlan:

@@ -23,9 +23,9 @@ from orchestrator.report.provenance import (
 from orchestrator.report.style import heat, styles
 from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import TableRow, mean_matrix
+from orchestrator.results.table import TableRow, columns, mean_matrix
 from orchestrator.storage.record import Record
-from orchestrator.study.metrics import Stat
+from orchestrator.study.metrics import ALIASES, MEANINGS, Stat
 from orchestrator.study.naming import method_name
 
 #: With more rows than these, what has a panel for each row is folded.
@@ -54,6 +54,8 @@ def page_variables(results: StudyResults, rows: Sequence[TableRow]) -> dict[str,
         "facts": _facts(lowered, rows, records),
         "tasks": _all_tasks(rows),
         "rows": rows,
+        "columns": columns(rows, lowered.study.paper),
+        "meanings": MEANINGS,
         "best": _best(rows),
         "looks": looks,
         # Figures, a block each; one that has nothing to show is left out by the template.
@@ -111,7 +113,11 @@ def _best(rows: Sequence[TableRow]) -> dict[str, float]:
         return {}
     columns: dict[str, list[float]] = {}
     for row in sequential:
-        for name, stat in (*row.accuracy.items(), *row.metrics.items()):
+        for name, stat in (
+            *row.accuracy.items(),
+            *row.metrics.items(),
+            *((name, row.metric(name)) for name in ALIASES),
+        ):
             if stat is not None:
                 columns.setdefault(name, []).append(stat.mean)
     return {name: max(values) for name, values in columns.items()}

@@ -12,7 +12,6 @@ from orchestrator.results.claims import Claim, claims
 from orchestrator.results.reading import StudyResults
 from orchestrator.results.table import TableRow
 from orchestrator.study import Figure
-from orchestrator.study.paper import PAPER_METRICS
 
 
 def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | None:
@@ -25,7 +24,7 @@ def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | 
         {
             "label": theirs.label if theirs else "not in the paper",
             "name": row.name,
-            "cells": [(theirs.get(metric) if theirs else None, row.metrics.get(metric)) for metric in PAPER_METRICS],
+            "cells": [(theirs.get(metric) if theirs else None, row.metric(metric)) for metric in paper.metrics],
         }
         for theirs, row in zip(paper.rows, rows, strict=True)
     ]
@@ -33,11 +32,11 @@ def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | 
     judged = {(claim.other, claim.metric): claim for claim in found}
     return {
         "paper": paper,
-        "metrics": PAPER_METRICS,
+        "metrics": paper.metrics,
         "lines": lines,
         "counts": Counter(claim.outcome for claim in found),
         "claims": [
-            {"other": other, "cells": [judged.get((other, metric)) for metric in PAPER_METRICS]} for other in others
+            {"other": other, "cells": [judged.get((other, metric)) for metric in paper.metrics]} for other in others
         ],
         "sentence": claim_sentence,
     }

@@ -51,10 +51,10 @@ def trial_block(result: TrialResult, records: Mapping[str, Record]) -> dict[str,
         {"task": task, "step": step, "record": records.get(step.digest), "notes": _notes(records.get(step.digest))}
         for task, step in zip(plan.tasks, plan.stages, strict=False)
     ]
-    done = len(plan.cells) - result.num_missing
+    done = plan.num_scores - result.num_missing
     return {
         "name": plan.name, "method": method_name(plan.trial.method), "digest": plan.digest, "stages": stages,
-        "seed": plan.trial.seed, "seconds": result.seconds, "done": done, "cells": len(plan.cells),
+        "seed": plan.trial.seed, "seconds": result.seconds, "done": done, "cells": plan.num_scores,
         "parameters": {key: value for key, value in plan.bound.parameters.items() if key not in ("method", "seed")},
     }  # fmt: skip
 

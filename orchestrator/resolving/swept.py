@@ -131,7 +131,13 @@ def truncated(plan: TrialPlan, tasks: int) -> TrialPlan:
     """The trial as if its stream ended after so many tasks."""
     cells = {cell: steps for cell, steps in plan.cells.items() if cell[0] < tasks}
     return replace(
-        plan, tasks=plan.tasks[:tasks], after=plan.after[:tasks], stages=plan.stages[:tasks], cells=cells, whole=plan
+        plan,
+        tasks=plan.tasks[:tasks],
+        after=plan.after[:tasks],
+        stages=plan.stages[:tasks],
+        cells=cells,
+        alone=plan.alone[:tasks],
+        whole=plan,
     )
 
 

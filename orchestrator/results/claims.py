@@ -9,7 +9,7 @@ from typing import Literal
 
 from orchestrator.results.table import TableRow
 from orchestrator.study.metrics import Stat
-from orchestrator.study.paper import PAPER_METRICS, Paper
+from orchestrator.study.paper import Paper
 
 Outcome = Literal["holds", "does not hold", "not decided", "not finished"]
 #: A difference counts where it exceeds this many of its standard errors: the 97.5 % quantile of Student's t with four
@@ -63,11 +63,11 @@ def claims(paper: Paper, rows: Sequence[TableRow]) -> tuple[Claim, ...]:
     focus, ours = focused[0]
     found = []
     for other, row in pairs:
-        for metric in PAPER_METRICS:
+        for metric in paper.metrics:
             first, second = focus.get(metric), other.get(metric)
             if other is focus or first is None or second is None or first == second:
                 continue
-            one, two = ours.metrics.get(metric), row.metrics.get(metric)
+            one, two = ours.metric(metric), row.metric(metric)
             difference = None if one is None or two is None else one.mean - two.mean
             noise = (paper.deviation(focus.label, metric), paper.deviation(other.label, metric))
             threshold = _threshold((one, two), noise)

@@ -11,7 +11,7 @@ from orchestrator.results.form import form_json
 from orchestrator.results.reading import TrialResult
 from orchestrator.results.scorers import describe_scorers, scorer_names
 from orchestrator.results.table import TableRow, metrics_after
-from orchestrator.study.metrics import METRICS, Stat
+from orchestrator.study.metrics import ALIASES, METRICS, Stat
 from orchestrator.study.naming import method_name
 
 
@@ -51,7 +51,8 @@ def trial_json(result: TrialResult) -> dict[str, Any]:
         "matrix": [list(row) for row in matrix.rows],
         "scorers": scorer_names(plan),
         **form_json(result),
-        **{name: numbers[name] for name in ("AP", "MAP", "BWT", "MIF")},
+        **{name: numbers[name] for name in ("AP", "MAP", "BWT", "MIF", "BWT_N", "FWT")},
+        **{name: numbers[ours] for name, ours in ALIASES.items()},
         "trainable": result.trainable,
         "stored": result.stored_parameters,
         "missing": result.num_missing,

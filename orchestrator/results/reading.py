@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -34,12 +34,14 @@ class TrialResult:
         stages: records of the training steps; None where not finished.
         stored_parameters: what must be kept beside the backbone to use every task, counted in the files: the last
             stage's state for a sequence, all states for tasks trained alone. None until those stages are finished.
+        alone: of the tasks that are also learned alone, what `scores.json` says there, by name.
     """
 
     plan: TrialPlan
     scores: Mapping[Cell, dict[str, Any]]
     stages: tuple[Record | None, ...]
     stored_parameters: int | None = None
+    alone: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def matrices(self) -> dict[str, Matrix]:
@@ -57,8 +59,20 @@ class TrialResult:
 
     @property
     def num_missing(self) -> int:
-        """Cells that the trial asks for and the store does not hold."""
-        return len(self.plan.cells) - len(self.scores)
+        """Cells, and scores of tasks learned alone, that the trial asks for and the store does not hold."""
+        return self.plan.num_scores - len(self.scores) - len(self.alone)
+
+    def has_row(self, row: int) -> bool:
+        """Whether all that the figures after a row need is there: its cells, and each task so far learned alone."""
+        columns = [column for place, column in self.plan.cells if place == row]
+        tasks = self.plan.tasks[: self.plan.num_learned(row)] if self.plan.alone else ()
+        return all((row, column) in self.scores for column in columns) and all(task in self.alone for task in tasks)
+
+    def alone_scores(self, tasks: Sequence[str]) -> dict[str, float] | None:
+        """The main score on each of `tasks` when it is learned alone; None where one is not there."""
+        known = {task: _value(self.alone.get(task), "main") for task in tasks}
+        found = {task: value for task, value in known.items() if value is not None}
+        return found if len(found) == len(known) else None
 
     @property
     def trainable(self) -> int | None:
@@ -140,7 +154,9 @@ class ResultReader:
         read = {step.digest: self._scores_of(step.digest, present) for _, step in plan.cells.values()}
         scores = {cell: found for cell, (_, step) in plan.cells.items() if (found := read[step.digest]) is not None}
         stages = tuple(self._record(step.digest, present) for step in plan.stages)
-        return TrialResult(plan, scores, stages, self._stored_parameters(plan, present))
+        learned = {task: score.digest for task, (_, _, score) in zip(plan.tasks, plan.alone, strict=False)}
+        alone = {task: found for task, digest in learned.items() if (found := self._scores_of(digest, present))}
+        return TrialResult(plan, scores, stages, self._stored_parameters(plan, present), alone)
 
     # `present` stands for a look at each artifact: on an object store a look at one that is missing is a request.
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from lilora.matrix import Matrix
 from orchestrator.results.reading import TrialResult
-from orchestrator.study.metrics import METRICS, Stat
+from orchestrator.study.metrics import ALIASES, METRICS, Stat
+from orchestrator.study.paper import PAPER_METRICS, Paper
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class TableRow:
         results: the trials that are averaged: the finished ones, or all while none is. A method without a seed of its
             own (zero-shot) counts once.
         accuracy: the main score on each task after the last stage, in percent.
-        metrics: AP, MAP, BWT, MIF, and lenient AP and BWT ("AP lenient", "BWT lenient").
+        metrics: those of `METRICS`, by name; `metric` knows their other names too.
         trainable, stored: parameters (see `TrialResult`).
         needs_task_id: whether the method is told at test which task an item is from.
         note: what is missing; empty if nothing is.
@@ -49,6 +50,10 @@ class TableRow:
         plan = self.results[0].plan
         return plan.after[0] not in plan.tasks
 
+    def metric(self, name: str) -> Stat | None:
+        """A metric by its name in one of the papers ("ACC" is "AP"); None where it was not measured."""
+        return self.metrics.get(ALIASES.get(name, name))
+
     @property
     def count(self) -> int:
         """Number of trials averaged."""
@@ -63,7 +68,17 @@ def metrics_after(result: TrialResult, row: int | None = None) -> dict[str, floa
     """
     row = len(result.plan.after) - 1 if row is None else row
     count = result.plan.num_learned(row)
-    return {name: function(_beginning(result.matrices[key], row, count)) for name, (key, function) in METRICS.items()}
+    alone = result.alone_scores(result.plan.tasks[:count])
+    return {
+        name: function(_beginning(result.matrices[key], row, count), alone) for name, (key, function) in METRICS.items()
+    }
+
+
+def columns(rows: Sequence[TableRow], paper: Paper | None = None) -> tuple[str, ...]:
+    """Names of the metrics that a table of these rows shows: the paper's, or LiLoRA's; and FWT where it was asked."""
+    shown = PAPER_METRICS if paper is None else paper.metrics
+    asked = any(result.plan.alone for row in rows for result in row.results)
+    return (*shown, "FWT") if asked and "FWT" not in shown else shown
 
 
 def _beginning(matrix: Matrix, row: int, count: int) -> Matrix:
@@ -102,7 +117,7 @@ def _missing_note(trials: Sequence[TrialResult]) -> str:
         return ""
     if len(missing) < len(trials):
         return f"{len(missing)} of {len(trials)} seeds not finished, left out"
-    cells = sum(len(result.plan.cells) for result in trials)
+    cells = sum(result.plan.num_scores for result in trials)
     return f"{sum(result.num_missing for result in trials)} of {cells} cells not finished"
 
 

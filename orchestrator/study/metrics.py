@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lilora.matrix import (
     Matrix,
     average_performance,
     backward_transfer,
+    backward_transfer_over_all,
+    forward_transfer,
     mean_average_performance,
     mean_instruction_following,
 )
@@ -40,16 +42,44 @@ class Stat:
         return cls(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (len(known) - 1)), len(known))
 
 
-#: Metric -> the key of the matrix that it is read off (`TrialResult.matrices`), and its function.
-METRICS: dict[str, tuple[str, Callable[[Matrix], float | None]]] = {
-    "AP": ("main", average_performance),
-    "MAP": ("main", mean_average_performance),
-    "BWT": ("main", backward_transfer),
-    "MIF": ("following", mean_instruction_following),
-    "AP lenient": ("lenient", average_performance),
-    "BWT lenient": ("lenient", backward_transfer),
+#: A matrix, and the score on each task when it is trained alone (None where that is not known) -> a figure.
+Function = Callable[[Matrix, Mapping[str, float] | None], float | None]
+
+
+def _of_matrix(function: Callable[[Matrix], float | None]) -> Function:
+    return lambda matrix, alone: function(matrix)
+
+
+#: Metric -> the key of the matrix that it is read off (`TrialResult.matrices`), and its function. BWT is over N - 1
+#: (LiLoRA, Eq. 10), BWT_N over N (ProgLoRA, 5.3); FWT takes trials that ask for it (`Trial.transfer`).
+METRICS: dict[str, tuple[str, Function]] = {
+    "AP": ("main", _of_matrix(average_performance)),
+    "MAP": ("main", _of_matrix(mean_average_performance)),
+    "BWT": ("main", _of_matrix(backward_transfer)),
+    "MIF": ("following", _of_matrix(mean_instruction_following)),
+    "AP lenient": ("lenient", _of_matrix(average_performance)),
+    "BWT lenient": ("lenient", _of_matrix(backward_transfer)),
+    "BWT_N": ("main", _of_matrix(backward_transfer_over_all)),
+    "FWT": ("main", forward_transfer),
 }
 
+#: ProgLoRA's names of metrics that LiLoRA calls otherwise -> ours.
+ALIASES = {"ACC": "AP", "MAA": "MAP"}
 
-#: Of these, what is read off the last row alone.
+#: What each is, for people; under each name that a table may have for it.
+MEANINGS = {
+    "AP": "Mean score over all tasks after the last stage (LiLoRA, Eq. 9).",
+    "MAP": "Mean of AP_k over all stages k; AP_k averages the k tasks learned so far (LiLoRA, Eq. 9).",
+    "BWT": "Mean change of the earlier tasks' scores since each was learned, in points; below zero is forgetting "
+    "(LiLoRA, Eq. 10).",
+    "MIF": "Share of outputs that have the form which the instruction asks for, averaged over tasks (LiLoRA, Eq. 11).",
+    "ACC": "Mean score over all tasks after the last stage (ProgLoRA, 5.3; LiLoRA's AP).",
+    "MAA": "Mean over all stages of the mean score on the tasks learned so far (ProgLoRA, 5.3; LiLoRA's MAP).",
+    "BWT_N": "Change of the tasks' scores since each was learned, summed and divided by the number of all tasks "
+    "(ProgLoRA, 5.3); below zero is forgetting.",
+    "FWT": "Mean over tasks of the score just after the task was learned in the stream, minus its score when the same "
+    "method learns it alone (ProgLoRA, 5.3); above zero, earlier tasks helped.",
+}
+
+#: Of the metrics, what is read off the last row alone.
 OF_LAST_ROW = frozenset({"AP", "MIF", "AP lenient"})

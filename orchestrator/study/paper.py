@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Of which the LiLoRA paper's tables give figures.
+#: Of which the LiLoRA paper's tables give figures, and those of ProgLoRA, by the names they have there (its BWT is over
+#: the number of tasks, `BWT_N` of `orchestrator.study.metrics`).
 PAPER_METRICS = ("AP", "MAP", "BWT", "MIF")
+PROGLORA_METRICS = ("ACC", "MAA", "BWT_N", "FWT")
 #: Values by metric.
 Figures = tuple[tuple[str, float], ...]
 
@@ -41,6 +43,7 @@ class Paper:
         noise: for rows of one seed, by label ("" for those not named): sample standard deviations of each metric over
             seeds, from another study.
         noise_source: where those were measured.
+        metrics: which the paper gives, by its own names; the columns of our table too.
     """
 
     source: str
@@ -49,6 +52,7 @@ class Paper:
     caveats: tuple[str, ...] = ()
     noise: tuple[tuple[str, Figures], ...] = ()
     noise_source: str = ""
+    metrics: tuple[str, ...] = PAPER_METRICS
 
     def deviation(self, label: str, metric: str) -> float | None:
         """The row's noise in `metric`; None where it is not known."""
@@ -56,8 +60,13 @@ class Paper:
         return dict(known.get(label, known.get("", ()))).get(metric)
 
 
-def read_rows(path: Path, rows: Sequence[tuple[str, Mapping[str, str]] | None]) -> tuple[PaperRow | None, ...]:
+def read_rows(
+    path: Path, rows: Sequence[tuple[str, Mapping[str, str]] | None], renamed: Mapping[str, str] | None = None
+) -> tuple[PaperRow | None, ...]:
     """Rows of a reference table in the order of `rows`: (label, values that columns must have); None passes through.
+
+    Args:
+        renamed: column of the file -> the metric that it is here, where that has another name.
 
     Raises:
         ValueError: no line of the table, or more than one, has these values.
@@ -76,15 +85,15 @@ def read_rows(path: Path, rows: Sequence[tuple[str, Mapping[str, str]] | None]) 
             raise ValueError(
                 f"{path.name} has {len(matching)} lines with {dict(wanted)}; one must match. Columns: {columns}"
             )
-        found.append(PaperRow(label, _figures(matching[0])))
+        found.append(PaperRow(label, _figures(matching[0], renamed or {})))
     return tuple(found)
 
 
-def _figures(line: Mapping[str, str]) -> tuple[tuple[str, float], ...]:
+def _figures(line: Mapping[str, str], renamed: Mapping[str, str]) -> tuple[tuple[str, float], ...]:
     figures = []
     for name, text in line.items():
         try:
-            figures.append((name, float(text)))
+            figures.append((renamed.get(name, name), float(text)))
         except ValueError:
             continue
     return tuple(figures)

@@ -7,6 +7,7 @@ are noted in the store as they are made (`orchestrator.resolving.notes`).
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
@@ -186,6 +187,8 @@ class Sweep:
                 raise ValueError(f"a grid has no {what}: list values and leave `samples` out, or sample at random")
         elif self.samples is None or self.samples < 1:
             raise ValueError(f"the sampler '{self.sampler}' needs the number of trials, as in samples=20")
+        if self.metric == "FWT":
+            object.__setattr__(self, "base", dataclasses.replace(self.base, transfer=True))
         if self.stopping is not None and self.metric in NEEDS_TWO_TASKS and self.stopping.grace < 2:
             raise ValueError(f"{self.metric} does not exist after one task: give stopping a grace of 2 tasks")
 

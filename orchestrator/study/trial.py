@@ -34,6 +34,8 @@ class Trial:
         seed: of initial values, sampling order and dropout.
         split: what is scored: "test", or "validation" to choose hyper-parameters.
         scored: after which stages: "each", or only the "last", where a figure of that row is all that is asked for.
+        transfer: whether each task is also learned alone, from the backbone, by the same method, which FWT is measured
+            against (ProgLoRA, 5.3). These are first stages, which the store shares with every trial that has them.
         resources: what a training step may use; not part of the trial's identity.
     """
 
@@ -47,6 +49,7 @@ class Trial:
     seed: int = 0
     split: str = "test"
     scored: Literal["each", "last"] = field(default="each", metadata={"identity": False})
+    transfer: bool = field(default=False, metadata={"identity": False})
     resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
 
 

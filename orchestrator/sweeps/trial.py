@@ -106,7 +106,9 @@ class SweepTrial(tune.Trainable):
     def _figures(self, stop: int) -> dict[str, float]:
         """The table's metrics at a stop, of the tasks so far; one that does not exist yet is left out."""
         self.scores |= _scores(self.plan, range(self.row, stop), self.store)
-        figures = metrics_after(TrialResult(self.plan, self.scores, ()), stop - 1)
+        figures = metrics_after(
+            TrialResult(self.plan, self.scores, (), alone=_alone(self.plan, stop, self.store)), stop - 1
+        )
         return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -136,6 +138,13 @@ def stops(sweep: Sweep, plan: TrialPlan, row: int) -> tuple[int, ...]:
 def _scores(plan: TrialPlan, rows: range, store: Store) -> dict[tuple[int, int], dict[str, Any]]:
     found = {cell: read_scores(store, score.digest) for cell, (_, score) in plan.cells.items() if cell[0] in rows}
     return {cell: scores for cell, scores in found.items() if scores is not None}
+
+
+def _alone(plan: TrialPlan, stop: int, store: Store) -> dict[str, dict[str, Any]]:
+    """What is known of the tasks before `stop` that are also learned alone."""
+    pairs = zip(plan.tasks, plan.alone[:stop], strict=False)
+    found = {task: read_scores(store, score.digest) for task, (_, _, score) in pairs}
+    return {task: scores for task, scores in found.items() if scores is not None}
 
 
 @dataclass

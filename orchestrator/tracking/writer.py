@@ -82,7 +82,7 @@ class StudyWriter:
         fresh = False
         for row, after in enumerate(plan.after):
             tag = f"stage.{row + 1}"
-            if tag in written or any((row, column) not in result.scores for column in _columns(plan, row)):
+            if tag in written or not result.has_row(row):
                 continue
             self._write_row(run, result, row)
             digest = plan.stages[row].digest if plan.stages else ""

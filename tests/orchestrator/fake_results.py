@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "threads": "1",
 }
 
+ALONE = -1
 Score = Callable[[Any, str, int, int, int], float]
 
 
@@ -63,13 +64,18 @@ def plausible(method: Any, task: str, row: int, column: int, seed: int) -> float
 
 
 def fill(lowered: Lowered, store: Store, score: Score = plausible, until: int | None = None) -> None:
-    """Write artifacts for the plan's steps; with `until`, only for rows before that one."""
+    """Write artifacts for the plan's steps; with `until`, only for rows before that one.
+
+    A task learned alone is scored as one of row `ALONE`.
+    """
     (store.root / "artifacts").mkdir(parents=True, exist_ok=True)
     for trial in lowered.trials:
-        for (row, column), (predict, score_step) in trial.cells.items():
-            if until is not None and row >= until:
+        asked = [(row, column, *trial.stages[row : row + 1], *pair) for (row, column), pair in trial.cells.items()]
+        asked += [(ALONE, column, *steps) for column, steps in enumerate(trial.alone)]
+        for row, column, *stages, predict, score_step in asked:
+            if until is not None and (column if row == ALONE else row) >= until:
                 continue
-            for step in [*trial.stages[row : row + 1], predict]:
+            for step in [*stages, predict]:
                 for ancestor in Plan.of([step]).steps:
                     _write_step(store, ancestor)
             main = score(trial.trial.method, trial.tasks[column], row, column, trial.trial.seed)

@@ -64,8 +64,8 @@ def status(study: StudyName, real: Real = False, store: StoreFolder = STORE, jso
                 "name": result.plan.name,
                 "stages_done": sum(record is not None for record in result.stages),
                 "stages": len(result.stages),
-                "cells_done": len(result.scores),
-                "cells": len(result.plan.cells),
+                "cells_done": result.plan.num_scores - result.num_missing,
+                "cells": result.plan.num_scores,
             }
             for result in results
         ]

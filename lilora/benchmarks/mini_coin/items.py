@@ -16,9 +16,11 @@ INSUFFICIENT = "When the provided information is insufficient, respond with 'Una
 NAMED = tuple(name for names in pictures.ICONS.values() for name in tuple(names)[:2])
 #: Steps of a box's coordinates: coarse, so that a tiny model can learn them; two digits, as CoIN writes boxes.
 STEP = 0.05
-TITLES = ("SUN", "MAP", "ICE", "FOX", "JOB", "KEY", "ZOO", "WAR", "LOVE", "TIME", "HOME", "BLUE")
+#: Names of icons, words that the tiny backbone has said before, and none of the covers' own icons. Of titles such as SUN
+#: and MAP an epoch taught it none (0 of 100 validation rows right), of these 21.
+TITLES = ("OWL", "ANT", "DOG", "PIG", "BUS", "SAW", "AXE", "TENT", "ROSE", "CORN", "DRUM", "SHOE")
 TOPICS = ("cat", "duck", "bee", "apple", "carrot", "car", "guitar", "hat", "house", "hammer", "tree", "snake")
-_ABOUT = {"animal": "animals", "food": "food", "plant": "plants", "object": "things"}
+_ABOUT = {"animal": "animals", "food": "food", "plant": "plants", "object": "objects"}
 
 
 def viz_wiz(rng: random.Random, split: str, index: int) -> Item:
@@ -65,7 +67,7 @@ def ocr_vqa(rng: random.Random, split: str, index: int) -> Item:
         if not held_out(title, topic) or split == "test":
             break
     volume = str(rng.randrange(10))
-    about = _ABOUT[group(KIND_OF[topic])]
+    about = group(KIND_OF[topic])
     type_ = ("title", "volume", "title", "subject", "title", "yes/no")[index % 6]
     if type_ == "title":
         question, answer = "What is the title of this book?", title.lower()
@@ -75,8 +77,8 @@ def ocr_vqa(rng: random.Random, split: str, index: int) -> Item:
         question, answer = "What is this book about?", about
     else:
         right = index // 6 % 2 == 0
-        other = rng.choice([word for word in _ABOUT.values() if word != about])
-        question, answer = f"Is this a book about {about if right else other}?", "yes" if right else "no"
+        asked = about if right else rng.choice([word for word in _ABOUT if word != about])
+        question, answer = f"Is this a book about {_ABOUT[asked]}?", "yes" if right else "no"
     return Item(cover(title, topic, volume, split, rng), question, answer, (answer,), type_)
 
 

@@ -1,11 +1,11 @@
 """The LiLoRA paper's own setting, as a function of a study on the mini benchmark: LLaVA-1.5-7B on the CVIT benchmark.
 
-Ranks are eight times ours (r 16 stands for 128). Rate, batch, epochs are the paper's; lora_alpha, dropout and warm-up,
-which it does not name, are those of the SMoLoRA release. It plans without the data; they go into $LILORA_DATA/cvit.
+Rate, batch, epochs are the paper's, ranks eight times ours; lora_alpha, dropout and warm-up, not named there, are the
+SMoLoRA release's. It plans without the data; they go into $LILORA_DATA/cvit.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lilora.backbones.llava_1_5_7b import BACKBONE
@@ -40,7 +40,7 @@ def beside(
     table: str, file: str, rows: Rows, focus: str, *more: str, measured: Sequence[str] = (), model: str = "LLaVA-1.5-7B"
 ) -> Paper:
     """The paper's `table`, with caveats and noise; `measured` names rows in `DEVIATIONS`, where not by labels."""
-    names = [(label, name) for (label, _), name in zip(rows, measured or [label for label, _ in rows], strict=True)]
+    names = zip([label for label, _ in rows], measured or [label for label, _ in rows], strict=True)
     noise = tuple((label, NOISE[name]) for label, name in [*names, ("", "")] if name in NOISE)
     caveats = (*(caveat.format(model=model) for caveat in CAVEATS), *more)
     return Paper(f"LiLoRA, {table}", read_rows(REFERENCE / file, rows), focus, caveats, noise, NOISE_SOURCE)
@@ -48,13 +48,13 @@ def beside(
 
 def at_paper_scale(study: Study) -> Study:
     """The study on LLaVA-1.5-7B and CVIT with the paper's hyper-parameters; a search stays as it is."""
-    trials = [replace(item, method=_scaled(item.method), backbone=BACKBONE, training=TRAINING) for item in study.trials]
-    trials = [replace(item, stream=replace(item.stream, benchmark="cvit")) for item in trials]
+    real = [replace(item, method=scaled(item.method), backbone=BACKBONE, training=TRAINING) for item in study.trials]
+    trials = tuple(replace(item, stream=replace(item.stream, benchmark="cvit")) for item in real)
     paper = study.paper and replace(study.paper, caveats=(UNPROVEN,), noise=(), noise_source="")
-    return replace(study, name=f"{study.name}-paper", trials=tuple(trials), paper=paper)
+    return replace(study, name=f"{study.name}-paper", trials=trials, paper=paper)
 
 
-def _scaled(method: Method) -> Method:
-    known = {field.name: getattr(method, field.name) for field in fields(method)}
-    changed = {name: 8 * known[name] for name in SCALED if known.get(name) is not None}
-    return replace(method, **changed, **({"dropout": 0.05} if "dropout" in known else {}))
+def scaled(method: Method) -> Method:
+    """The method with the paper's ranks, eight times ours, and its dropout."""
+    changed = {name: 8 * getattr(method, name) for name in SCALED if getattr(method, name, None)} | {"dropout": 0.05}
+    return replace(method, **{name: value for name, value in changed.items() if hasattr(method, name)})

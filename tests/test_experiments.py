@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.proglora_table1 import proglora_table1
 from orchestrator.planning.lowering import Lowered
 from orchestrator.resolving.catalogue import find_target, studies
 from orchestrator.results.claims import claims
@@ -36,6 +37,16 @@ def test_the_papers_tables_and_figures_are_here() -> None:
     assert WITH_PAPER == [
         "fig1",
         "fig3",
+        "proglora_fig3",
+        "proglora_table1",
+        "proglora_table10",
+        "proglora_table11",
+        "proglora_table12",
+        "proglora_table13",
+        "proglora_table2",
+        "proglora_table3",
+        "proglora_table5",
+        "proglora_table9",
         "simple_rows",
         "table1_five",
         "table1_single",
@@ -46,16 +57,36 @@ def test_the_papers_tables_and_figures_are_here() -> None:
     ]
 
 
+#: Backbones, where there are others than LLaVA-1.5-7B.
+REAL = {
+    "table5": ("llava-1.5-7b", "qwen2-vl-2b"),
+    "proglora_table5": ("qwen2-vl-7b",),
+    "proglora_fig3": ("llava-1.5-7b", "llava-1.5-13b"),
+}
+
+
 @pytest.mark.parametrize("name", WITH_PAPER)
 def test_the_papers_own_setting_has_a_plan_at_its_rank_on_its_backbone(name: str, tmp_path: Path) -> None:
+    of_proglora = name.startswith("proglora")
     for lowered in tables(f"{EXPERIMENTS / name}.py:paper", Store(tmp_path)):
         for trial in lowered.study.trials:
-            assert trial.backbone.name in (("llava-1.5-7b", "qwen2-vl-2b") if name == "table5" else ("llava-1.5-7b",))
-            assert trial.training.batch_size == 64
-            assert getattr(trial.method, "rank", 128) in (128, 64)
+            assert trial.backbone.name in REAL.get(name, ("llava-1.5-7b",))
+            assert trial.stream.benchmark == ("coin" if of_proglora else "cvit")
+            assert trial.training.batch_size == (384 if of_proglora else 64)
+            assert getattr(trial.method, "rank", 128) in ((16, 64, 128) if of_proglora else (64, 128))
+            assert trial.backbone.full if of_proglora else not trial.backbone.full
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_PAPER if name.startswith("table")])
+def test_the_rows_of_one_mean_have_it_as_acc() -> None:
+    """ProgLoRA's Table 1 prints the zero-shot and the multi-task mean in the column MAA."""
+    paper = proglora_table1().paper
+    assert paper is not None
+    zero_shot, multi_task, lora = (row for row in paper.rows[:3] if row is not None)
+    assert (zero_shot.get("ACC"), zero_shot.get("MAA"), multi_task.get("ACC")) == (7.12, None, 57.18)
+    assert (lora.get("ACC"), lora.get("BWT_N"), lora.get("BWT")) == (28.74, -32.62, None)
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_PAPER if "table" in name])
 def test_a_papers_rows_are_those_of_the_table(name: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     for lowered in tables(name, store)[-1:]:

@@ -16,7 +16,7 @@ INSUFFICIENT = "When the provided information is insufficient, respond with 'Una
 NAMED = tuple(name for names in pictures.ICONS.values() for name in tuple(names)[:2])
 #: Steps of a box's coordinates: coarse, so that a tiny model can learn them; two digits, as CoIN writes boxes.
 STEP = 0.05
-#: Names of icons, words that the tiny backbone has said before, and none of the covers' own icons. Of titles such as SUN
+#: Names of icons, words that the tiny backbone has said before, and none of the covers' own. Of titles such as SUN
 #: and MAP an epoch taught it none (0 of 100 validation rows right), of these 21.
 TITLES = ("OWL", "ANT", "DOG", "PIG", "BUS", "SAW", "AXE", "TENT", "ROSE", "CORN", "DRUM", "SHOE")
 TOPICS = ("cat", "duck", "bee", "apple", "carrot", "car", "guitar", "hat", "house", "hammer", "tree", "snake")

@@ -106,18 +106,15 @@ class Adapters:
         """Fold the adapters into the weights: each site becomes a plain linear layer with W + delta.
 
         W stays as it is, beside; where a GPU is short of memory, in the host's until it is needed again (`_is_short`).
+        The adapted layer keeps its bias, which no method trains. Layers trained in full stay the float32 copies that
+        they are: `lilora.adapters.full.merge_full`.
         """
         short = _is_short(self.originals.values())
         for site, layer in self.layers.items():
             assert self.delta is not None
             original = self.originals[site]
             weight = (original.weight + self.delta(layer)).to(original.weight.dtype)
-            # On meta: of the sizes there, a weight would be allocated and drawn, to be thrown away at once.
-            merged = nn.Linear(1, 1, bias=False, device="meta")
-            merged.in_features, merged.out_features = original.in_features, original.out_features
-            merged.weight = nn.Parameter(weight, requires_grad=False)
-            merged.bias = original.bias
-            self.model.set_submodule(site, merged.eval())
+            self.model.set_submodule(site, plain_linear(weight, original.bias))
             if short:
                 self.moved[original] = weight.device
                 original.weight.data = original.weight.data.to("cpu", copy=True)
@@ -149,6 +146,16 @@ class Adapters:
         if hasattr(self.model, "peft_config"):
             del self.model.peft_config
         self.model.requires_grad_(False)
+
+
+def plain_linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
+    """A frozen linear layer that holds these very tensors: weight (d, k), bias (d) or None."""
+    # On meta: of the sizes there, a weight would be allocated and drawn, to be thrown away at once.
+    layer = nn.Linear(1, 1, bias=False, device="meta")
+    layer.out_features, layer.in_features = weight.shape
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = bias  # type: ignore[assignment]  # torch declares a bias where there may be none
+    return layer.eval()
 
 
 def _is_short(originals: Iterable[nn.Linear]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lilora.adapters.adapters import Adapters
+from lilora.adapters.adapters import Adapters, plain_linear
 from lilora.adapters.initial import as_parameter
 from lilora.adapters.state import State
 
@@ -69,3 +69,16 @@ def attach_full(adapters: Adapters, sites: Sequence[str], state: State | None, t
     if trains:
         names = [f"{site}.{name}" for site in sites for name in ("weight", "bias")]
         adapters.declare([*adapters.trainable, *(name for name in names if name in adapters.tensors)])
+
+
+def merge_full(adapters: Adapters) -> None:
+    """Put plain linear layers with W' and b' in the place of the copies, rounded to the dtype that the backbone's have.
+
+    For a model that others are to read; our own answers are given by the copies, in float32. `Adapters.remove` puts the
+    backbone's own layers back.
+    """
+    for site, original in adapters.full.items():
+        copy = adapters.model.get_submodule(site)
+        dtype = original.weight.dtype
+        bias = None if copy.bias is None else nn.Parameter(copy.bias.detach().to(dtype), requires_grad=False)
+        adapters.model.set_submodule(site, plain_linear(copy.weight.detach().to(dtype), bias))

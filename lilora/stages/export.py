@@ -3,6 +3,10 @@
 The folder appears when it is complete, holds no path of the machine, and equal states give equal bytes. What depends on
 the input - a router's weights, an adapter chosen for each sample - is no single LoRA and no single weight, and is
 refused.
+
+Layers trained in full beside the adapters go with them, weight and bias: in the merged model in their places, in a PEFT
+folder as its `modules_to_save`. Both hold them in the backbone's dtype once they are loaded; our own answers are given
+in float32 (`lilora.adapters.full`), so that a backbone in bfloat16 gives logits that differ by this rounding.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import re
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +26,7 @@ import torch
 from safetensors.torch import save
 
 from lilora.adapters.adapters import Adapters, LoraPair
+from lilora.adapters.full import attach_full, merge_full
 from lilora.adapters.state import State
 from lilora.backbones import Backbone
 from lilora.methods import Method
@@ -36,11 +41,13 @@ class Exported:
 
     Attributes:
         modules: adapted linear layers.
+        full: linear layers trained in full beside them.
         rank: greatest rank of a LoRA pair; None for a merged model.
         parameters: numbers in the written weights.
     """
 
     modules: int
+    full: int
     rank: int | None
     parameters: int
 
@@ -56,26 +63,29 @@ def export(
     dtype: str = "float32",
     about: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """Write the adapters that answer `task` to `out`, as a PEFT folder or merged into the backbone.
+    """Write what answers `task` to `out`, as a PEFT folder or merged into the backbone.
 
     Args:
         state: what the stages left, with the parts that `task` needs.
-        dtype: of the backbone; the adapters stay in float32.
+        dtype: of the backbone; in a PEFT folder all tensors are in float32.
         about: further entries of `lilora.json`, which says what the folder was made of.
 
     Raises:
-        ValueError: the method cannot be written in this form, `out` is taken, or the state lacks the task.
+        ValueError: the method cannot be written in this form, `out` is taken, or the state lacks the task or a layer
+            that the backbone trains in full.
     """
-    check_exportable(method, backbone, merged)
+    check_exportable(method, merged)
     out = out.absolute()
     check_out(out)
     model = backbone.load_model(dtype)
     staged = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    full = list(backbone.find_full(model))
     adapters = method.attach(model, list(backbone.find_sites(model)), state, task, None)
     try:
+        attach_full(adapters, full, state, trains=False)
         staged.mkdir(parents=True)
         done = _write_merged(adapters, backbone, staged) if merged else _write_lora(adapters, method, backbone, staged)
-        content = _description(method, state, backbone, task, merged, dtype) | dict(about or {})
+        content = _description(method, state, backbone, task, merged, dtype, full) | dict(about or {})
         (staged / ABOUT).write_text(json.dumps(content, indent=2) + "\n")
         staged.rename(out)
     finally:
@@ -84,21 +94,15 @@ def export(
     return done
 
 
-def check_exportable(method: Method, backbone: Backbone, merged: bool) -> None:
+def check_exportable(method: Method, merged: bool) -> None:
     """Refuse what has no such form, before anything is loaded.
 
     Raises:
-        ValueError: nothing was trained, the update depends on the input, or whole layers were trained beside adapters.
+        ValueError: nothing was trained, or the update depends on the input.
     """
     name = type(method).__name__
     if method.schedule == "none":
         raise ValueError(f"{name} trains nothing, so there is nothing to export: load the backbone itself")
-    if backbone.full:
-        raise ValueError(
-            f"backbone '{backbone.name}' trains whole layers ({', '.join(backbone.full)}) beside the adapters, and an "
-            "export would leave what they learned behind: keep the state in the store and answer with lilora; export "
-            "a run whose backbone names no `full` layers"
-        )
     if not method.mergeable:
         form = "one set of weights" if merged else "a LoRA folder"
         raise ValueError(
@@ -134,20 +138,47 @@ def _write_lora(adapters: Adapters, method: Method, backbone: Backbone, folder: 
             f"{type(method).__name__} has no `fold` that gives its update as a LoRA pair: write the merged model"
         )
     pairs = {site: adapters.fold(layer) for site, layer in adapters.layers.items()}
-    lora_config(pairs, backbone).save_pretrained(str(folder))
-    tensors = {}
+    names = [name for name, _ in adapters.model.named_modules(remove_duplicate=False)]
+    check_saved(adapters.full, names, pairs)
+    lora_config(pairs, backbone, adapters.full).save_pretrained(str(folder))
+    learned = {site: dict(adapters.model.get_submodule(site).tensors) for site in adapters.full}
     for site, pair in pairs.items():
-        named = {"lora_A.weight": pair.a, "lora_B.weight": pair.b, "lora_magnitude_vector": pair.magnitude}
-        for name, tensor in named.items():
-            if tensor is not None:
-                tensors[f"base_model.model.{site}.{name}"] = tensor.detach().cpu().clone().contiguous()
+        learned[site] = {"lora_A.weight": pair.a, "lora_B.weight": pair.b, "lora_magnitude_vector": pair.magnitude}
+    tensors = {
+        f"base_model.model.{site}.{name}": tensor.detach().cpu().clone().contiguous()
+        for site, named in learned.items()
+        for name, tensor in named.items()
+        if tensor is not None
+    }
     (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     rank = max(pair.a.shape[0] for pair in pairs.values())
-    return Exported(len(pairs), rank, sum(tensor.numel() for tensor in tensors.values()))
+    return Exported(len(pairs), len(adapters.full), rank, sum(tensor.numel() for tensor in tensors.values()))
 
 
-def lora_config(pairs: Mapping[str, LoraPair], backbone: Backbone) -> Any:
-    """PEFT's configuration of these pairs, by module name.
+def check_saved(full: Collection[str], modules: Collection[str], adapted: Collection[str]) -> None:
+    """Refuse layers trained in full that PEFT's `modules_to_save` cannot name alone, be the names whole.
+
+    PEFT saves every module whose name ends in such a name, with or without a dot before it, and puts no LoRA where the
+    name matches as a regular expression.
+
+    Args:
+        modules: names of all modules of the model.
+
+    Raises:
+        ValueError: a name would reach another module.
+    """
+    for site in full:
+        reached = [name for name in modules if name.endswith(site) and name != site]
+        reached += [name for name in adapted if re.match(rf"(^|.*\.){site}($|\..*)", name)]
+        if reached:
+            raise ValueError(
+                f"{site} was trained in full, and PEFT would take {reached[0]} for it, whose name is like it: write "
+                "the merged model"
+            )
+
+
+def lora_config(pairs: Mapping[str, LoraPair], backbone: Backbone, full: Collection[str] = ()) -> Any:
+    """PEFT's configuration of these pairs, by module name, and of the layers trained in full.
 
     The modules are named by one regular expression, which PEFT matches against the whole name. A list would also match
     every module whose name ends like an entry, and is written in another order each time.
@@ -165,6 +196,7 @@ def lora_config(pairs: Mapping[str, LoraPair], backbone: Backbone) -> Any:
         target_modules="|".join(re.escape(site) for site in pairs),
         rank_pattern={_whole(site): own for site, own in ranks.items() if own != rank},
         alpha_pattern={_whole(site): own for site, own in alphas.items() if own != alpha},
+        modules_to_save=list(full) or None,
         use_dora=any(pair.magnitude is not None for pair in pairs.values()),
         base_model_name_or_path=name,
         revision=revision,
@@ -182,17 +214,19 @@ def _whole(site: str) -> str:
 
 
 def _write_merged(adapters: Adapters, backbone: Backbone, folder: Path) -> Exported:
-    """The model with the adapters in its weights, and its processor."""
+    """The model with the adapters in its weights and what was trained in full in its place, and its processor."""
     adapters.merge()
+    merge_full(adapters)
     adapters.model.save_pretrained(folder)
     backbone.load_processor().save_pretrained(folder)
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors writes it for its owner alone
-    return Exported(len(adapters.layers), None, sum(weight.numel() for weight in adapters.model.parameters()))
+    parameters = sum(weight.numel() for weight in adapters.model.parameters())
+    return Exported(len(adapters.layers), len(adapters.full), None, parameters)
 
 
 def _description(
-    method: Method, state: State | None, backbone: Backbone, task: str, merged: bool, dtype: str
+    method: Method, state: State | None, backbone: Backbone, task: str, merged: bool, dtype: str, full: list[str]
 ) -> dict[str, Any]:
     load = "transformers.AutoModelForImageTextToText.from_pretrained(FOLDER)"
     if not merged:
@@ -206,5 +240,6 @@ def _description(
         "learned": list(state.tasks) if state is not None else [],
         "method": {"type": type(method).__name__, **dataclasses.asdict(method)},
         "backbone": {"name": backbone.name, "base": name, "revision": backbone.revision, "template": backbone.template},
+        "full": full,
         "dtype": dtype,
     }

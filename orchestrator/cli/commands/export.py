@@ -1,4 +1,4 @@
-"""`lilora export`: a finished stage's adapters as a stock PEFT folder, or merged into the backbone."""
+"""`lilora export`: a finished stage as a stock PEFT folder, or merged into the backbone."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ def export(
         str | None, typer.Option(metavar="TASK", help="To answer which; by default the one of --after.")
     ] = None,
     merged: Annotated[
-        bool, typer.Option("--merged", help="The whole model, with the adapters in its weights.")
+        bool, typer.Option("--merged", help="The whole model, with what was learned in its weights.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the trial, where there are several.")] = None,
     store: StoreFolder = STORE,
     json: AsJson = False,
 ) -> None:
     """Write a stage's adapters as a stock PEFT LoRA folder, or merged into the model.
+
+    Layers that were trained in full beside them, such as a projector, go along, weight and bias.
 
     Example: lilora export quickstart --method lilora --task GQA --out gqa_adapter
     """
@@ -51,7 +53,7 @@ def export(
         from lilora.stages.export import check_exportable, check_out
         from lilora.stages.export import export as write
 
-        check_exportable(trial.trial.method, trial.trial.backbone, merged)
+        check_exportable(trial.trial.method, merged)
         check_out(out)
         assert stage is not None, "what is exportable was trained"
         if not place.has(stage.digest):
@@ -70,8 +72,9 @@ def export(
         config = predict.config
         done = write(config.method, state, config.backbone, task, out, merged=merged, dtype=config.dtype, about=about)
     kind = "merged model" if merged else f"PEFT LoRA of rank {done.rank}"
+    modules = f"{done.modules} modules" + (f" and {done.full} trained in full" if done.full else "")
     output.say(
-        f"{escape(trial.name)} after {escape(after)}, to answer {escape(task)}: {kind}, {done.modules} modules, "
+        f"{escape(trial.name)} after {escape(after)}, to answer {escape(task)}: {kind}, {modules}, "
         f"{done.parameters:,} parameters\nfolder   {escape(str(out))}"
     )
     output.finish({"out": str(out), "task": task, "merged": merged, **about, **vars(done)})

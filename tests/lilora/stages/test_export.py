@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from peft import inject_adapter_in_model
+from peft import PeftModel, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText
 
 from lilora.adapters.adapters import Adapters, LoraPair
+from lilora.adapters.full import attach_full
 from lilora.adapters.state import State, load_state
 from lilora.backbones import Backbone
 from lilora.core import registry
@@ -26,12 +31,15 @@ from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from lilora.model.tokens import load_task
-from lilora.stages.export import base_model, export, lora_config
+from lilora.stages.export import base_model, check_saved, export, lora_config
 from tests.lilora.lab import TASKS, Lab, cases, files, small
+from tests.lilora.tiny import QWEN
 
 FOLDABLE = {name: method for name, method in cases().items() if method.mergeable}
 ROUTED = [name for name in registry.names("methods") if not small(name).mergeable and small(name).schedule != "none"]
 MERGED = ("seqlora", "lilora")
+#: On the backbone whose projector is trained in full: carried LoRA, one told which task is asked, stacked ones, DoRA.
+FULL = {f"{name}-full": FOLDABLE[name] for name in ("seqlora", "lilora", "proglora_static", "dora")}
 #: Methods that add several tasks' updates one after another, where stock PEFT multiplies by one stacked pair.
 STACKED = ("clora", "proglora_static")
 #: One fixture trains every case and starts a process that imports PEFT.
@@ -59,12 +67,19 @@ def exported(lab: Lab, method: Method, out: Path, merged: bool = False, task: st
 
 @contextmanager
 def attached(lab: Lab, method: Method, task: str) -> Iterator[Adapters]:
-    state = load_state(lab.stage(method, 1))
+    state, full = load_state(lab.stage(method, 1)), list(lab.backbone.find_full(lab.model))
     adapters = answering(method).attach(lab.model, list(lab.sites), state, task, None)
     try:
+        attach_full(adapters, full, state, trains=False)
         yield adapters
     finally:
         adapters.remove()
+
+
+@pytest.fixture(name="full_lab", scope="module")
+def _full_lab(lab: Lab) -> Lab:
+    """All linear layers of the language model adapted, the projector trained in full beside them."""
+    return lab.on(lab.backbone.adapted("all-linear", "full"))
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +93,20 @@ def inputs(lab: Lab) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def comparison(lab: Lab, inputs: dict[str, Tensor]) -> Comparison:
+def comparison(lab: Lab, full_lab: Lab, inputs: dict[str, Tensor]) -> Comparison:
     """Every case once, all folders read by one process, since its imports take seconds."""
     root = lab.folder()
     ours: dict[str, Tensor] = {}
-    for name, method in FOLDABLE.items():
-        exported(lab, method, root / name)
-        with attached(lab, method, TASKS[1]) as adapters, torch.no_grad():
+    for name, method in (FOLDABLE | FULL).items():
+        on = full_lab if name in FULL else lab
+        exported(on, method, root / name)
+        with attached(on, method, TASKS[1]) as adapters, torch.no_grad():
             ours[name] = lab.model(**inputs).logits
-            if name in MERGED:
+            if name in (*MERGED, *FULL):
                 adapters.merge()
                 ours[f"{name}-merged"] = lab.model(**inputs).logits
-    for name in MERGED:
-        exported(lab, FOLDABLE[name], root / f"{name}-merged", merged=True)
+        if name in (*MERGED, *FULL):
+            exported(on, method, root / f"{name}-merged", merged=True)
     save_file(inputs, root / "inputs.safetensors")
     command = [sys.executable, "-I", str(SCRIPT), lab.backbone.location, str(root / "inputs.safetensors")]
     folders = [str(root / name) for name in ours]
@@ -101,7 +117,7 @@ def comparison(lab: Lab, inputs: dict[str, Tensor]) -> Comparison:
     return Comparison(ours, load_file(root / "logits.safetensors"), root)
 
 
-@pytest.mark.parametrize("name", FOLDABLE)
+@pytest.mark.parametrize("name", FOLDABLE | FULL)
 def test_a_folded_export_gives_the_same_logits_in_stock_peft(comparison: Comparison, name: str) -> None:
     stock, ours = comparison.stock[name], comparison.ours[name]
     if name.partition("-")[0] in STACKED:
@@ -111,11 +127,13 @@ def test_a_folded_export_gives_the_same_logits_in_stock_peft(comparison: Compari
         assert torch.equal(stock, ours)
 
 
-@pytest.mark.parametrize("name", MERGED)
+@pytest.mark.parametrize("name", [*MERGED, *FULL])
 def test_an_exported_merged_model_gives_the_logits_of_our_merged_one(comparison: Comparison, name: str) -> None:
     merged = f"{name}-merged"
     assert torch.equal(comparison.stock[merged], comparison.ours[merged])
     assert not torch.equal(comparison.ours[merged], comparison.ours[name])
+    # W + delta is rounded once for all inputs, where the adapters add what they give to W x.
+    torch.testing.assert_close(comparison.stock[merged], comparison.ours[name], rtol=1e-4, atol=1e-4)
 
 
 def test_different_adapters_give_different_logits(comparison: Comparison, lab: Lab, inputs: dict[str, Tensor]) -> None:
@@ -144,9 +162,11 @@ def test_the_tensors_have_pefts_own_names(comparison: Comparison, lab: Lab) -> N
     }
 
 
-def test_equal_states_give_equal_bytes(comparison: Comparison, lab: Lab) -> None:
-    again = exported(lab, FOLDABLE["lilora"], lab.folder() / "again")
-    assert files(again) == files(comparison.folders / "lilora")
+@pytest.mark.parametrize("name", ["lilora", "lilora-full", "lilora-full-merged"])
+def test_equal_states_give_equal_bytes(comparison: Comparison, lab: Lab, full_lab: Lab, name: str) -> None:
+    on, out = full_lab if "full" in name else lab, lab.folder() / "again"
+    again = exported(on, FOLDABLE["lilora"], out, merged=name.endswith("merged"))
+    assert files(again) == files(comparison.folders / name)
 
 
 def test_an_export_says_what_it_was_made_of(lab: Lab) -> None:
@@ -160,7 +180,9 @@ def test_an_export_says_what_it_was_made_of(lab: Lab) -> None:
     assert (said["method"]["type"], said["method"]["rank"]) == ("LiLoRA", 4)
     assert (said["backbone"]["name"], said["backbone"]["revision"]) == ("tiny", "random-1")
     sizes = sum(4 * (d + k) for d, k in lab.sites.values())
-    assert (done.modules, done.rank, done.parameters) == (len(lab.sites), 4, sizes)
+    assert (done.modules, done.full, done.rank, done.parameters) == (len(lab.sites), 0, 4, sizes)
+    assert said["full"] == []
+    assert json.loads((out / "adapter_config.json").read_text())["modules_to_save"] is None
 
 
 def test_each_task_of_lilora_gets_its_own_adapter_over_one_a(lab: Lab) -> None:
@@ -170,21 +192,90 @@ def test_each_task_of_lilora_gets_its_own_adapter_over_one_a(lab: Lab) -> None:
         assert torch.equal(tensor, b[name]) == ("lora_A" in name)
 
 
-def test_exporting_leaves_the_backbone_as_it_was(lab: Lab) -> None:
-    before, names = lab.backbone_bytes(), [name for name, _ in lab.model.named_modules()]
-    for merged in (False, True):
-        exported(lab, SeqLoRA(rank=4, lora_alpha=8), lab.folder() / "out", merged)
+def test_exporting_leaves_the_backbone_as_it_was(lab: Lab, full_lab: Lab) -> None:
+    before, modules = lab.backbone_bytes(), dict(lab.model.named_modules())
+    for on in (lab, full_lab):
+        for merged in (False, True):
+            exported(on, SeqLoRA(rank=4, lora_alpha=8), lab.folder() / "out", merged)
     assert lab.backbone_bytes() == before
-    assert [name for name, _ in lab.model.named_modules()] == names
+    assert dict(lab.model.named_modules()) == modules
 
 
-def test_layers_trained_in_full_are_refused_and_not_left_behind(lab: Lab) -> None:
-    full, out = lab.on(lab.backbone.adapted("ffn", "full")), lab.folder() / "out"
-    state = load_state(full.stage(small("seqlora"), 0))
+def test_layers_trained_in_full_are_written_as_peft_itself_writes_them(comparison: Comparison, full_lab: Lab) -> None:
+    folder, state = comparison.folders / "seqlora-full", load_state(full_lab.stage(FULL["seqlora-full"], 1))
+    full, written = full_lab.backbone.find_full(full_lab.model), load_file(folder / "adapter_model.safetensors")
+    assert json.loads((folder / "adapter_config.json").read_text())["modules_to_save"] == list(full)
+    model = PeftModel.from_pretrained(copy.deepcopy(full_lab.model), folder)
+    peft = get_peft_model_state_dict(model, save_embedding_layers=False)
+    assert peft.keys() == written.keys()
+    assert all(torch.equal(peft[name], tensor) for name, tensor in written.items())
+    for name in (f"{site}.{part}" for site in full for part in ("weight", "bias")):
+        assert torch.equal(written[f"base_model.model.{name}"], state.shared[name])
+        assert not torch.equal(written[f"base_model.model.{name}"], full_lab.model.get_parameter(name))
+    base = model.get_base_model()
+    assert [name for name, module in base.named_modules() if isinstance(module, ModulesToSaveWrapper)] == list(full)
+    assert {name for name, module in base.named_modules() if isinstance(module, LoraLayer)} == set(full_lab.sites)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_merged_model_holds_what_was_trained_in_full_in_the_backbones_dtype(full_lab: Lab, dtype: str) -> None:
+    method, out = FULL["lilora-full"], full_lab.folder() / "out"
+    state = load_state(full_lab.stage(method, 1))
+    done = export(method, state, full_lab.backbone, "Colour", out, merged=True, dtype=dtype)
+    written, full = load_file(out / "model.safetensors"), full_lab.backbone.find_full(full_lab.model)
+    for name in (f"{site}.{part}" for site in full for part in ("weight", "bias")):
+        held = written[name.removeprefix("model.")]
+        assert torch.equal(held, state.shared[name].to(getattr(torch, dtype)))
+    assert (done.modules, done.full, done.rank) == (len(full_lab.sites), 2, None)
+    assert done.parameters == sum(tensor.numel() for tensor in full_lab.model.parameters())
+
+
+def test_what_was_trained_in_full_is_counted_and_named(full_lab: Lab) -> None:
+    method, out = FULL["seqlora-full"], full_lab.folder() / "out"
+    done = export(method, load_state(full_lab.stage(method, 1)), full_lab.backbone, "Colour", out)
+    full = full_lab.backbone.find_full(full_lab.model)
+    sizes = sum(4 * (d + k) for d, k in full_lab.sites.values()) + sum(d * k + d for d, k in full.values())
+    assert (done.modules, done.full, done.rank, done.parameters) == (len(full_lab.sites), 2, 4, sizes)
+    assert json.loads((out / "lilora.json").read_text())["full"] == list(full)
+
+
+def test_a_layer_without_a_bias_is_written_without_one(lab: Lab) -> None:
+    site = next(iter(lab.backbone.adapted("ffn").find_sites(lab.model)))
+    backbone = replace(lab.backbone.adapted("attention"), full=(re.escape(site),))
+    method, out = FULL["seqlora-full"], lab.folder()
+    state = load_state(lab.on(backbone).stage(method, 0))
     for merged in (False, True):
-        with pytest.raises(ValueError, match="an export would leave what they learned behind"):
-            export(small("seqlora"), state, full.backbone, "Colour", out, merged=merged)
-    assert not out.exists()
+        export(method, state, backbone, "Colour", out / str(merged), merged=merged)
+    assert lab.model.get_submodule(site).bias is None
+    written = load_file(out / "False" / "adapter_model.safetensors")
+    assert [name for name in written if site in name] == [f"base_model.model.{site}.weight"]
+    PeftModel.from_pretrained(copy.deepcopy(lab.model), out / "False")
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_the_merger_of_qwen2_vl_is_exported_too(tmp_path: Path, merged: bool) -> None:
+    plain = Lab(tmp_path, QWEN)
+    lab, method = plain.on(plain.backbone.adapted("ffn", "full")), FULL["seqlora-full"]
+    out = exported(lab, method, lab.folder() / "out", merged)
+    with attached(lab, method, TASKS[1]):
+        ours = lab.logits().detach()
+    stock = copy.copy(lab)
+    if merged:
+        stock.model = AutoModelForImageTextToText.from_pretrained(out).eval().requires_grad_(False)
+    else:
+        stock.model = PeftModel.from_pretrained(copy.deepcopy(lab.model), out).eval().get_base_model()
+    torch.testing.assert_close(stock.logits().detach(), ours, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(lab.logits().detach(), ours, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_state_whose_stages_trained_nothing_in_full_is_refused(lab: Lab, full_lab: Lab, merged: bool) -> None:
+    on, folder = lab.on(lab.backbone.adapted("all-linear")), lab.folder()
+    state, before = load_state(on.stage(FULL["seqlora-full"], 0)), lab.backbone_bytes()
+    with pytest.raises(ValueError, match="its stages did not train .* in full"):
+        export(FULL["seqlora-full"], state, full_lab.backbone, "Colour", folder / "out", merged=merged)
+    assert list(folder.iterdir()) == []
+    assert lab.backbone_bytes() == before
 
 
 def test_a_place_that_is_taken_is_refused_and_an_empty_folder_is_not(lab: Lab) -> None:
@@ -235,6 +326,40 @@ def pair(rank: int, lora_alpha: float = 8.0) -> LoraPair:
 def test_peft_adapts_exactly_the_named_modules_and_no_other_with_the_same_ending() -> None:
     model = inject_adapter_in_model(lora_config({"text.up": pair(2)}, Backbone("x", "1", location="org/x")), Nested())
     assert [name for name, module in model.named_modules() if isinstance(module, LoraLayer)] == ["text.up"]
+
+
+def test_peft_saves_exactly_the_layers_trained_in_full_and_no_other_with_the_same_ending() -> None:
+    pairs, names = {"text.down": pair(2)}, [name for name, _ in Nested().named_modules()]
+    check_saved(["tower.text.up"], names, pairs)
+    config = lora_config(pairs, Backbone("x", "1", location="org/x"), ["tower.text.up"])
+    model = inject_adapter_in_model(config, Nested())
+    found = [name for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    assert found == ["tower.text.up"]
+    assert [name for name, module in model.named_modules() if isinstance(module, LoraLayer)] == ["text.down"]
+
+
+def test_a_layer_whose_whole_name_ends_anothers_is_refused_since_peft_would_save_both() -> None:
+    pairs, names = {"text.down": pair(2)}, [name for name, _ in Nested().named_modules()]
+    config = lora_config(pairs, Backbone("x", "1", location="org/x"), ["text.up"])
+    model = inject_adapter_in_model(config, Nested())
+    found = [name for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    assert found == ["text.up", "tower.text.up"]
+    with pytest.raises(ValueError, match=r"PEFT would take tower\.text\.up for it.*write the merged model"):
+        check_saved(["text.up"], names, pairs)
+
+
+def test_a_layer_whose_name_as_a_pattern_keeps_lora_off_another_is_refused() -> None:
+    class Alike(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.text = nn.ModuleDict({"up": nn.Linear(6, 8)})
+            self.text_up, self.down = nn.Linear(6, 8), nn.Linear(6, 8)
+
+    pairs = {"text_up": pair(2), "down": pair(2)}
+    model = inject_adapter_in_model(lora_config(pairs, Backbone("x", "1", location="org/x"), ["text.up"]), Alike())
+    assert [name for name, module in model.named_modules() if isinstance(module, LoraLayer)] == ["down"]
+    with pytest.raises(ValueError, match=r"PEFT would take text_up for it"):
+        check_saved(["text.up"], [name for name, _ in Alike().named_modules()], pairs)
 
 
 def test_ranks_and_scales_of_single_modules_reach_exactly_those_modules() -> None:

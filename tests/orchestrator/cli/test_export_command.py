@@ -14,9 +14,11 @@ from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
 from lilora import stages
+from lilora.adapters.state import load_state
 from lilora.benchmarks import Stream
 from lilora.core.stage_run import StageRun
 from lilora.methods.dirlora import DirLoRA
+from lilora.methods.dora import DoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
@@ -39,6 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lowered, Store]:
     lab = Lab(tmp_path_factory.mktemp("lab"))
     methods = [SeqLoRA(rank=4), LiLoRA(rank=4), DirLoRA(rank=4), ZeroShot()]
     trials = [Trial(method, lab.backbone, Stream(tasks=TASKS), SHORT) for method in methods]
+    trials.append(Trial(DoRA(rank=4), lab.backbone.adapted("attention", "full"), Stream(tasks=TASKS), SHORT))
     trials.append(Trial(SeqLoRA(rank=4), lab.backbone, Stream(tasks=TASKS), SHORT, seed=1))
     lowered, store = lower(Study("little", tuple(trials))), Store(tmp_path_factory.mktemp("store"))
     data = dict(zip(TASKS, (lab.data["Colour"], lab.data["Place"]), strict=True))
@@ -107,6 +110,19 @@ def test_a_merged_model_is_one_that_transformers_loads(tmp_path: Path) -> None:
     assert said["merged"]
     assert sum(weight.numel() for weight in model.parameters()) == said["parameters"]
     assert not any("lora" in name for name, _ in model.named_modules())
+
+
+def test_a_projector_trained_in_full_goes_along_and_is_counted(place: tuple[Lowered, Store], tmp_path: Path) -> None:
+    shown = run("--method", "dora", "--out", str(tmp_path / "shown")).stdout
+    said = answer("--method", "dora", "--out", str(tmp_path / "out"))
+    weights = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert (said["full"], said["parameters"]) == (2, sum(tensor.numel() for tensor in weights.values()))
+    assert f"PEFT LoRA of rank 4, {said['modules']} modules and 2 trained in full, {said['parameters']:,}" in shown
+    config = PeftConfig.from_pretrained(str(tmp_path / "out"))
+    assert config.modules_to_save == [f"model.multi_modal_projector.linear_{number}" for number in (1, 2)]
+    state = load_state(place[1].path(said["stage"]))
+    for name in (f"{site}.{part}" for site in config.modules_to_save for part in ("weight", "bias")):
+        assert torch.equal(weights[f"base_model.model.{name}"], state.shared[name])
 
 
 def test_people_are_told_what_was_written_and_where(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_the_papers_tables_and_figures_are_here() -> None:
         "fig1",
         "fig3",
         "proglora_fig3",
+        "proglora_fig5",
         "proglora_table1",
         "proglora_table10",
         "proglora_table11",

@@ -1,6 +1,6 @@
-"""Analyses of finished states, for the paper's figures: how alike tasks' adapters are, what training does to alpha.
+"""Analyses of finished work, for the papers' figures: likeness of tasks' adapters, alpha, weights of tasks' blocks.
 
-Read from finished states alone; nothing is trained. `orchestrator/report` draws the numbers.
+Read from finished states and predictions alone; nothing is trained. `orchestrator/report` draws the numbers.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars
 import torch
 from torch import Tensor
 
 from lilora.adapters.state import State, load_state
 from lilora.core.stage_run import StageRun
+from lilora.stages.configs import OF_ANSWERS
 
 if TYPE_CHECKING:
     from lilora.stages.configs import AnalysisConfig
@@ -24,14 +26,14 @@ def analyse(config: AnalysisConfig, inputs: Mapping[str, Path], out: Path, run: 
     """Write `analysis.json`; see `lilora.stages.analyse`.
 
     Raises:
-        ValueError: the kind is unknown, or the states do not hold what it looks at.
+        ValueError: the kind is unknown, or the states or predictions do not hold what it looks at.
     """
     if config.kind not in KINDS:
         raise ValueError(f"no analysis '{config.kind}'; lilora.stages.analysis has: {', '.join(KINDS)}")
-    states = [load_state(inputs[f"state-{task}"], run.find) for task in config.tasks]
-    content = KINDS[config.kind](config, states)
+    what = "predictions" if config.kind in OF_ANSWERS else "state"
+    content = KINDS[config.kind](config, [inputs[f"{what}-{task}"] for task in config.tasks], run)
     (out / "analysis.json").write_text(json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n")
-    return {"kind": config.kind, "states": len(states)}
+    return {"kind": config.kind, "artifacts": len(config.tasks)}
 
 
 def linear_cka(x: Tensor, y: Tensor) -> Tensor:
@@ -69,16 +71,19 @@ def _mean_cka(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
     return torch.stack([linear_cka(x, y) for x, y in zip(one, other, strict=True)]).mean()
 
 
-def _adapters_alike(config: AnalysisConfig, states: Sequence[State]) -> dict[str, Any]:
+def _adapters_alike(config: AnalysisConfig, artifacts: Sequence[Path], run: StageRun) -> dict[str, Any]:
+    """Linear CKA between tasks, of A and of B (LiLoRA, Fig. 1)."""
+    states = [load_state(artifact, run.find) for artifact in artifacts]
     return {"tasks": list(config.tasks), **{name: cka_between(states, name) for name in ("A", "B")}}
 
 
-def _fusion(config: AnalysisConfig, states: Sequence[State]) -> dict[str, Any]:
+def _fusion(config: AnalysisConfig, artifacts: Sequence[Path], run: StageRun) -> dict[str, Any]:
     """Fusion coefficients of each module before and after each task's stage (Fig. 3)."""
     from lilora.adapters.initial import initial_normal
 
     found: dict[str, Any] = {}
-    for task, state in zip(config.tasks, states, strict=True):
+    for task, artifact in zip(config.tasks, artifacts, strict=True):
+        state = load_state(artifact, run.find)
         part = state.parts.get(task, {})
         names = [name for name in part if name.endswith(".theta")]
         if not names:
@@ -93,4 +98,19 @@ def _fusion(config: AnalysisConfig, states: Sequence[State]) -> dict[str, Any]:
     return found
 
 
-KINDS = {"cka": _adapters_alike, "fusion": _fusion}
+def _allocation(config: AnalysisConfig, artifacts: Sequence[Path], run: StageRun) -> dict[str, Any]:
+    """Mean weight of each block over a task's rows (ProgLoRA, Fig. 5 and 6); None where the block takes no part."""
+    weights: list[list[float | None]] = []
+    for task, artifact in zip(config.tasks, artifacts, strict=True):
+        table = polars.read_parquet(artifact / "predictions.parquet")
+        if "weights" not in table.columns:
+            raise ValueError(
+                f"the answers to '{task}' have no weights of blocks beside them: look at a trial of ProgLoRA after its "
+                "last stage; answers that an older lilora made have none either, and are made again in another store"
+            )
+        found = torch.tensor(table["weights"].to_list()).double().mean(0).tolist()
+        weights.append([*found, *[None] * (len(config.learned) - len(found))])
+    return {"tasks": list(config.tasks), "blocks": list(config.learned), "weights": weights}
+
+
+KINDS = {"cka": _adapters_alike, "fusion": _fusion, "allocation": _allocation}

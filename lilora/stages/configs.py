@@ -12,8 +12,10 @@ from lilora.methods import Method
 
 Inputs = Mapping[str, Path]
 
-#: Names of the looks at finished states that `lilora.stages.analysis` knows; here, where a planner can read them.
-ANALYSES = ("cka", "fusion")
+#: Names of the looks at finished work that `lilora.stages.analysis` knows; here, where a planner can read them. Those
+#: `OF_ANSWERS` read each task's predictions after the last stage, the others the states after each stage.
+ANALYSES = ("cka", "fusion", "allocation")
+OF_ANSWERS = frozenset({"allocation"})
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,17 @@ class ScoreConfig:
 
 @dataclass(frozen=True)
 class AnalysisConfig:
-    """A look at finished states; see `lilora.stages.analysis`.
+    """A look at finished states or answers; see `lilora.stages.analysis`.
 
     Attributes:
-        kind: "cka" (how alike tasks' LoRA matrices are, Fig. 1) or "fusion" (alpha before and after a stage, Fig. 3).
-        tasks: whose states are read, from the inputs `state-TASK`.
+        kind: "cka" (how alike tasks' LoRA matrices are, LiLoRA's Fig. 1), "fusion" (alpha before and after a stage, its
+            Fig. 3) or "allocation" (the weights of tasks' blocks in answers, ProgLoRA's Fig. 5).
+        tasks: whose states are read, from the inputs `state-TASK`, or whose answers, from `predictions-TASK`.
         seed: of the stages, from which initial values follow.
+        learned: of answers: all tasks of the stream, in the order learned, which is that of the blocks.
     """
 
     kind: str
     tasks: tuple[str, ...]
     seed: int
+    learned: tuple[str, ...] = ()

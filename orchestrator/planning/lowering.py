@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lilora.core.identity import digest_of
-from lilora.stages.configs import AnalysisConfig
+from lilora.stages.configs import OF_ANSWERS, AnalysisConfig
 from orchestrator.planning.checks import check
 from orchestrator.planning.trial_steps import Memo, TrialSteps
 from orchestrator.steps.plan import Plan
@@ -166,7 +166,9 @@ def _lower_trials(trials: Sequence[BoundTrial], names: Sequence[str], groups: Se
 
 
 def _analyse(figure: Figure, trials: tuple[TrialPlan, ...]) -> Step:
-    """The step that a figure is drawn from: it reads the state after each of its tasks."""
+    """The step that a figure is drawn from: it reads the state after each of its tasks, or the answers to each at the
+    end.
+    """
     if not 0 <= figure.trial < len(trials):
         raise ValueError(f"a figure looks at trial {figure.trial}; this study has trials 0 to {len(trials) - 1}")
     plan = trials[figure.trial]
@@ -175,8 +177,13 @@ def _analyse(figure: Figure, trials: tuple[TrialPlan, ...]) -> Step:
         has = ", ".join(plan.tasks) if plan.stages else "no stages"
         raise ValueError(f"a figure looks at task {(*unknown, '(all)')[0]!r} of trial '{plan.name}', which has: {has}")
     tasks = figure.tasks or plan.tasks
-    inputs = tuple((f"state-{task}", plan.stages[plan.tasks.index(task)]) for task in tasks)
-    config = AnalysisConfig(figure.kind, tasks, plan.trial.seed)
+    if figure.kind in OF_ANSWERS:
+        last = len(plan.after) - 1
+        inputs = tuple((f"predictions-{task}", plan.cells[last, plan.tasks.index(task)][0]) for task in tasks)
+        config = AnalysisConfig(figure.kind, tasks, plan.trial.seed, plan.tasks)
+    else:
+        inputs = tuple((f"state-{task}", plan.stages[plan.tasks.index(task)]) for task in tasks)
+        config = AnalysisConfig(figure.kind, tasks, plan.trial.seed)
     return Step(f"analyse {figure.kind} {plan.name}", "lilora.stages:analyse", config, inputs)
 
 

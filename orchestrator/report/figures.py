@@ -119,22 +119,30 @@ def heat_map_png(matrix: Matrix, title: str) -> bytes:
         return _png(figure)
 
 
-def grid_svg(title: str, names: Sequence[str], values: Sequence[Sequence[float]]) -> str:
-    """A square of similarities from 0 to 1 between each two of `names`, values printed."""
+def grid_svg(
+    title: str, names: Sequence[str], values: Sequence[Sequence[float | None]], columns: Sequence[str] = ()
+) -> str:
+    """Figures from 0 to 1, printed, a row for each of `names`; a column for each of them too, or of `columns`.
+
+    Where there is no figure the cell stays empty.
+    """
+    across = columns or names
     from matplotlib.patches import Rectangle
 
     with _LOCK:
-        side = 1.3 + 0.52 * len(names)
-        figure = _figure(side, side * 0.92)
+        width, height = (1.3 + 0.52 * len(side) for side in (across, names))
+        figure = _figure(width, height * 0.92)
         axes = figure.add_subplot()
         _dress(axes, title, _INK, _FAINT)
         for row, line in enumerate(values):
             for column, value in enumerate(line):
+                if value is None:
+                    continue
                 background, ink = heat(100 * value)
                 axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, color=background, linewidth=0))
                 axes.text(column, row, f"{value:.2f}", color=ink, ha="center", va="center", fontsize=8)
-        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
-        axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set(xlim=(-0.5, len(across) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+        axes.set_xticks(range(len(across)), across, rotation=35, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)

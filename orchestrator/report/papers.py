@@ -68,4 +68,6 @@ def _panels(figure: Figure, content: dict[str, Any]) -> list[str]:
             grid_svg(f"{figure.title}: {name}" if figure.title else name, content["tasks"], content[name])
             for name in ("A", "B")
         ]
+    if figure.kind == "allocation":
+        return [grid_svg(figure.title, content["tasks"], content["weights"], content["blocks"])]
     return [fusion_svg(task, part["before"], part["after"]) for task, part in content.items()]

@@ -21,8 +21,8 @@ class Figure:
     """A look at the adapters of one trial, drawn in the report.
 
     Attributes:
-        kind: of `lilora.stages.analysis`: "cka" (how alike the tasks' LoRA matrices are) or "fusion" (alpha before and
-            after).
+        kind: of `lilora.stages.analysis`: "cka" (how alike the tasks' LoRA matrices are), "fusion" (alpha before and
+            after) or "allocation" (the weights of tasks' blocks in the answers after the last stage).
         trial: the trial's place in the study, from 0.
         tasks: whose stages are looked at; () for all of the trial's.
         title, caption: for people.

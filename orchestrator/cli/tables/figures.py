@@ -28,9 +28,12 @@ def show_figures(results: StudyResults, output: Output) -> list[dict[str, Any]]:
 
 
 def figure_facts(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean CKA of A and of B between two different tasks; or mean alpha before and after each task's stage."""
+    """Mean CKA of A and B between two tasks; mean alpha before and after each stage; or each block's weight in answers."""
     if kind == "cka":
         return {name: _between(content[name]) for name in ("A", "B")}
+    if kind == "allocation":
+        lines = zip(content["tasks"], content["weights"], strict=True)
+        return {"allocation": {task: dict(zip(content["blocks"], line, strict=True)) for task, line in lines}}
     return {
         "alpha": {task: {when: fmean(part[when]) for when in ("before", "after")} for task, part in content.items()}
     }
@@ -46,7 +49,16 @@ def _lines(kind: str, facts: Mapping[str, Any]) -> list[str]:
         return ["its step is not finished"]
     if kind == "cka":
         return [f"mean CKA between two tasks: A {format_score(facts['A'])}, B {format_score(facts['B'])}"]
+    if kind == "allocation":
+        return [f"{escape(task)}: {_greatest(task, part)}" for task, part in facts["allocation"].items()]
     return [
         f"{escape(task)}: mean alpha {part['before']:.3f} before, {part['after']:.3f} after"
         for task, part in facts["alpha"].items()
     ]
+
+
+def _greatest(task: str, weights: Mapping[str, float | None]) -> str:
+    """ "weight of its own block 0.31, greatest GQA's 0.42"."""
+    known = {block: weight for block, weight in weights.items() if weight is not None}
+    first = max(known, key=known.__getitem__)
+    return f"weight of its own block {known[task]:.2f}, greatest {escape(first)}'s {known[first]:.2f}"

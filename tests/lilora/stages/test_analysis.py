@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import polars
 import pytest
 import torch
 
@@ -82,3 +84,28 @@ def test_a_state_without_what_is_looked_for_is_refused(lab: Lab) -> None:
         analysis(lab, "fusion", SeqLoRA(rank=4, lora_alpha=8), Training(max_steps=4, batch_size=8))
     with pytest.raises(ValueError, match="no analysis 'cca'; lilora.stages.analysis has: cka, fusion"):
         analyse(AnalysisConfig("cca", (), 0), {}, lab.folder(), lab.run())
+
+
+def answers(lab: Lab, weights: list[list[float]] | None) -> Path:
+    """What a step `predict` leaves: a row for each of `weights`."""
+    out, columns = lab.folder(), {"id": ["a", "b"], "prediction": ["yes", "no"]}
+    polars.DataFrame(columns | ({"weights": weights} if weights else {})).write_parquet(out / "predictions.parquet")
+    return out
+
+
+def test_a_blocks_weight_is_its_mean_over_the_rows_and_missing_where_it_takes_no_part(lab: Lab) -> None:
+    inputs = {
+        f"predictions-{TASKS[0]}": answers(lab, [[1.0], [1.0]]),
+        f"predictions-{TASKS[1]}": answers(lab, [[0.25, 0.75], [0.75, 0.25]]),
+    }
+    out = lab.folder()
+    analyse(AnalysisConfig("allocation", TASKS[:2], 0, TASKS[:2]), inputs, out, lab.run())
+    assert json.loads((out / "analysis.json").read_text()) == {
+        "tasks": list(TASKS[:2]), "blocks": list(TASKS[:2]), "weights": [[1.0, None], [0.5, 0.5]],
+    }  # fmt: skip
+
+
+def test_answers_without_weights_have_no_map_of_them(lab: Lab) -> None:
+    inputs = {f"predictions-{TASKS[0]}": answers(lab, None)}
+    with pytest.raises(ValueError, match=f"'{TASKS[0]}' have no weights of blocks"):
+        analyse(AnalysisConfig("allocation", TASKS[:1], 0, TASKS[:1]), inputs, lab.folder(), lab.run())

@@ -83,6 +83,27 @@ def test_a_figure_of_what_is_not_there_is_refused(figure: Figure, message: str) 
         lower(dataclasses.replace(study, figures=(figure,)))
 
 
+def test_a_map_of_blocks_weights_is_read_off_the_answers_after_the_last_stage(tmp_path: Path) -> None:
+    study = fake_study((SeqLoRA(),), tasks=TASKS[:2])
+    lowered = lower(dataclasses.replace(study, figures=(Figure("allocation", title="Blocks"),)))
+    [step], [plan] = lowered.figures, lowered.trials
+    assert dict(step.inputs) == {
+        f"predictions-{task}": plan.cells[1, column][0] for column, task in enumerate(TASKS[:2])
+    }
+    assert step.config.learned == TASKS[:2]
+    store = fake_store(tmp_path, lowered)
+    content = {"tasks": list(TASKS[:2]), "blocks": list(TASKS[:2]), "weights": [[1.0, None], [0.375, 0.625]]}
+    write_artifact(store, step, {"analysis.json": json.dumps(content).encode()}, {}, 0.1)
+    results = read_results(lowered, store)
+    [figure] = show_figures(results, Output())
+    assert figure["allocation"] == {
+        TASKS[0]: {TASKS[0]: 1.0, TASKS[1]: None},
+        TASKS[1]: {TASKS[0]: 0.375, TASKS[1]: 0.625},
+    }
+    html = write_report(results, tmp_path / "report").read_text()
+    assert [html.count(f">{weight}</text>") for weight in ("1.00", "0.38", "0.62", "0.00")] == [1, 1, 1, 0]
+
+
 def test_the_page_draws_a_figure_once_its_step_is_finished(tmp_path: Path) -> None:
     figures = (Figure("cka", title="Alike?", caption="Fig. 1"), Figure("fusion", 1, TASKS[:1], "Alpha"))
     lowered = lower(dataclasses.replace(fake_study((DirLoRA(), LiLoRA()), tasks=TASKS), figures=figures))

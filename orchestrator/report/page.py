@@ -57,6 +57,7 @@ def page_variables(results: StudyResults, rows: Sequence[TableRow]) -> dict[str,
         "columns": columns(rows, lowered.study.paper),
         "meanings": MEANINGS,
         "best": _best(rows),
+        "leaders": _leaders(rows),
         "looks": looks,
         # Figures, a block each; one that has nothing to show is left out by the template.
         "legend": legend(rows, looks),
@@ -121,6 +122,19 @@ def _best(rows: Sequence[TableRow]) -> dict[str, float]:
             if stat is not None:
                 columns.setdefault(name, []).append(stat.mean)
     return {name: max(values) for name, values in columns.items()}
+
+
+def _leaders(rows: Sequence[TableRow]) -> list[tuple[str, list[tuple[str, Stat]]]]:
+    """Rows that learn in sequence, the highest AP first, apart by whether the task is told; none of a single row."""
+    found = []
+    for told, who in ((False, "not told the task"), (True, "told the task")):
+        known = [
+            (row.name, stat)
+            for row in rows
+            if row.schedule == "sequential" and row.needs_task_id is told and (stat := row.metric("AP")) is not None
+        ]
+        found.append((who, sorted(known, key=lambda pair: -pair[1].mean)))
+    return [group for group in found if group[1]] if sum(len(names) for _, names in found) > 1 else []
 
 
 def _heat_map(row: TableRow) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def show_figures(results: StudyResults, output: Output) -> list[dict[str, Any]]:
 
 
 def figure_facts(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean CKA of A and B between two tasks; mean alpha before and after each stage; or each block's weight in answers."""
+    """Mean CKA of A and B between two tasks; mean alpha before and after each stage; or blocks' weights in answers."""
     if kind == "cka":
         return {name: _between(content[name]) for name in ("A", "B")}
     if kind == "allocation":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_bold_is_the_best_of_the_methods_that_learn_in_sequence_and_what_prints_
         "seqlora": ["TextVQA", "Flickr30k"],
         "lilora": ["ScienceQA", "TextVQA", "Flickr30k", "AP", "MAP", "BWT", "MIF"],
     }
+
+
+def test_the_page_says_which_rows_have_the_highest_ap_told_and_not_told_apart(tmp_path: Path) -> None:
+    study = fake_study((DirLoRA(rank=8), SeqLoRA(), SeqLoRA(rank=4), LiLoRA()), tasks=TASKS)
+
+    def scored(method: Any, task: str, row: int, column: int, seed: int) -> float:
+        return {4: 61.0, 8: 90.0}.get(method.rank, 70.0 if isinstance(method, LiLoRA) else 60.0)
+
+    page_of(study, tmp_path, score=scored)
+    text = re.sub(r"<[^>]*>", "", (tmp_path / "report" / "index.html").read_text())
+    assert (
+        "Highest AP of the methods that learn in sequence: not told the task, seqlora rank=4 (61.0) before "
+        "seqlora rank=16 (60.0); told the task, lilora (70.0). One seed a row"
+    ) in text
 
 
 def test_one_method_in_sequence_alone_is_not_the_best_of_anything(tmp_path: Path) -> None:

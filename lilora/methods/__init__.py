@@ -179,7 +179,7 @@ class Method:
         """Tasks whose parts of the state answer `task`: by default its own; None for all."""
         return (task,)
 
-    def route(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
+    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
         """Tell the adapters what they must know of the rows that come next; called before each forward and generation.
 
         `images` as `lilora.model.features.Features.of` gives them. By default nothing depends on the rows.

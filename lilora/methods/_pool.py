@@ -38,7 +38,7 @@ class Allocation:
     def at(self, x: Tensor, per_picture: bool) -> Tensor:
         """Weights that multiply blocks' entries of an input: (N,), (R, 1, N), (n, 1, N) or (sum of places, N)."""
         weights = self.weights
-        assert weights is not None, "the layers were not told of the rows: call the method's `route` before a forward"
+        assert weights is not None, "the layers were not told of the rows: call the method's `before_forward` first"
         if weights.ndim == 1:
             return weights
         if not per_picture:

@@ -50,11 +50,11 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     run: StageRun,
-    route: Callable[[Batch, Images | None], None] = lambda *_: None,
+    before_forward: Callable[[Batch, Images | None], object] = lambda *_: None,
 ) -> list[tuple[str, int]]:
     """Greedy answer and number of generated tokens (without the end token) of each row, in the rows' order.
 
-    `route` is told of each batch, and its images, before it is embedded. Where a GPU's memory does not take
+    `before_forward` is told of each batch, and its images, before it is embedded. Where a GPU's memory does not take
     `batch_size` rows at once, the rest is answered in batches of half of it, and so on. In half precision another batch
     rounds otherwise, so where two words are nearly as likely an answer may change.
 
@@ -68,7 +68,7 @@ def generate(
         rows = order[start : start + batch_size]
         lines = None
         try:
-            lines = _answer(model, data, features, rows, max_new_tokens, run.placement.device, route)
+            lines = _answer(model, data, features, rows, max_new_tokens, run.placement.device, before_forward)
         except torch.OutOfMemoryError:
             if len(rows) == 1:
                 raise
@@ -92,12 +92,12 @@ def _answer(
     rows: Sequence[int],
     max_new_tokens: int,
     device: str,
-    route: Callable[[Batch, Images | None], None],
+    before_forward: Callable[[Batch, Images | None], object],
 ) -> list[list[int]]:
     """The tokens that follow each row's prompt, the end token and padding behind it among them."""
     batch = data.prompt_batch(rows).to(device)
     images = features.of(batch.images)
-    route(batch, images)
+    before_forward(batch, images)
     given = prompt_inputs(model, batch, images)
     tokens = model.generate(
         **given,

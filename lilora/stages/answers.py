@@ -59,7 +59,7 @@ def predict(config: PredictConfig, inputs: Mapping[str, Path], out: Path, run: S
                 config.max_new_tokens,
                 config.batch_size,
                 run,
-                route=partial(config.method.route, adapters),
+                before_forward=partial(config.method.before_forward, adapters),
             )
     finally:
         adapters.remove()

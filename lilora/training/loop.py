@@ -200,7 +200,7 @@ class Loop:
             # tower and projector that no token takes, so that its gradients are zero.
             images, batch = self.features.any_picture(), replace(batch, image_rows=[0])
         batch = batch.to(self.run.placement.device)
-        self.config.method.route(self.adapters, batch, images)
+        self.config.method.before_forward(self.adapters, batch, images)
         logits, wanted = worker.module(batch, images)
         if factors is None:
             loss = F.cross_entropy(logits, wanted, reduction="sum") / num_tokens

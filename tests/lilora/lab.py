@@ -169,7 +169,7 @@ class Lab:
             modules = {site: self.model.get_submodule(site) for site in self.sites}
             layers = {site: module for site, module in modules.items() if not isinstance(module, torch.nn.Linear)}
             beside = {name: module for name, module in self.model.named_children() if name.startswith("lilora_")}
-            method.route(Adapters(self.model, layers=layers, modules=beside), batch, images)
+            method.before_forward(Adapters(self.model, layers=layers, modules=beside), batch, images)
         logits, _ = AnswerModel(self.model, whole_rows=True)(batch, images)
         return logits
 

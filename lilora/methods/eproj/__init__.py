@@ -141,7 +141,7 @@ class Eproj(Method):
         adapters.declare([f"{site}.{kind}.{groups[task]}" for site in sites for kind in kinds])
         return adapters
 
-    def route(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
+    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
         """At test, send each row's pictures through the projector of the nearest task."""
         import torch
 

@@ -67,8 +67,8 @@ class EprojLinear(nn.Module):
         training, groups = self.selection.training, self.selection.of_pictures
         if training is not None:
             return (result + F.linear(x, self.weights[training], self.biases[training])).to(result.dtype)
-        assert groups is not None, "the layers were not told of the rows: call the method's `route` before a forward"
-        assert len(groups) == len(x), f"{len(x)} pictures, and `route` was told of {len(groups)}"
+        assert groups is not None, "the layers were not told of the rows: call the method's `before_forward` first"
+        assert len(groups) == len(x), f"{len(x)} pictures, and `before_forward` was told of {len(groups)}"
         update = x.new_zeros(result.shape)
         for group in groups.unique().tolist():
             own = (groups == group).to(x.device)

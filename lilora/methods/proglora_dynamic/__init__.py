@@ -172,7 +172,7 @@ class ProgLoRADynamic(ProgLoRA):
         weights: Mapping[str, Any] = state.values.get(WEIGHTS, {})
         return self.recalled(state, next((name for name in weights if name not in state.tasks), ""))
 
-    def route(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
+    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
         """Each row's weights, from its prompt alone; they hold for the tokens that are generated after it."""
         from lilora.methods.proglora_dynamic.layer import pooled_prompts
 

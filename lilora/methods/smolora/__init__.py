@@ -131,7 +131,7 @@ class SMoLoRA(Method):
         adapters.declare(trained if seed is not None else ())
         return adapters
 
-    def route(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
+    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
         """Tell the layers where the prompts are, and what each row's instruction is."""
         import torch
 

@@ -122,7 +122,7 @@ class SMoLoRALinear(nn.Module):
         chosen at the prompt holds for the tokens that are generated one by one after it.
         """
         mask = routing.prompt_mask
-        assert mask is not None, "the layers were not told of the rows: call the method's `route` before a forward"
+        assert mask is not None, "the layers were not told of the rows: call the method's `before_forward` first"
         if self.per_picture:
             means = x.mean(1) if x.ndim == 3 else torch.stack([part.mean(0) for part in x.split(routing.tokens)])
             embedded = routing.instructions[routing.image_rows]
@@ -130,7 +130,7 @@ class SMoLoRALinear(nn.Module):
         elif self.site in routing.chosen and (x.shape[1] == 1 or x.shape[1] != mask.shape[1]):
             return routing.chosen[self.site]
         else:
-            assert x.shape[:2] == mask.shape, f"{tuple(x.shape)} are not the positions of `route`'s rows"
+            assert x.shape[:2] == mask.shape, f"{tuple(x.shape)} are not the positions of `before_forward`'s rows"
             means = x.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
             embedded = routing.instructions
         seen = F.linear(means, self.tensors["router_visual"])

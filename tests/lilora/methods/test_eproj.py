@@ -50,7 +50,7 @@ def logits(lab: Lab, method: Eproj, adapters: Adapters, rows: TaskRows, which: r
     """Answer logits of some rows, and the groups their pictures went through."""
     batch = rows.data.training_batch(which)
     images = rows.features.of(batch.images)
-    method.route(adapters, batch, images)
+    method.before_forward(adapters, batch, images)
     values, _ = AnswerModel(lab.model)(batch, images)
     return values.detach(), next(iter(adapters.layers.values())).selection.of_pictures.tolist()
 
@@ -179,7 +179,7 @@ def test_while_a_task_is_learned_all_its_rows_take_its_group(lab: Lab) -> None:
     try:
         batch = rows.data.training_batch(range(4))
         images = rows.features.of(batch.images)
-        APART.route(adapters, batch, images)
+        APART.before_forward(adapters, batch, images)
         AnswerModel(lab.model)(batch, images)[0].sum().backward()
         gradients = {name: tensor.grad is not None for name, tensor in adapters.tensors.items()}
         assert {name.rpartition(".")[2] for name, got in gradients.items() if got} == {"Place"}
@@ -190,7 +190,7 @@ def test_while_a_task_is_learned_all_its_rows_take_its_group(lab: Lab) -> None:
 def test_rows_that_were_not_announced_are_refused(lab: Lab) -> None:
     with (
         attached(lab, APART, load_state(lab.stage(APART, 1))),
-        pytest.raises(AssertionError, match="call the method's `route`"),
+        pytest.raises(AssertionError, match="call the method's `before_forward`"),
     ):
         lab.logits()
 
@@ -212,7 +212,7 @@ def test_a_row_without_a_picture_is_answered_as_by_the_backbone(lab: Lab) -> Non
     assert not embed_rows(lab.model, batch, None, tuple(frame))[0].any()
     bare, _ = AnswerModel(lab.model)(batch, None)
     with attached(lab, APART, load_state(lab.stage(APART, 1))) as adapters:
-        APART.route(adapters, batch, None)
+        APART.before_forward(adapters, batch, None)
         assert torch.equal(AnswerModel(lab.model)(batch, None)[0], bare)
 
 

@@ -146,7 +146,7 @@ def test_what_was_chosen_at_the_prompt_holds_until_new_rows_come() -> None:
 
 
 def test_rows_that_were_not_announced_are_refused() -> None:
-    with pytest.raises(AssertionError, match="call the method's `route`"):
+    with pytest.raises(AssertionError, match="call the method's `before_forward`"):
         make_layer()(torch.randn(2, 3, K, dtype=torch.float64))
 
 
@@ -155,10 +155,11 @@ def test_generating_with_a_cache_gives_the_tokens_of_whole_forwards(lab: Lab) ->
     processor = lab.backbone.load_processor()
     features = load_features(lab.model, processor, data)
     with scrambled(lab, METHOD) as adapters:
-        route = partial(METHOD.route, adapters)
+        announce = partial(METHOD.before_forward, adapters)
         run = lab.run()
         answers = {
-            size: generate(lab.model, processor.tokenizer, data, features, 6, size, run, route) for size in (1, 4, 10)
+            size: generate(lab.model, processor.tokenizer, data, features, 6, size, run, announce)
+            for size in (1, 4, 10)
         }
         used = {tuple(row.nonzero().flatten().tolist()) for row in gates_of_prompts(lab, adapters, data)}
         whole = [greedy(lab, adapters, data, row) for row in range(len(data))]
@@ -172,7 +173,7 @@ def gates_of_prompts(lab: Lab, adapters: Adapters, data: TaskData) -> Tensor:
     """What every module but the projector's chooses for every prompt, one after another."""
     batch = data.prompt_batch(range(len(data)))
     images = load_features(lab.model, lab.backbone.load_processor(), data).of(batch.images)
-    METHOD.route(adapters, batch, images)
+    METHOD.before_forward(adapters, batch, images)
     with torch.no_grad():
         lab.model(inputs_embeds=embed(lab.model, batch.input_ids, images), attention_mask=batch.attention_mask)
     routing: Any = next(iter(adapters.layers.values())).routing
@@ -189,7 +190,7 @@ def greedy(lab: Lab, adapters: Adapters, data: TaskData, row: int) -> str:
         ids = torch.tensor([[*prompt, *tokens]])
         labels = torch.tensor([[*[IGNORED] * len(prompt), *tokens]])
         batch = Batch(ids, torch.ones_like(ids), labels, [data.image_of[row]], [0], [data.instructions[row]])
-        METHOD.route(adapters, batch, images)
+        METHOD.before_forward(adapters, batch, images)
         # A random model may well say "<image>", so the answer is embedded apart from the prompt and its picture.
         said = lab.model.get_input_embeddings()(ids[:, len(prompt) :])
         embedded = torch.cat([embed(lab.model, torch.tensor([prompt]), images), said], 1)

@@ -107,7 +107,8 @@ class Method:
     Attributes:
         schedule: how a study lowers to stages: "sequential" (each from the last one's state), "independent" (each from
             the backbone), "joint" (one stage on all tasks' rows), "none" (nothing is trained).
-        needs_task_id: whether inference must be told the task; reports mark such rows.
+        needs_task_id: whether inference must be told the task; reports mark such rows. An instance may say otherwise
+            than its class, where a field decides.
         mergeable: whether the adapters fold into the backbone's weights for inference.
     """
 
@@ -175,15 +176,27 @@ class Method:
         """
         return preparation.state
 
+    def candidates(self, learned: Sequence[str]) -> Sequence[str]:
+        """Tasks of `learned` among which a row's is looked for by its embedding; see `lilora.stages.routing`.
+
+        By default none: the row's task is told, or is of no matter.
+        """
+        return ()
+
     def parts_to_answer(self, task: str) -> Collection[str] | None:
         """Tasks whose parts of the state answer `task`: by default its own; None for all."""
         return (task,)
 
-    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
+    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> Tensor | None:
         """Tell the adapters what they must know of the rows that come next; called before each forward and generation.
 
         `images` as `lilora.model.features.Features.of` gives them. By default nothing depends on the rows.
+
+        Returns:
+            (R, N) the weights that each of the R rows gives to the parts of the first N tasks, in the state's order;
+            they are kept beside the row's answer. None where nothing is weighed, or what is are not tasks' parts.
         """
+        return None
 
     def penalty(self, adapters: Adapters) -> Tensor | None:
         """What is added to the mean token loss in this step, weight included; None for nothing."""

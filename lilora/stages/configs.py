@@ -44,6 +44,9 @@ class PredictConfig:
         batch_size: rows generated together; no part of the identity.
         dtype: of the backbone.
         framing: how pictures become squares; see `lilora.model.pictures`.
+        candidates: tasks learned so far, in order, among which each row's is looked for by the inputs `embedding-TASK`;
+            none where the task is told, or is of no matter. A method that learns each task alone has the inputs
+            `state-TASK` of them.
     """
 
     method: Method
@@ -54,6 +57,7 @@ class PredictConfig:
     batch_size: int = field(default=32, metadata={"identity": False})
     dtype: str = "float32"
     framing: Framing = "crop"
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lilora.adapters.nearest import nearest_task
+
 
 class Selection:
     """Which group's update each picture takes, for all layers of a model.
@@ -36,11 +38,7 @@ class Selection:
 
         `rows`: (N, D_part) by part. A row without a picture has zeros there: a cosine of 0 with every key.
         """
-        # On the CPU in float64: keys that are nearly as near must be told apart alike on every device.
-        scores = torch.zeros(1)
-        for part, keys in self.keys.items():
-            scores = scores + F.cosine_similarity(rows[part].cpu().double()[:, None], keys.double()[None], dim=-1)
-        return self.groups[scores.argmax(-1)]
+        return self.groups[nearest_task(rows, self.keys)]
 
 
 class EprojLinear(nn.Module):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lilora.methods import Kept, Method, ParameterCount, Sites
+from lilora.methods._routed import Routed
 from lilora.methods.seqlora import check_lora_fields
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LiLoRA(Method):
+class LiLoRA(Routed):
     """W' = W + (lora_alpha / r) (alpha B0 + (1 - alpha) B~_i A~_i) A for task i, alpha = sigmoid(theta_i).
 
     Loss from the second task on: token loss + lam * sum over modules of (1 - sim) ||B0 - B0'||_F^2.
@@ -48,9 +49,11 @@ class LiLoRA(Method):
         share_a, decompose_b: the components of Table 2. Without `share_a` each task has its own A (r k more a task);
             without `decompose_b` each has its own full B (d r a task), no B0, no alpha, no loss (Eq. 3).
         init_a: "kaiming" or "gaussian", for A and A~; see `adapters.initial`. B0 and B~ start at 0.
+        route: "told" the task at test (the paper), or "nearest": each row x takes the part of argmax over the tasks t
+            learned so far of the mean over pictures and instructions of cos(e(x) - m, e_t - m), e the embeddings under
+            the frozen backbone, e_t their mean over t's training rows and m the mean of these over tasks. Our choice:
+            nothing is trained, so told and routed share their stages (`lilora.adapters.nearest`).
     """
-
-    needs_task_id: ClassVar[bool] = True
 
     rank: int = 16
     task_rank: int | None = None
@@ -68,6 +71,7 @@ class LiLoRA(Method):
 
     def __post_init__(self) -> None:
         check_lora_fields(self.rank, self.dropout, self.init_a)
+        self.check_route()
         if self.decompose_b and not 1 <= self.inner_rank < self.rank:
             raise ValueError(
                 f"task_rank is {self.inner_rank} and rank is {self.rank}: LiLoRA's inner rank must be at least 1 and "
@@ -98,11 +102,12 @@ class LiLoRA(Method):
 
     def stage_method(self, first: bool = False) -> Method:
         """In the first stage, the same whatever holds A and B0 back later: there is nothing to hold them to yet."""
+        told = super().stage_method(first)
         if not first:
-            return self
+            return told
         later = ("lam", "basis", "shared_a", "similarity", "similarity_gradient")
         defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in later}
-        return replace(self, **defaults)
+        return replace(told, **defaults)
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """LiLoRA layers with the state's shared tensors and `task`'s part, or a new part; see `Method.attach`.

@@ -14,12 +14,16 @@ from lilora.methods import Method, Rehearsal
 from lilora.methods._blocks import BlockPerTask, blocks_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lilora.adapters.adapters import Adapters
     from lilora.adapters.embedding import TaskEmbedding
     from lilora.adapters.preparation import Preparation
     from lilora.adapters.similarity import TextEncoder
     from lilora.adapters.state import State, Tensors
     from lilora.methods._pool import Allocation
+    from lilora.model.families import Images
+    from lilora.model.tokens import Batch
 
 #: Of the state's values: task -> earlier task -> w_{p,i}.
 WEIGHTS = "block_weights"
@@ -205,13 +209,24 @@ class ProgLoRAStatic(ProgLoRA):
             adapters.declare(list(adapters.tensors))
         return adapters
 
+    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> Tensor | None:
+        """The blocks' fixed weights, the same for each row; None where the task's block stands alone."""
+        weights = _fixed_weights(adapters)
+        return None if weights is None or len(weights) < 2 else weights.expand(len(batch.input_ids), -1)
+
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """The weight of each earlier block."""
-        layer = next(iter(adapters.layers.values()))
-        allocation = getattr(layer, "allocation", None)
-        if allocation is None or allocation.weights is None:
+        weights = _fixed_weights(adapters)
+        if weights is None:
             return {}
-        return {f"block_{place + 1}": weight for place, weight in enumerate(allocation.weights.tolist()[:-1])}
+        return {f"block_{place + 1}": weight for place, weight in enumerate(weights.tolist()[:-1])}
+
+
+def _fixed_weights(adapters: Adapters) -> Tensor | None:
+    """(N,) of the blocks on the model; None where it carries PEFT's layers, as in a first stage."""
+    allocation = getattr(next(iter(adapters.layers.values())), "allocation", None)
+    weights: Tensor | None = None if allocation is None else allocation.weights
+    return weights
 
 
 METHOD = ProgLoRAStatic

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,22 @@ from lilora.model.families import Images
 from lilora.model.features import Features
 from lilora.model.logits import prompt_inputs
 from lilora.model.tokens import Batch, TaskData
+
+#: Told of each batch and its images; the weights (R, N) that its rows give to tasks' parts, or None.
+BeforeForward = Callable[[Batch, Images | None], Tensor | None]
+
+
+class Answer(NamedTuple):
+    """A row's greedy answer.
+
+    Attributes:
+        num_tokens: how many were generated, without the end token.
+        weights: what the row gave to the parts of the first N tasks, where the method weighs them.
+    """
+
+    text: str
+    num_tokens: int
+    weights: tuple[float, ...] | None = None
 
 
 @contextmanager
@@ -50,9 +66,10 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     run: StageRun,
-    before_forward: Callable[[Batch, Images | None], object] = lambda *_: None,
-) -> list[tuple[str, int]]:
-    """Greedy answer and number of generated tokens (without the end token) of each row, in the rows' order.
+    before_forward: BeforeForward = lambda *_: None,
+    rows: Sequence[int] | None = None,
+) -> list[Answer]:
+    """The answer to each of `rows` (None: of all), in their order.
 
     `before_forward` is told of each batch, and its images, before it is embedded. Where a GPU's memory does not take
     `batch_size` rows at once, the rest is answered in batches of half of it, and so on. In half precision another batch
@@ -61,28 +78,31 @@ def generate(
     Raises:
         torch.OutOfMemoryError: it does not take one row.
     """
-    order = sorted(range(len(data)), key=lambda row: (len(data.prompts[row]), data.ids[row]))
-    answers: list[tuple[str, int]] = [("", 0)] * len(data)
+    wanted = range(len(data)) if rows is None else rows
+    order = sorted(wanted, key=lambda row: (len(data.prompts[row]), data.ids[row]))
+    answers: dict[int, Answer] = {}
     start = 0
     while start < len(order):
-        rows = order[start : start + batch_size]
-        lines = None
+        batch = order[start : start + batch_size]
+        found = None
         try:
-            lines = _answer(model, data, features, rows, max_new_tokens, run.placement.device, before_forward)
+            found = _answer(model, data, features, batch, max_new_tokens, run.placement.device, before_forward)
         except torch.OutOfMemoryError:
-            if len(rows) == 1:
+            if len(batch) == 1:
                 raise
-        if lines is None:
+        if found is None:
             # What the failed attempt held is free only here, behind the handler.
             torch.cuda.empty_cache()
-            batch_size = len(rows) // 2
+            batch_size = len(batch) // 2
             continue
-        for row, line in zip(rows, lines, strict=True):
+        lines, weights = found
+        for place, (row, line) in enumerate(zip(batch, lines, strict=True)):
             kept = line[: line.index(data.end)] if data.end in line else line
-            answers[row] = (tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept))
-        start += len(rows)
+            own = None if weights is None else tuple(weights[place])
+            answers[row] = Answer(tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept), own)
+        start += len(batch)
         run.report(start, len(order), {})
-    return answers
+    return [answers[row] for row in wanted]
 
 
 def _answer(
@@ -92,12 +112,12 @@ def _answer(
     rows: Sequence[int],
     max_new_tokens: int,
     device: str,
-    before_forward: Callable[[Batch, Images | None], object],
-) -> list[list[int]]:
-    """The tokens that follow each row's prompt, the end token and padding behind it among them."""
+    before_forward: BeforeForward,
+) -> tuple[list[list[int]], list[list[float]] | None]:
+    """The tokens that follow each row's prompt, the end token and padding behind it among them, and rows' weights."""
     batch = data.prompt_batch(rows).to(device)
     images = features.of(batch.images)
-    before_forward(batch, images)
+    weights = before_forward(batch, images)
     given = prompt_inputs(model, batch, images)
     tokens = model.generate(
         **given,
@@ -109,5 +129,5 @@ def _answer(
         pad_token_id=data.pad,
     )
     answered = tokens[:, given["input_ids"].shape[1] :] if "input_ids" in given else tokens
-    found: list[list[int]] = answered.tolist()
-    return found
+    lines: list[list[int]] = answered.tolist()
+    return lines, None if weights is None else weights.float().tolist()

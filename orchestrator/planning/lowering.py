@@ -195,7 +195,7 @@ def _sequential(steps: TrialSteps, name: str) -> TrialPlan:
     for row, task in enumerate(tasks):
         stages.append(steps.train(row, tasks[:row], stages[-1] if stages else None))
         for column in steps.columns(row):
-            cells[row, column] = steps.evaluate(tasks[column], stages[row], task)
+            cells[row, column] = steps.evaluate(tasks[column], stages[row], task, steps.candidates(row))
     return TrialPlan(steps.bound, name, steps.group, tasks, tasks, tuple(stages), cells, _alone(steps))
 
 
@@ -208,11 +208,18 @@ def _alone(steps: TrialSteps) -> tuple[tuple[Step, Step, Step], ...]:
 
 
 def _independent(steps: TrialSteps, name: str) -> TrialPlan:
-    """Every task alone, from the backbone: a later stage changes nothing, so a column holds one result."""
+    """Every task alone, from the backbone: a later stage changes nothing, so a column holds one result.
+
+    Unless a row's module is looked for: then each stage leaves one more to take for another.
+    """
     tasks = steps.tasks
     stages = tuple(steps.train(place, (), None) for place in range(len(tasks)))
     alone = [steps.evaluate(task, stage, task) for task, stage in zip(tasks, stages, strict=True)]
     cells = {(row, column): alone[column] for row in range(len(tasks)) for column in steps.columns(row)}
+    for row, column in cells:
+        if candidates := steps.candidates(row):
+            known = dict(zip(candidates, stages, strict=False))
+            cells[row, column] = steps.evaluate(tasks[column], known, tasks[row], candidates)
     return TrialPlan(steps.bound, name, steps.group, tasks, tasks, stages, cells, _alone(steps))
 
 

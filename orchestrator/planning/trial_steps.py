@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -140,29 +141,47 @@ class TrialSteps:
         data = (("data", self.data(task)),)
         return self.once(Step(f"embed {where}", "lilora.stages:embed", config, data, resources=resources))
 
-    def evaluate(self, task: str, state: Step | None, after: str) -> tuple[Step, Step]:
-        """Predictions on `task` from `state` (None: the backbone as it is), and their scores."""
-        key = ("evaluate", self.alike, task, state.digest if state else "")
+    def candidates(self, row: int) -> tuple[str, ...]:
+        """The tasks among which items' own is looked for after stage `row`; none where it is told, or of no matter."""
+        return tuple(self.trial.method.candidates(self.tasks[: row + 1]))
+
+    def evaluate(
+        self, task: str, state: Step | Mapping[str, Step] | None, after: str, candidates: tuple[str, ...] = ()
+    ) -> tuple[Step, Step]:
+        """Predictions on `task` from `state` (None: the backbone as it is), and their scores.
+
+        Args:
+            state: one for all tasks, or where each task is learned alone those of `candidates`.
+            candidates: the tasks among which each row's is looked for.
+        """
+        states = {"state": state} if isinstance(state, Step) else {}
+        if isinstance(state, Mapping):
+            states = {f"state-{name}": own for name, own in state.items()}
+        key = ("evaluate", self.alike, task, tuple(step.digest for step in states.values()), candidates)
         if key not in self.memo.asked:
-            self.memo.asked[key] = self._evaluate(task, state, after)
+            self.memo.asked[key] = self._evaluate(task, states, after, candidates)
         pair: tuple[Step, Step] = self.memo.asked[key]
         return pair
 
-    def _evaluate(self, task: str, state: Step | None, after: str) -> tuple[Step, Step]:
+    def _evaluate(
+        self, task: str, states: Mapping[str, Step], after: str, candidates: tuple[str, ...]
+    ) -> tuple[Step, Step]:
         trial, about = self.trial, self.bound.benchmark.task(task)
         resources = Resources(trial.resources.cpus, trial.resources.gpus)
+        begun = [state for state in states.values() if "previous" not in dict(state.inputs)]
         config = PredictConfig(
-            trial.method.answer_method(first=state is not None and "previous" not in dict(state.inputs)),
+            trial.method.answer_method(first=bool(begun) and not candidates),
             trial.backbone,
             task,
             trial.split,
             about.max_new_tokens,
             dtype=trial.training.dtype,
             framing=about.test_image,
+            candidates=candidates,
         )
         data = ("data", self.data(task))
         where = f"{self.group} {task} after {after}, seed {trial.seed}"
-        inputs = (data, ("state", state)) if state else (data,)
+        inputs = (data, *states.items(), *((f"embedding-{name}", self.embedding(name)) for name in candidates))
         predict = self.once(Step(f"predict {where}", "lilora.stages:predict", config, inputs, resources=resources))
         scorer, scores = version_of(self.bound.scorers[task], trial.stream.scores)
         scoring = ScoreConfig(task, about.scorer, about.kind, trial.split, scores)

@@ -172,16 +172,20 @@ class ProgLoRADynamic(ProgLoRA):
         weights: Mapping[str, Any] = state.values.get(WEIGHTS, {})
         return self.recalled(state, next((name for name in weights if name not in state.tasks), ""))
 
-    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> None:
-        """Each row's weights, from its prompt alone; they hold for the tokens that are generated after it."""
+    def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> Tensor | None:
+        """Each row's weights, from its prompt alone; they hold for the tokens that are generated after it.
+
+        None while a single block has them all.
+        """
         from lilora.methods.proglora_dynamic.layer import pooled_prompts
 
         router = adapters.modules.get(ROUTER)
         if router is None:
-            return
-        weights = router(pooled_prompts(adapters.model, batch))
+            return None
+        weights: Tensor = router(pooled_prompts(adapters.model, batch))
         allocation = next(iter(adapters.layers.values())).allocation
         allocation.of_rows(weights, batch, images)
+        return weights
 
     def penalty(self, adapters: Adapters) -> Tensor | None:
         """lambda * L_R from the second task on (Eq. 8)."""

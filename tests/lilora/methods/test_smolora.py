@@ -165,7 +165,7 @@ def test_generating_with_a_cache_gives_the_tokens_of_whole_forwards(lab: Lab) ->
         whole = [greedy(lab, adapters, data, row) for row in range(len(data))]
     assert len(used) > 1, "one choice for all rows would make this test easy"
     assert answers[1] == answers[4] == answers[10]
-    assert [text for text, _ in answers[4]] == whole
+    assert [answer.text for answer in answers[4]] == whole
     assert len(set(whole)) > 1
 
 

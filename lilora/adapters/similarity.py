@@ -1,10 +1,10 @@
 """Similarity of two tasks: cosines of mean embeddings of their pictures, instructions and answers, backbone frozen.
 
-EWC+TIR weighs by it, Eproj groups by it, and Eproj and SMoLoRA route by the embeddings of rows. He et al. 2023 (arXiv
-2311.16206) compare tasks by such means: in their release those of the tower's class token and of BERT's. The encoders
-here are the backbone's own, so that nothing has to be installed or fetched, and the tower gives what it gives the
-projector: its patches. Embeddings are functions of the rows alone: not of their order in the file, of padding, or of
-who computes them.
+EWC+TIR weighs by it, Eproj groups by it; Eproj and routed answers find a row's task by the embeddings of rows, and
+SMoLoRA its experts. He et al. 2023 (arXiv 2311.16206) compare tasks by such means: in their release those of the
+tower's class token and of BERT's. The encoders here are the backbone's own, so that nothing has to be installed or
+fetched, and the tower gives what it gives the projector: its patches. Embeddings are functions of the rows alone: not of
+their order in the file, of padding, or of who computes them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -151,6 +151,33 @@ def embed_rows(
     if images is not None:
         rows[batch.image_rows] = picture_means(model, images, torch.float32).to(rows.device)
     return rows, instructions
+
+
+def nearest_task(rows: Mapping[str, Tensor], tasks: Mapping[str, Tensor], centred: bool = False) -> Tensor:
+    """(N,) the place of the task that each row is most like, by the mean over parts of the cosine; on the CPU.
+
+    A part that neither the row nor the task has (all zeros: no picture) is left out; one that a single has counts as 0.
+    Of tasks that are as near the first is taken.
+
+    Args:
+        rows: (N, D_part) by part.
+        tasks: (K, D_part) by part; these parts are compared.
+        centred: take the mean over the tasks that have the part off tasks and rows first: what the tasks have in common
+            says nothing of which one it is.
+    """
+    # On the CPU in float64: tasks that are nearly as near must be told apart alike on every device.
+    total: Tensor | float = 0.0
+    count: Tensor | int = 0
+    for part, keys in tasks.items():
+        x, y = rows[part].cpu().double(), keys.cpu().double()
+        in_row, in_task = x.any(-1), y.any(-1)
+        if centred and in_task.any():
+            mean = y[in_task].mean(0)
+            x, y = torch.where(in_row[:, None], x - mean, x), torch.where(in_task[:, None], y - mean, y)
+        total = total + F.cosine_similarity(x[:, None], y[None], dim=-1)
+        count = count + (in_row[:, None] | in_task[None]).long()
+    assert isinstance(total, Tensor) and isinstance(count, Tensor), "no part is compared"
+    return (total / count.clamp(min=1)).argmax(-1)
 
 
 def prompt_frame(task_rows: TaskRows) -> tuple[int, int]:

@@ -20,7 +20,7 @@ class Routed(Method):
 
     Attributes:
         route: "told", or "nearest": the learned task whose mean embeddings of pictures and instructions are most like
-            the row's, all of them centred (`lilora.adapters.nearest`).
+            the row's, all of them centred (`lilora.adapters.similarity.nearest_task`).
     """
 
     needs_task_id: ClassVar[bool] = True

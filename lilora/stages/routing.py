@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from lilora.adapters.embedding import load_embedding
-from lilora.adapters.nearest import nearest_task
 from lilora.adapters.preparation import TaskRows
-from lilora.adapters.similarity import TextEncoder, embed_rows, prompt_frame
+from lilora.adapters.similarity import TextEncoder, embed_rows, nearest_task, prompt_frame
 from lilora.core.limits import CHUNK
 from lilora.stages.configs import PredictConfig
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lilora.adapters.nearest import nearest_task
+from lilora.adapters.similarity import nearest_task
 
 
 class Selection:

@@ -52,7 +52,7 @@ class LiLoRA(Routed):
         route: "told" the task at test (the paper), or "nearest": each row x takes the part of argmax over the tasks t
             learned so far of the mean over pictures and instructions of cos(e(x) - m, e_t - m), e the embeddings under
             the frozen backbone, e_t their mean over t's training rows and m the mean of these over tasks. Our choice:
-            nothing is trained, so told and routed share their stages (`lilora.adapters.nearest`).
+            nothing is trained, so told and routed share their stages (`lilora.adapters.similarity.nearest_task`).
     """
 
     rank: int = 16

@@ -3,8 +3,8 @@
 EWC+TIR weighs by it, Eproj groups by it; Eproj and routed answers find a row's task by the embeddings of rows, and
 SMoLoRA its experts. He et al. 2023 (arXiv 2311.16206) compare tasks by such means: in their release those of the
 tower's class token and of BERT's. The encoders here are the backbone's own, so that nothing has to be installed or
-fetched, and the tower gives what it gives the projector: its patches. Embeddings are functions of the rows alone: not of
-their order in the file, of padding, or of who computes them.
+fetched, and the tower gives what it gives the projector: its patches. Embeddings are functions of the rows alone: not
+of their order in the file, of padding, or of who computes them.
 """
 
 from __future__ import annotations

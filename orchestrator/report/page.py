@@ -20,6 +20,7 @@ from orchestrator.report.provenance import (
     task_lines,
     trial_block,
 )
+from orchestrator.report.routing import routing_block
 from orchestrator.report.style import heat, styles
 from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
@@ -70,6 +71,7 @@ def page_variables(results: StudyResults, rows: Sequence[TableRow]) -> dict[str,
         "chosen": choices_block(lowered.study),
         "beside": paper_block(lowered, rows),
         "orders": order_blocks(rows),
+        "routing": routing_block(results, rows),
         "many": len(rows) > MOST_OPEN,
         "figures": figure_blocks(results),
         # What the numbers were made of.

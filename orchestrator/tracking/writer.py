@@ -22,6 +22,7 @@ from orchestrator.report.panels import curves, stages
 from orchestrator.report.style import styles
 from orchestrator.results.exports import table_csv
 from orchestrator.results.reading import ResultReader, TrialResult
+from orchestrator.results.routing import accuracy_of
 from orchestrator.results.table import metrics_after, table
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
@@ -170,6 +171,12 @@ class StudyWriter:
         metrics = [
             Metric(name, value, when, row + 1, model_id=model if name in own else None)
             for name, value in metrics_of_row(result, row).items()
+        ]
+        routed = accuracy_of(plan, row, self.reader.record)
+        metrics += [
+            Metric(f"routing_accuracy.{_key(task)}", value, when, row + 1)
+            for task, value in routed.items()
+            if value is not None
         ]
         if record:
             metrics += self._history(plan, row, record)

@@ -167,15 +167,21 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
     """Print the table, write the report; gives what a machine wants to know of both."""
     from orchestrator.cli.tables.figures import show_figures
     from orchestrator.cli.tables.results import show_results
+    from orchestrator.cli.tables.routing import show_routing
     from orchestrator.results.claims import claim_json, claims
     from orchestrator.results.exports import trial_json
     from orchestrator.results.orders import orders_json
+    from orchestrator.results.routing import routing_json, routing_rows, routings
     from orchestrator.results.table import table
 
     results = runner.reader.study(lowered)
     rows = table(results.trials)
     show_results(lowered.study.title or lowered.study.name, rows, output, lowered.study.paper)
-    answer: dict[str, Any] = {"trials": [trial_json(result) for result in results.trials]}
+    show_routing(routing_rows(results, rows), output)
+    routed = routings(results)
+    answer: dict[str, Any] = {
+        "trials": [trial_json(result) | routing_json(routed.get(result.plan.name)) for result in results.trials]
+    }
     if found := orders_json(rows):
         answer["orders"] = found
     if lowered.study.figures:

@@ -48,6 +48,7 @@ def test_the_papers_tables_and_figures_are_here() -> None:
         "proglora_table3",
         "proglora_table5",
         "proglora_table9",
+        "routing",
         "simple_rows",
         "table1_five",
         "table1_single",

@@ -57,6 +57,7 @@ def cases() -> dict[str, Method]:
         "sim-global": {"similarity": "global", "similarity_gradient": True},
         "dropout": {"dropout": 0.2},
     }
+    trained |= {f"{name}-nearest": small(name, route="nearest") for name in ("lilora", "dirlora")}
     trained |= {"smolora-4": SMoLoRA(rank=4, experts=4), "smolora-hard": SMoLoRA(rank=4, experts=4, router="hard")}
     return {**trained, **{f"lilora-{name}": LiLoRA(rank=4, lora_alpha=8, **fields) for name, fields in lilora.items()}}
 
@@ -148,6 +149,36 @@ class Lab:
         out = self.folder()
         stages.predict(config, inputs, out, self.run())
         return out / "predictions.parquet"
+
+    def route(
+        self, method: Method, task: str, data: Path | None = None, run: StageRun | None = None, **fields: Any
+    ) -> tuple[polars.DataFrame, dict[str, Any]]:
+        """Predictions of a routed method after both stages of `TASKS`, and their summary."""
+        config = PredictConfig(
+            method.answer_method(), self.backbone, task, "test", 8, candidates=tuple(method.candidates(TASKS)), **fields
+        )
+        made = {f"state-{name}": self.stage(method, place) for place, name in enumerate(TASKS)}
+        inputs = made if method.schedule == "independent" else {"state": made[f"state-{TASKS[-1]}"]}
+        inputs |= {f"embedding-{name}": self.embedding(name) for name in config.candidates}
+        out = self.folder()
+        summary = stages.predict(config, {"data": data or self.data[task], **inputs}, out, run or self.run())
+        return polars.read_parquet(out / "predictions.parquet"), summary
+
+    def mixed(self) -> Path:
+        """A test split of both of `TASKS`, row by row in turn, the ids behind their tasks' names."""
+        folder = self.root / "mixed"
+        if not folder.exists():
+            folder.mkdir()
+            tables = [
+                polars.read_parquet(self.data[task] / "test.parquet")
+                .with_row_index("place")
+                .with_columns(polars.concat_str(polars.lit(f"{task}-"), "id").alias("id"))
+                for task in TASKS
+            ]
+            polars.concat(tables).sort("place", maintain_order=True).drop("place").write_parquet(
+                folder / "test.parquet"
+            )
+        return folder
 
     def partly_without_pictures(self, task: str = "Colour") -> Path:
         """`task`'s data with every second row's picture taken away."""

@@ -15,6 +15,7 @@ from lilora.adapters.similarity import (
     embed_rows,
     embed_task,
     instruction_mask,
+    nearest_task,
     prompt_frame,
     similarity,
     standardised_similarities,
@@ -172,3 +173,27 @@ def test_unknown_parts_and_encoders_are_refused(lab: Lab) -> None:
         similarity(one, other, ["sounds"])
     with pytest.raises(ValueError, match="there are: input, hidden"):
         embed_task(lab.model, _task_rows(lab, "Colour"), "bert")  # type: ignore[arg-type]
+
+
+def test_the_nearest_of_centred_tasks_leaves_out_a_picture_that_neither_has() -> None:
+    # Three tasks, the last without pictures. Centred, the pictures are (1, -1) and (-1, 1), the instructions (1, -2),
+    # (-2, 1) and (1, 1).
+    tasks = {
+        "images": torch.tensor([[2.0, 0], [0, 2], [0, 0]]),
+        "instructions": torch.tensor([[3.0, 0], [0, 3], [3, 3]]),
+    }
+    rows = {
+        "images": torch.tensor([[0.0, 0], [0, 0], [2, 0]]),
+        # Centred: (1, -2), (1, -0.4), (1, 1).
+        "instructions": torch.tensor([[3.0, 0], [3, 1.6], [3, 3]]),
+    }
+    # 1: (0 + 1) / 2 with the first task, -0.32 with the last. 2: 0.75 / 2 with the first, whose picture it lacks, and
+    # 0.39 with the last. 3: (1 - 0.32) / 2 with the first, (0 + 1) / 2 with the last.
+    assert nearest_task(rows, tasks, centred=True).tolist() == [0, 2, 2]
+    # As they are: 1 / 2 and 0.71; 0.88 / 2 and 0.96; (1 + 0.71) / 2 and (0 + 1) / 2.
+    assert nearest_task(rows, tasks).tolist() == [2, 2, 0]
+
+
+def test_of_tasks_that_are_as_near_the_first_is_taken() -> None:
+    tasks = {"instructions": torch.tensor([[0.0, 1], [1, 0], [1, 0]])}
+    assert nearest_task({"instructions": torch.tensor([[1.0, 0]])}, tasks, centred=True).tolist() == [1]

@@ -170,6 +170,10 @@ def test_the_numbers_of_parameters_are_the_closed_form(lab: Lab, method: Method,
 def test_a_method_that_declares_no_task_id_answers_the_same_whatever_the_task(lab: Lab, method: Method) -> None:
     if method.needs_task_id:
         pytest.skip("declares that it needs the task id")
+    if method.candidates(TASKS):
+        one, other = (lab.route(method, task, lab.mixed())[0] for task in TASKS)
+        assert one.equals(other)
+        return
     state = load_state(lab.stage(method, 1))
     assert torch.equal(lab.adapted_logits(method, state, TASKS[0]), lab.adapted_logits(method, state, TASKS[1]))
 

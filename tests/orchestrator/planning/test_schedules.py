@@ -8,7 +8,9 @@ import pytest
 
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
+from lilora.methods.dirlora import DirLoRA
 from lilora.methods.joint import Joint
+from lilora.methods.lilora import LiLoRA
 from lilora.methods.lwf import LwF
 from lilora.methods.proglora_dynamic import ProgLoRADynamic
 from lilora.methods.proglora_static import ProgLoRAStatic
@@ -68,3 +70,59 @@ def test_lwf_under_zero_3_is_refused_before_anything_runs() -> None:
     with pytest.raises(ValueError, match="LwF answers twice in each step.* take the strategy 'zero2'"):
         lower(Study("one", (trial,)))
     lower(Study("one", (dataclasses.replace(trial, resources=dataclasses.replace(shared, strategy="zero2")),)))
+
+
+# Routed answers
+
+ROUTED = pytest.mark.parametrize("kind", [LiLoRA, DirLoRA])
+
+
+def inputs_of(plan: TrialPlan, row: int, column: int) -> dict[str, str]:
+    """What the predictions of a cell read, by name: the step's digest."""
+    return {name: step.digest for name, step in plan.cells[row, column][0].inputs}
+
+
+@ROUTED
+def test_told_and_routed_trials_share_every_stage(kind: type) -> None:
+    told, routed = plan_of(kind()), plan_of(kind(route="nearest"))
+    assert [stage.digest for stage in routed.stages] == [stage.digest for stage in told.stages]
+    kinds = lower(Study("both", (told.trial, routed.trial))).plan
+    assert sum(step.kind == "train" for step in kinds.steps) == len(TASKS)
+
+
+@ROUTED
+def test_of_one_task_told_and_routed_answers_are_one_step(kind: type) -> None:
+    told, routed = plan_of(kind()), plan_of(kind(route="nearest"))
+    assert [step.digest for step in routed.cells[0, 0]] == [step.digest for step in told.cells[0, 0]]
+    assert plan_of(kind(route="nearest"), TASKS[:1]).cells == plan_of(kind(), TASKS[:1]).cells
+    for cell in set(told.cells) - {(0, 0)}:
+        assert routed.cells[cell][0].digest != told.cells[cell][0].digest
+
+
+@ROUTED
+def test_a_routed_prediction_reads_the_embeddings_of_the_tasks_learned_so_far_and_no_others_data(kind: type) -> None:
+    plan = plan_of(kind(route="nearest"))
+    for (row, column), (predict, _) in plan.cells.items():
+        learned = TASKS[: row + 1] if row else ()
+        embedded = [name for name in inputs_of(plan, row, column) if name.startswith("embedding-")]
+        assert embedded == [f"embedding-{task}" for task in learned]
+        assert predict.config.candidates == learned
+        assert dict(predict.inputs)["data"].config.task == TASKS[column]
+
+
+def test_lilora_is_routed_on_its_one_state() -> None:
+    plan = plan_of(LiLoRA(route="nearest"))
+    found = inputs_of(plan, 2, 0)
+    assert found["state"] == plan.stages[2].digest
+    assert not any(name.startswith("state-") for name in found)
+
+
+def test_dirloras_routed_answers_read_each_learned_tasks_module_and_differ_from_row_to_row() -> None:
+    plan, told = plan_of(DirLoRA(route="nearest")), plan_of(DirLoRA())
+    for row, column in plan.cells:
+        found = inputs_of(plan, row, column)
+        if row:
+            states = {name: digest for name, digest in found.items() if name.startswith("state")}
+            assert states == {f"state-{task}": plan.stages[place].digest for place, task in enumerate(TASKS[: row + 1])}
+    assert len({predict.digest for predict, _ in plan.cells.values()}) == 6
+    assert len({predict.digest for predict, _ in told.cells.values()}) == 3

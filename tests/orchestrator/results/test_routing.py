@@ -10,11 +10,14 @@ import pytest
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
+from orchestrator.cli.console import Output
+from orchestrator.cli.tables.routing import show_routing
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
-from orchestrator.results.reading import StudyResults, read_results
+from orchestrator.results.reading import ResultReader, StudyResults, read_results
 from orchestrator.results.routing import accuracy_of, routing_json, routing_rows, routings
 from orchestrator.results.table import metrics_after, table
+from orchestrator.tracking.listener import track
 from tests.orchestrator.fake_results import fake_store, fake_study, routing_accuracy
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")
@@ -41,7 +44,7 @@ def test_a_routed_row_is_told_apart_and_needs_no_task_id(tmp_path: Path) -> None
 def test_a_routed_trial_stands_beside_its_told_twin_of_the_same_seed(tmp_path: Path) -> None:
     results = results_of(tmp_path, TOLD, ROUTED, LiLoRA(lam=1.0), SeqLoRA(), seeds=(0, 1))
     found = routings(results)
-    assert sorted(found) == ["lilora lam=0.1 route=nearest seed 0", "lilora lam=0.1 route=nearest seed 1"]
+    assert sorted(found) == ["lilora route=nearest lam=0.1 seed 0", "lilora route=nearest lam=0.1 seed 1"]
     for seed in (0, 1):
         own, told = (
             next(item for item in results.trials if item.plan.trial.method == method and item.plan.trial.seed == seed)
@@ -86,3 +89,34 @@ def test_the_page_has_a_section_on_routing_where_a_row_is_routed(tmp_path: Path)
     for value in FOUND.values():
         assert f"{value:.1f}" in html
     assert "<h2>Routing</h2>" not in write_report(results_of(tmp_path / "b", TOLD), tmp_path / "other").read_text()
+
+
+def test_a_run_prints_the_routing_of_routed_rows_and_nothing_for_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = results_of(tmp_path, TOLD, ROUTED)
+    show_routing(routing_rows(results, table(results.trials)), Output())
+    shown = capsys.readouterr().out
+    for text in ("lilora route=nearest", "AP told", *(f"{value:.1f}" for value in FOUND.values())):
+        assert text in shown
+    show_routing([], Output())
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_accuracy_of_each_task_after_each_stage_that_is_routed(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    lowered = lower(fake_study((ROUTED,), tasks=TASKS))
+    store = fake_store(tmp_path, lowered)
+    track(lowered, ResultReader(store))
+    client = MlflowClient(f"sqlite:///{store.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("fake").experiment_id
+    (run,) = client.search_runs([experiment], "tags.kind = 'trial'")
+    points = {task: client.get_metric_history(run.info.run_id, f"routing_accuracy.{task}") for task in TASKS}
+    assert {task: [point.step for point in found] for task, found in points.items()} == {
+        "ScienceQA": [2, 3],
+        "TextVQA": [2, 3],
+        "Flickr30k": [3],
+    }
+    assert {task: found[-1].value for task, found in points.items()} == FOUND

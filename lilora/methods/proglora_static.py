@@ -210,9 +210,9 @@ class ProgLoRAStatic(ProgLoRA):
         return adapters
 
     def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> Tensor | None:
-        """The blocks' fixed weights, the same for each row; None where the task's block stands alone."""
+        """The blocks' fixed weights, the same for each row; None after the first stage, which is SeqLoRA's."""
         weights = _fixed_weights(adapters)
-        return None if weights is None or len(weights) < 2 else weights.expand(len(batch.input_ids), -1)
+        return None if weights is None else weights.expand(len(batch.input_ids), -1)
 
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """The weight of each earlier block."""

@@ -12,8 +12,12 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+#: Scores beyond these are none: sums of them would overflow.
+MOST = 1e9
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,15 @@ class Matrix:
         Raises:
             ValueError: there is no such row or column.
         """
-        return self.rows[self.after.index(after)][self.tasks.index(task)]
+        rows, columns = self._places
+        if after not in rows or task not in columns:
+            raise ValueError(f"no cell of {task!r} after {after!r}; the tasks are: {', '.join(self.tasks)}")
+        return self.rows[rows[after]][columns[task]]
+
+    @cached_property
+    def _places(self) -> tuple[dict[str, int], dict[str, int]]:
+        rows, columns = ({name: place for place, name in enumerate(names)} for names in (self.after, self.tasks))
+        return rows, columns
 
     @property
     def last(self) -> dict[str, float | None]:
@@ -150,12 +162,9 @@ def forward_transfer(matrix: Matrix, isolated: Mapping[str, float] | None) -> fl
     """
     if isolated is None:
         return None
-    if set(isolated) != set(matrix.tasks):
-        odd = sorted(set(isolated) ^ set(matrix.tasks))
-        raise ValueError(
-            f"the scores of tasks trained alone and the matrix differ in their tasks: {', '.join(odd)}. "
-            f"The matrix has: {', '.join(matrix.tasks)}"
-        )
+    if odd := sorted(set(isolated) ^ set(matrix.tasks)):
+        what = f"the scores of tasks trained alone and the matrix differ in their tasks: {', '.join(odd)}"
+        raise ValueError(f"{what}. The matrix has: {', '.join(matrix.tasks)}")
     return _mean([_difference(score, isolated[task]) for task, score in matrix.diagonal.items()])
 
 
@@ -217,9 +226,8 @@ def read_matrix(path: Path) -> Matrix:
     for number, row in rows:
         name = row[0]
         if name not in tasks:
-            raise ValueError(
-                f"{path}, row {number}: {name!r} in column 'after' is not a task; the header has: {', '.join(tasks)}"
-            )
+            known = ", ".join(tasks)
+            raise ValueError(f"{path}, row {number}: {name!r} in column 'after' is not a task; the header has: {known}")
         if name in after:
             raise ValueError(f"{path}, row {number}: the task {name!r} has a row already; keep one row a stage")
         after.append(name)
@@ -255,17 +263,18 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8 ({error.reason}); save it as CSV in UTF-8") from error
     reader = csv.reader(io.StringIO(text))
-    lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    try:
+        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}, row {reader.line_num}: {error}") from error
     lines = [(number, row) for number, row in lines if any(row)]
     if not lines:
         raise ValueError(f"{path} is empty; a header is needed in its first row")
     header = lines[0][1]
     for number, row in lines[1:]:
         if len(row) != len(header):
-            raise ValueError(
-                f"{path}, row {number}: {len(row)} cells, but the header has {len(header)}; "
-                "leave a cell empty where nothing was evaluated, and keep its comma"
-            )
+            what = f"{path}, row {number}: {len(row)} cells, but the header has {len(header)}"
+            raise ValueError(f"{what}; leave a cell empty where nothing was evaluated, and keep its comma")
     return header, lines[1:]
 
 
@@ -285,6 +294,7 @@ def _number(path: Path, number: int, task: str, cell: str) -> float | None:
         value = float(cell)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{path}, row {number}, column {task!r}: {cell!r} is not a number; write 75.78, or nothing")
+    if not abs(value) <= MOST:
+        what = "not a number" if math.isnan(value) else "no score"
+        raise ValueError(f"{path}, row {number}, column {task!r}: {cell!r} is {what}; write 75.78, or nothing")
     return value

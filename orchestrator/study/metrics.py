@@ -66,7 +66,7 @@ METRICS: dict[str, tuple[str, Function]] = {
 #: ProgLoRA's names of metrics that LiLoRA calls otherwise -> ours.
 ALIASES = {"ACC": "AP", "MAA": "MAP"}
 
-#: What each is, for people; under each name that a table may have for it.
+#: What each is, for people, and which of several published numbers of one name; under each name that a table may have.
 MEANINGS = {
     "AP": "Mean score over all tasks after the last stage (LiLoRA, Eq. 9).",
     "MAP": "Mean of AP_k over all stages k; AP_k averages the k tasks learned so far (LiLoRA, Eq. 9).",
@@ -78,7 +78,11 @@ MEANINGS = {
     "BWT_N": "Change of the tasks' scores since each was learned, summed and divided by the number of all tasks "
     "(ProgLoRA, 5.3); below zero is forgetting.",
     "FWT": "Mean over tasks of the score just after the task was learned in the stream, minus its score when the same "
-    "method learns it alone (ProgLoRA, 5.3); above zero, earlier tasks helped.",
+    "method learns it alone (ProgLoRA, 5.3); above zero, earlier tasks helped. GEM's, avalanche's and mammoth's forward "
+    "transfer is another number, of tasks before they are learned.",
+    "forgetting": "Mean over earlier tasks of the best score before the last stage (from the task's own stage on, and "
+    "before it where that was evaluated) minus the last one (Chaudhry et al. 2018); avalanche's is against the task's "
+    "own stage.",
 }
 
 #: Of the metrics, what is read off the last row alone.

@@ -156,3 +156,14 @@ def test_ragged_values_are_refused() -> None:
         Matrix(("a", "b"), ((1.0,),), ("a",))
     with pytest.raises(ValueError, match="names no task"):
         Matrix(("a", "b"), ((1.0, 2.0), (1.0, 2.0)), ("a", "zero-shot"))
+
+
+def test_numbers_that_are_no_scores_and_endless_fields_are_refused_with_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    for text in ("after,A,B\nA,1e308,\nB,1e308,1e308\n", "after,A\nA,inf\n"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="row 2, column 'A': .* is no score"):
+            read_matrix(path)
+    path.write_text(f"after,A\nA,{'5' * 200_000}\n")
+    with pytest.raises(ValueError, match="row 2: field larger than field limit"):
+        read_matrix(path)

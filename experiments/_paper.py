@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from experiments._scale import scaled
 from lilora.backbones.llava_1_5_7b import BACKBONE
-from lilora.methods import Method
 from lilora.training import Training
 from orchestrator.study import Paper, Study
 from orchestrator.study.paper import PAPER_METRICS, read_rows
@@ -32,7 +32,6 @@ NOISE_SOURCE = "mini_seeds, 3 seeds, 2 epochs, rate 0.001, lambda 0.1; of rows n
 TRAINING = Training(
     epochs=1, batch_size=64, learning_rate=2e-5, warmup=0.03, dtype="bfloat16", gradient_checkpointing=True
 )
-SCALED = ("rank", "task_rank", "lora_alpha")
 Rows = Sequence[tuple[str, Mapping[str, str]]]
 
 
@@ -49,12 +48,9 @@ def beside(
 def at_paper_scale(study: Study) -> Study:
     """The study on LLaVA-1.5-7B and CVIT with the paper's hyper-parameters; a search stays as it is."""
     real = [replace(item, method=scaled(item.method), backbone=BACKBONE, training=TRAINING) for item in study.trials]
-    trials = tuple(replace(item, stream=replace(item.stream, benchmark="cvit")) for item in real)
+    trials = tuple(
+        replace(item, stream=replace(item.stream, benchmark="cvit"), resources=replace(item.resources, micro_batch=32))
+        for item in real
+    )
     paper = study.paper and replace(study.paper, caveats=(UNPROVEN,), noise=(), noise_source="")
     return replace(study, name=f"{study.name}-paper", trials=trials, paper=paper)
-
-
-def scaled(method: Method) -> Method:
-    """The method with the paper's ranks, eight times ours, and its dropout."""
-    changed = {name: 8 * getattr(method, name) for name in SCALED if getattr(method, name, None)} | {"dropout": 0.05}
-    return replace(method, **{name: value for name, value in changed.items() if hasattr(method, name)})

@@ -8,8 +8,8 @@ paper's: 16 for 128, a block's 2 for 16. Rate, batch and epochs are the CoIN rel
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments._paper import REFERENCE, scaled
-from experiments._paper import TRAINING as CVIT_TRAINING
+from experiments import _paper
+from experiments._scale import scaled
 from lilora.backbones import Backbone, llava_1_5_7b, tiny_llava
 from lilora.benchmarks import Stream
 from lilora.methods import Method
@@ -26,7 +26,7 @@ UNPROVEN = "The paper's backbone, tasks, ranks; rate, batch, warm-up and dropout
 STREAM = Stream("mini_coin", instructions="original")
 #: One epoch, as in the paper, at the tiny model's usual rate and batch: nothing was searched.
 TRAINING = Training(epochs=1)
-REAL = replace(CVIT_TRAINING, batch_size=384, learning_rate=2e-4)
+REAL = replace(_paper.TRAINING, batch_size=384, learning_rate=2e-4)
 GPUS = Resources(gpus=1, workers=4, strategy="zero2", micro_batch=16)
 Rows = Sequence[tuple[str, Mapping[str, str]] | None]
 
@@ -40,7 +40,7 @@ def beside(
     table: str, file: str, rows: Rows, focus: str = "ProgLoRA (dynamic)", *more: str, model: str = "LLaVA-1.5-7B"
 ) -> Paper:
     """The paper's `table`; its noise is not known. A row of one mean has it as ACC: Table 1 prints it under MAA."""
-    found = read_rows(REFERENCE / file, rows, {"BWT": "BWT_N"})
+    found = read_rows(_paper.REFERENCE / file, rows, {"BWT": "BWT_N"})
     found = tuple(
         row and (row if row.get("ACC") is not None else replace(row, figures=(("ACC", row.get("MAA") or 0.0),)))
         for row in found

@@ -63,6 +63,9 @@ class Backbone:
         family: which model class and input layout; the name that transformers has for the type of model. "auto": any
             that `AutoModelForImageTextToText` loads, whose answers' tokens do not see what follows them.
         location: a folder, or a name on the hub. Where the weights lie is no part of the identity.
+        plain_generation: the checkpoint is known to bring no generation settings of its own, such as a repetition
+            penalty. Answers are greedy whatever it brings; of one that may bring some, predictions made before that was
+            so are told apart by their digest.
         architecture: what differs from transformers' defaults for the family in the model's published config.json, so
             that the model can be counted without a network; None where `location` has the config.json.
     """
@@ -73,6 +76,7 @@ class Backbone:
     template: str = "llava_v1_bare"
     family: Literal["llava", "qwen2_vl", "qwen2_5_vl", "auto"] = "llava"
     location: str = field(default="", metadata={"identity": False})
+    plain_generation: bool = field(default=False, compare=False, metadata={"identity": False})
     architecture: Mapping[str, Any] | None = field(
         default=None, compare=False, repr=False, metadata={"identity": False}
     )

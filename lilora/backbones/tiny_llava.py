@@ -13,4 +13,5 @@ BACKBONE = Backbone(
     revision=revision("tiny_llava"),
     template="llava_v1_bare",
     location=str(folder("tiny_llava")),
+    plain_generation=True,
 )

@@ -15,4 +15,5 @@ BACKBONE = Backbone(
     template="qwen2_vl_bare",
     family="qwen2_vl",
     location=str(folder("tiny_qwen2_vl")),
+    plain_generation=True,
 )

@@ -57,6 +57,22 @@ def last_position_only(language: Any) -> Iterator[None]:
             hook.remove()
 
 
+@contextmanager
+def greedy(model: Any) -> Iterator[None]:
+    """Put aside what the checkpoint brings of generation settings, its penalties, bans and temperatures among them.
+
+    `generate` fills whatever it is not told from `model.generation_config`; an empty one leaves every setting neutral.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 @torch.inference_mode()
 def generate(
     model: Any,
@@ -119,15 +135,16 @@ def _answer(
     images = features.of(batch.images)
     weights = before_forward(batch, images)
     given = prompt_inputs(model, batch, images)
-    tokens = model.generate(
-        **given,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        use_cache=True,
-        eos_token_id=data.end,
-        pad_token_id=data.pad,
-    )
+    with greedy(model):
+        tokens = model.generate(
+            **given,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=data.end,
+            pad_token_id=data.pad,
+        )
     answered = tokens[:, given["input_ids"].shape[1] :] if "input_ids" in given else tokens
     lines: list[list[int]] = answered.tolist()
     return lines, None if weights is None else weights.float().tolist()

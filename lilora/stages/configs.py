@@ -44,6 +44,8 @@ class PredictConfig:
         batch_size: rows generated together; no part of the identity.
         dtype: of the backbone.
         framing: how pictures become squares; see `lilora.model.pictures`.
+        decoding: "greedy" for a backbone whose checkpoint may have generation settings of its own: they are put aside
+            (`lilora.model.generate.greedy`); "" for one that has none.
         candidates: tasks learned so far, in order, among which each row's is looked for by the inputs `embedding-TASK`;
             none where the task is told, or is of no matter. A method that learns each task alone has the inputs
             `state-TASK` of them.
@@ -58,6 +60,7 @@ class PredictConfig:
     dtype: str = "float32"
     framing: Framing = "crop"
     candidates: tuple[str, ...] = ()
+    decoding: str = ""
 
 
 @dataclass(frozen=True)

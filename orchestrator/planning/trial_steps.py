@@ -178,6 +178,7 @@ class TrialSteps:
             dtype=trial.training.dtype,
             framing=about.test_image,
             candidates=candidates,
+            decoding="" if trial.backbone.plain_generation else "greedy",
         )
         data = ("data", self.data(task))
         where = f"{self.group} {task} after {after}, seed {trial.seed}"

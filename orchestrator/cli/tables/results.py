@@ -41,7 +41,7 @@ def show_results(title: str, rows: Sequence[TableRow], output: Output, paper: Pa
     spread = "; ± standard deviation over seeds" if any(row.count > 1 for row in rows) else ""
     output.say(f"[dim]tasks: main score in % after the last stage{spread}; trainable, stored: parameters[/dim]")
     scorers = describe_scorers(result.plan for row in rows for result in row.results)
-    output.say(f"[dim]scorers: {escape(scorers)}[/dim]")
+    output.say(f"[dim]scorers: {escape(scorers)}; answers are greedy, whatever settings a checkpoint brings[/dim]")
     for row in rows:
         if row.note:
             output.say(f"[yellow]{escape(row.name)}: {escape(row.note)}[/yellow]")

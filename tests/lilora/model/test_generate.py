@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,27 @@ def test_predictions_are_those_of_generate_on_one_row_at_a_time(lab: Lab) -> Non
             assert table["prediction"][row] == answer.strip()
     finally:
         adapters.remove()
+
+
+def test_a_checkpoints_own_generation_settings_do_not_reach_the_answers(lab: Lab, tmp_path: Path) -> None:
+    folder = shutil.copytree(lab.backbone.location, tmp_path / "penalised")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    settings |= {"repetition_penalty": 50.0, "no_repeat_ngram_size": 1, "do_sample": True, "suppress_tokens": [2]}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    penalised = dataclasses.replace(lab.backbone, location=str(folder))
+    answers = []
+    for backbone in (lab.backbone, penalised):
+        out = lab.folder()
+        config = PredictConfig(ZeroShot(), backbone, "Caption", "test", 8)
+        predict(config, {"data": lab.data["Caption"]}, out, lab.run())
+        answers.append((out / "predictions.parquet").read_bytes())
+    assert answers[0] == answers[1]
+    # They are the checkpoint's still, and they do change what it says when nobody puts them aside.
+    model = penalised.load_model()
+    assert model.generation_config.repetition_penalty == 50.0
+    prompt = load_task(lab.backbone, lab.data["Caption"], "test").prompt_batch([0]).input_ids
+    plain, own = (one.generate(prompt, max_new_tokens=8, do_sample=False) for one in (lab.model, model))
+    assert not plain.equal(own)
 
 
 def test_only_the_last_position_goes_through_the_last_layers_feed_forward_and_the_tokens_stay(lab: Lab) -> None:

@@ -47,14 +47,14 @@ def _task(
 
 BENCHMARK = Benchmark(
     name="cvit",
-    revision=1,
+    revision=2,
     tasks=(
         _task("ScienceQA", "option", "scienceqa", 1024, 12726, 4241, "test.json", "crop",
               _official("scienceqa", "ScienceQA/problems.json"), _official("splits", "ScienceQA/pid_splits.json")),
         _task("TextVQA", "vqa", "textvqa", 128, 34602, 5000, "val.json", "pad",
               _official("textvqa", "TextVQA/TextVQA_0.5.1_val.json")),
         _task("Flickr30k", "caption", "flickr30k", 128, 29000, 1014, "val.json", "pad"),
-        _task("ImageNet", "classification", "imagenet", 1024, 129000, 5000, "test.json", "crop"),
+        _task("ImageNet", "classification", "imagenet_cvit", 1024, 129000, 5000, "test.json", "crop"),
         _task("GQA", "vqa", "gqa", 128, 72000, 12578, "test.json", "pad",
               _official("gqa", "GQA/testdev_balanced_questions.json",
                         "GQA/questions1.2/testdev_balanced_questions.json")),
@@ -62,9 +62,9 @@ BENCHMARK = Benchmark(
     ),
     builder="",
     unseen=(
-        _task("Places365-5shot", "classification", "imagenet", 1024, 1825, 36500, "val.json", "crop",
+        _task("Places365-5shot", "classification", "imagenet_cvit", 1024, 1825, 36500, "val.json", "crop",
               train_file="train_5shot.json", folder="Places365"),
-        _task("Places365-10shot", "classification", "imagenet", 1024, 3650, 36500, "val.json", "crop",
+        _task("Places365-10shot", "classification", "imagenet_cvit", 1024, 3650, 36500, "val.json", "crop",
               train_file="train_10shot.json", folder="Places365"),
         _task("VizWiz", "vqa", "vqav2", 128, 0, 8000, "val.json", "pad"),
         _task("TextCaps", "caption", "textcaps", 128, 0, 3166, "val.json", "pad"),

@@ -63,7 +63,7 @@ ALIGNMENT = (ID, IMAGE, KIND, PATCHES, TURNS)
 
 #: Of those, what is learned from, and what a prediction is judged by: neither reads a picture.
 LEARNED = (ID, INSTRUCTION, ANSWER, TURNS)
-JUDGED = (ID, ANSWER, REFERENCES, TYPE, RATERS, OPTIONS, BOXES)
+JUDGED = (ID, ANSWER, REFERENCES, TYPE, RATERS, OPTIONS, BOXES, SIZE)
 
 
 def features_of(columns: Iterable[Column]) -> Features:

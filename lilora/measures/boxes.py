@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
 
 Box = tuple[float, float, float, float]
 
@@ -34,10 +36,24 @@ def _box(numbers: Sequence[str]) -> Box:
 def iou(left: Sequence[float], right: Sequence[float]) -> float:
     """Area of the intersection over that of the union; 0 where the union has none (CoIN's `eval_grounding`).
 
-    A box whose corners are the wrong way round meets no other.
+    In floating point, in the evaluator's order. A box whose corners are the wrong way round meets no other.
     """
-    width = max(0.0, min(left[2], right[2]) - max(left[0], right[0]))
-    height = max(0.0, min(left[3], right[3]) - max(left[1], right[1]))
+    both, union = _areas(left, right)
+    return both / union if union > 0 else 0.0
+
+
+def overlaps(left: Sequence[float], right: Sequence[float]) -> bool:
+    """Whether `iou` is above 1/2, in exact arithmetic on the decimal numbers as they are written: a half is not."""
+    if not all(math.isfinite(number) for number in (*left, *right)):
+        return False
+    both, union = _areas([Fraction(repr(number)) for number in left], [Fraction(repr(number)) for number in right])
+    return bool(2 * both > union > 0)
+
+
+def _areas(left: Sequence[Any], right: Sequence[Any]) -> tuple[Any, Any]:
+    """Area of the intersection and of the union."""
+    both = max(0, min(left[2], right[2]) - max(left[0], right[0])) * max(
+        0, min(left[3], right[3]) - max(left[1], right[1])
+    )
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (left, right)]
-    union = math.fsum(areas) - width * height
-    return width * height / union if union > 0 else 0.0
+    return both, areas[0] + areas[1] - both

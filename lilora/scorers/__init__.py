@@ -36,12 +36,14 @@ class Truth:
         raters: what each annotator answered (ten of them for VQA data), where the data say.
         options: texts of the options A, B, ... of a multiple choice, where the data say.
         boxes: right boxes (x1, y1, x2, y2), normalised on the image padded to a square, where the data say.
+        size: (width, height) of the picture, where the data say.
     """
 
     references: tuple[str, ...]
     raters: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     boxes: tuple[tuple[float, ...], ...] = ()
+    size: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,11 @@ from lilora.scorers import ItemScore, Truth
 
 
 def soft(prediction: str, truth: Truth) -> ItemScore:
-    """See `soft_item`; answers normalised by `normalise_vqa`, and nothing is never right."""
-    if not normalise_vqa(prediction):
+    """See `soft_item`; answers normalised by `normalise_vqa`, and an empty text is never right.
+
+    A text that normalises to nothing may be: ten annotators who say "A" are right, and so is "A".
+    """
+    if not prediction.strip():
         return ItemScore(main=0.0, strict=0.0, lenient=0.0)
     return soft_item(prediction, truth, normalise_vqa)
 

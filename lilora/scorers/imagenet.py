@@ -1,8 +1,8 @@
-"""Names of classes (ImageNet, Places365).
+"""Names of classes in CoIN (ImageNet).
 
-paper: CoIN's and the CVIT release's rule: right if the name is in the prediction or the prediction is in the name,
-letter by letter and in the case that is written. So "cat" is right for "catamaran", and an empty prediction is always
-right. standard: top-1, the prediction is the name ("_" and "-" are spaces; `class_name`).
+paper: CoIN's rule: right if the name is in the prediction or the prediction is in the name, letter by letter and in the
+case that is written; the CVIT release compares in capitals (`imagenet_cvit`). So "cat" is right for "catamaran", and an
+empty prediction is always right. standard: top-1, the prediction is the name ("_" and "-" are spaces; `class_name`).
 
 Example: "cat" for "catamaran": paper 1, 0, 0; standard 0, 0, 0.
 """

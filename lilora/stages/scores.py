@@ -138,6 +138,7 @@ def _truth(row: Mapping[str, Any]) -> Truth:
         raters=tuple(row["raters"] or ()),
         options=tuple(row["options"] or ()),
         boxes=tuple(tuple(box) for box in row["boxes"] or ()),
+        size=tuple(row["size"] or ()),
     )
 
 

@@ -2,7 +2,7 @@
 
 ScienceQA: options and the right one (`problems.json`) and which questions are the test split (`pid_splits.json`).
 TextVQA: ten raters' answers. GQA: the kind of each question. UCIT's captions: every caption of a picture, in COCO's
-form.
+form, found by the picture's file name where the file has names, else by its number.
 
 Example: {"7": {"choices": ["red", "blue"], "answer": 1}} completes {"question_id": "7"} with {"answer": "B",
 "references": ["B"], "options": ["red", "blue"]}.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lilora.data.readers.row import Row, RowError, outside_options
@@ -39,6 +39,7 @@ class Official:
         self.raters_by_text: dict[tuple[str, str], list[str]] = {}
         self.questions: dict[str, Any] = {}
         self.captions: dict[str, list[str]] = {}
+        self.captions_by_name: dict[str, list[str]] = {}
         self.roles = tuple(paths)
         for role, path in paths.items():
             if role not in ROLES:
@@ -61,8 +62,7 @@ class Official:
         if self.questions:
             self._complete_gqa(row)
         if self.captions:
-            row.references = self._known(self.captions, row, "captions")
-            row.answer = row.references[0]
+            self._complete_captions(row)
         if not row.references:
             raise RowError("answer", "no answer")
         if outside_options(row.answer, row.options):
@@ -82,7 +82,9 @@ class Official:
             raise RowError("answer", f"problems.json has answer {right} of {len(choices)} choices")
         if row.references and row.answer.strip().rstrip(".") != letter and not outside_options(row.answer, row.options):
             raise RowError("answer", f"answer {row.answer!r}, but problems.json has {letter}")
-        if not row.references:
+        # Evaluators read this file alone; the row's "B." for its "B" would never be right. What is none of the options
+        # stays, to be refused by name.
+        if not row.references or not outside_options(row.answer, row.options):
             row.references, row.answer = [letter], letter
 
     def _complete_textvqa(self, row: Row) -> None:
@@ -101,10 +103,18 @@ class Official:
         question = self._known(self.questions, row, "testdev_balanced_questions.json")
         row.type = str(question.get("types", {}).get("structural") or row.type)
         answer = str(question["answer"])
-        if not row.references:
-            row.references, row.answer = [answer], answer
-        elif row.answer.strip().lower() != answer.strip().lower():
+        if row.references and row.answer.strip().rstrip(".").lower() != answer.strip().rstrip(".").lower():
             raise RowError("answer", f"answer {row.answer!r}, but testdev_balanced_questions.json has {answer!r}")
+        row.references, row.answer = [answer], answer
+
+    def _complete_captions(self, row: Row) -> None:
+        name = PurePosixPath(row.image).name if row.image else ""
+        found = self.captions_by_name.get(name) or self._known(self.captions, row, "captions")
+        # Pictures that are numbered from another number on would give each row its neighbour's captions.
+        if row.references and not {text.strip() for text in row.references} & {text.strip() for text in found}:
+            what = f"the {len(found)} captions of {name or row.question_id!r}"
+            raise RowError("answer", f"answer {row.answer!r} is none of {what} in the caption file")
+        row.references, row.answer = found, found[0]
 
     def _known(self, table: Mapping[str, Any], row: Row, file: str) -> Any:
         if row.question_id not in table:
@@ -135,6 +145,13 @@ class Official:
         for entry in data["annotations"]:
             found[str(entry["image_id"])].append(str(entry["caption"]))
         self.captions = dict(found)
+        named = [
+            (PurePosixPath(str(entry["file_name"])).name, str(entry["id"]))
+            for entry in data.get("images", ())
+            if entry.get("file_name")
+        ]
+        twice = {name for name, count in Counter(name for name, _ in named).items() if count > 1}
+        self.captions_by_name = {name: found[number] for name, number in named if number in found and name not in twice}
 
 
 _FORMS = {

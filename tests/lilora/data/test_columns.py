@@ -100,7 +100,7 @@ def test_a_file_that_lacks_a_column_is_read_as_if_no_row_had_anything_there(tmp_
     assert pyarrow.parquet.read_schema(tmp_path / "a.parquet").names == [column.name for column in DRAWN]
     read = read_columns(tmp_path / "a.parquet", JUDGED)
     assert read.columns == [column.name for column in JUDGED]
-    assert read.row(1) == ("b", "I", [], "open", [], [], [])
+    assert read.row(1) == ("b", "I", [], "open", [], [], [], [])
 
 
 def test_a_column_that_every_row_needs_is_asked_for_by_its_name(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def scorer_named(name: str, version: str) -> Scorer:
 
 def truth_of(case: dict[str, Any]) -> Truth:
     boxes = tuple(tuple(box) for box in case.get("boxes", ()))
-    return Truth(tuple(case["references"]), tuple(case.get("raters", ())), tuple(case.get("options", ())), boxes)
+    rest = (tuple(case.get(name, ())) for name in ("raters", "options"))
+    return Truth(tuple(case["references"]), *rest, boxes, tuple(case.get("size", ())))
 
 
 def texts_of(case: dict[str, Any]) -> list[str]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+#: Bytes of a file's name.
+LONGEST_NAME = 255
+
+
 def clean_path(path: str) -> str:
     """`path` with "/" between its parts and without "." parts.
 
@@ -23,6 +27,11 @@ def clean_path(path: str) -> str:
     parts = [part for part in path.replace("\\", "/").split("/") if part != "."]
     if not path or "\0" in path or path.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", path):
         raise ValueError(f"image path {path!r}: it must be relative to the image folder")
+    if any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in parts):
+        longest = max(len(part.encode("utf-8", "replace")) for part in parts)
+        raise ValueError(
+            f"image path {path[:40]!r}...: a name of {longest} bytes, and file systems take {LONGEST_NAME}"
+        )
     if ".." in parts:
         raise ValueError(f"image path {path!r} leaves the image folder")
     return "/".join(part for part in parts if part)

@@ -78,8 +78,8 @@ MEANINGS = {
     "BWT_N": "Change of the tasks' scores since each was learned, summed and divided by the number of all tasks "
     "(ProgLoRA, 5.3); below zero is forgetting.",
     "FWT": "Mean over tasks of the score just after the task was learned in the stream, minus its score when the same "
-    "method learns it alone (ProgLoRA, 5.3); above zero, earlier tasks helped. GEM's, avalanche's and mammoth's forward "
-    "transfer is another number, of tasks before they are learned.",
+    "method learns it alone (ProgLoRA, 5.3); above zero, earlier tasks helped. The forward transfer of GEM, avalanche "
+    "and mammoth is another number, of tasks before they are learned.",
     "forgetting": "Mean over earlier tasks of the best score before the last stage (from the task's own stage on, and "
     "before it where that was evaluated) minus the last one (Chaudhry et al. 2018); avalanche's is against the task's "
     "own stage.",

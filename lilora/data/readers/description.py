@@ -39,7 +39,7 @@ def read_description(path: Path, name: str) -> Benchmark:
         ValueError: it is not TOML, or something in it is missing or unknown; the message names the key.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     _known(path, "", data, ("home", "settings", "train_image", "tasks"))

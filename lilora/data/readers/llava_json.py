@@ -14,34 +14,14 @@ Example: {"question_id": 7, "text": "Who?", "answer": ["he", "him"]} gives {"que
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lilora.data.image_files import clean_path
+from lilora.data.readers.json_list import name_of, number_text, read_list
 from lilora.data.readers.row import IMAGE, Row, RowError, box_in, options_in
-
-
-def read_list(path: Path) -> list[Any]:
-    """The JSON list in `path`.
-
-    Raises:
-        ValueError: it is not JSON, or not a list; the message names the file and the line.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}; download it again"
-        ) from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{path} is not JSON: {error.msg} at {where}; download it again") from error
-    except RecursionError:
-        raise ValueError(f"{path} is nested too deep to be a list of rows; download it again") from None
-    if not isinstance(found, list):
-        raise ValueError(f"{path} holds {_name(found)}, not a list of rows: it is not in LLaVA's form")
-    return found
 
 
 def rows(path: Path, split: str) -> Iterator[Row | tuple[int, RowError]]:
@@ -56,6 +36,8 @@ def rows(path: Path, split: str) -> Iterator[Row | tuple[int, RowError]]:
     parse = train_row if split == "train" else test_row
     for number, raw in enumerate(read_list(path)):
         try:
+            if isinstance(raw, RowError):
+                raise raw
             yield parse(raw, number)
         except RowError as error:
             yield number, error
@@ -64,10 +46,12 @@ def rows(path: Path, split: str) -> Iterator[Row | tuple[int, RowError]]:
 def train_row(raw: Any, number: int) -> Row:
     """A row of {"conversations": [{"from": "human"|"gpt", "value": str}, ...], "image"?: str, "id"?: str}.
 
+    Also read: "messages" of {"role": "user"|"assistant", "content": str}, and "images" with one path in it.
+
     Raises:
         RowError: it is not of this form.
     """
-    turns = _turns(_object(raw).get("conversations"))
+    turns = _turns(_object(raw).get("conversations", raw.get("messages")))
     image = _image(raw)
     tokens = sum(text.count(IMAGE) for text in turns)
     if tokens and image is None:
@@ -86,7 +70,7 @@ def train_row(raw: Any, number: int) -> Row:
         type=_text_or_empty(raw, "question_type", "answer_type"),
         turns=pairs[1:],
         options=options_in(instruction),
-        question_id=_identity(raw.get("id")),
+        question_id=identity_text(raw.get("id")),
     )
 
 
@@ -98,7 +82,7 @@ def test_row(raw: Any, number: int) -> Row:
     """
     text = _object(raw).get("text")
     if not isinstance(text, str):
-        raise RowError("malformed", f"'text' is {_name(text)}, not a string")
+        raise RowError("malformed", f"'text' is {name_of(text)}, not a string")
     if "question_id" not in raw:
         raise RowError("malformed", "no 'question_id'")
     row = Row(
@@ -107,13 +91,13 @@ def test_row(raw: Any, number: int) -> Row:
         instruction=text.replace(IMAGE, "").strip(),
         type=_text_or_empty(raw, "question_type", "answer_type"),
         options=options_in(text),
-        question_id=_identity(raw["question_id"]),
+        question_id=identity_text(raw["question_id"]),
     )
     if "answer_bbox" in raw:
         _put_boxes(row, raw)
     else:
         row.references = _answers(raw.get("answer"))
-        row.raters = _answers(raw.get("answers"))
+        row.raters = _answers(raw.get("answers"), may_be_empty=True)
         row.references = row.references or list(dict.fromkeys(row.raters))
     row.answer = row.references[0] if row.references else ""
     return row
@@ -128,69 +112,112 @@ def _put_boxes(row: Row, raw: dict[str, Any]) -> None:
     size = raw.get("size")
     if isinstance(size, dict):
         size = [size.get("width"), size.get("height")]
-    if isinstance(size, list) and len(size) == 2 and all(isinstance(item, (int, float)) and item > 0 for item in size):
+    if isinstance(size, list) and len(size) == 2 and all(number_text(item) and item > 0 for item in size):
         row.size = [int(item) for item in size]
     elif size is not None:
         raise RowError("malformed", f"'size' is {size!r}: it must be [width, height]")
 
 
-def _answers(value: Any) -> list[str]:
-    """Right answers: a string, a number, a list of them, or a list of {"answer": ...}."""
-    if value is None:
+def _answers(value: Any, may_be_empty: bool = False) -> list[str]:
+    """Right answers: a string, a number, a list of them, or a list of {"answer": ...}; "" is no answer.
+
+    Raises:
+        RowError: one is none of these, or is empty beside others: whatever is predicted would contain it.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
         return []
     found = []
     for item in value if isinstance(value, list) else [value]:
         text = item.get("answer") if isinstance(item, dict) else item
-        if isinstance(text, bool) or not isinstance(text, (str, int, float)):
-            raise RowError("malformed", f"'answer' holds {_name(text)}: it must be a string or a list of strings")
+        if isinstance(text, bool) or not isinstance(text, (str, int, float)) or name_of(text) in _NO_NUMBERS:
+            raise RowError("malformed", f"'answer' holds {name_of(text)}: it must be a string or a list of strings")
         found.append(str(text).strip())
+    if "" in found and not may_be_empty:
+        raise RowError("answer", "one of its right answers is empty")
     return found
+
+
+#: Of `name_of`.
+_NO_NUMBERS = ("NaN", "infinity")
 
 
 def _turns(conversation: Any) -> list[str]:
     if not isinstance(conversation, list):
-        raise RowError("malformed", f"'conversations' is {_name(conversation)}, not a list")
-    said = []
-    for turn in conversation:
-        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str) or turn.get("from") not in _ROLES:
-            raise RowError("malformed", "a turn must be {'from': 'human' or 'gpt', 'value': text}")
-        said.append((turn["from"], turn["value"]))
+        raise RowError("malformed", f"'conversations' is {name_of(conversation)}, not a list")
+    said = [_turn(turn, place) for place, turn in enumerate(conversation)]
     if said and said[0][0] == "gpt":
         said = said[1:]
-    if not said or len(said) % 2 or any(role != _ROLES[place % 2] for place, (role, _) in enumerate(said)):
+    if said and said[-1][0] == "human":
+        raise RowError("malformed", f"turn {len(conversation) - 1} is a question without an answer")
+    if not said or any(role != ("human", "gpt")[place % 2] for place, (role, _) in enumerate(said)):
         raise RowError("malformed", "turns must be human, gpt, human, gpt, ... and end with gpt")
     return [text for _, text in said]
 
 
-_ROLES = ("human", "gpt")
+def _turn(turn: Any, place: int) -> tuple[str, str]:
+    """(role, text) of {"from", "value"} or {"role", "content"}; a number is read as its text."""
+    if not isinstance(turn, dict):
+        raise RowError("malformed", f"turn {place} is {name_of(turn)}: it must be {_FORM}")
+    role, value = (turn.get(one, turn.get(other)) for one, other in (("from", "role"), ("value", "content")))
+    if role not in ROLES:
+        raise RowError("malformed", f"turn {place} is from {role!r}: a turn must be {_FORM}")
+    text = value if isinstance(value, str) else number_text(value)
+    if text is None:
+        raise RowError("malformed", f"turn {place} says {name_of(value)}: it must be {_FORM}")
+    return ROLES[role], text
+
+
+_FORM = "{'from': 'human' or 'gpt', 'value': text}"
+#: What data sets call the two who speak. What a "system" says is no turn of theirs, and is refused.
+ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 
 
 def _object(raw: Any) -> dict[str, Any]:
     if not isinstance(raw, dict):
-        raise RowError("malformed", f"it is {_name(raw)}, not an object")
+        raise RowError("malformed", f"it is {name_of(raw)}, not an object")
     return raw
 
 
 def _image(raw: dict[str, Any]) -> str | None:
-    value = raw.get("image")
-    if value is None or value == "":
+    """The one picture that "image" or "images" names, as a path or a list of one."""
+    named: list[Any] = []
+    for value in (raw.get("image"), raw.get("images")):
+        for one in value if isinstance(value, list) else [value]:
+            if one not in (None, "") and one not in named:
+                named.append(one)
+    if not named:
         return None
+    if len(named) > 1:
+        raise RowError("malformed", f"it names {len(named)} pictures: one picture a row")
+    value = named[0]
     if not isinstance(value, str):
-        raise RowError("malformed", f"'image' is {_name(value)}, not a path")
+        raise RowError("malformed", f"'image' is {name_of(value)}, not a path")
+    if value.startswith("data:") or len(value) > LONGEST_PATH:
+        raise RowError(
+            "path",
+            f"'image' is no path but {len(value):,} characters, {value[:24]!r}...: write the picture to a file, and "
+            "put its path here",
+        )
     try:
         return clean_path(value)
     except ValueError as error:
         raise RowError("path", str(error)) from error
 
 
-def _identity(value: Any) -> str:
-    return str(value) if isinstance(value, (str, int)) else ""
+#: Characters of a path, at most; more is a picture in letters (base64).
+LONGEST_PATH = 4096
+
+
+def identity_text(value: Any) -> str:
+    """An id as text; a number as people write it, so 17.0 and 17 are one; "" for what is none.
+
+    Raises:
+        RowError: it is NaN or infinite.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RowError("malformed", f"its id is {name_of(value)}")
+    return value if isinstance(value, str) else number_text(value) or ""
 
 
 def _text_or_empty(raw: dict[str, Any], *names: str) -> str:
     return next((raw[name] for name in names if isinstance(raw.get(name), str)), "")
-
-
-def _name(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "nothing"}
-    return kinds.get(type(value), "a number")

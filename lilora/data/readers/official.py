@@ -18,6 +18,8 @@ from typing import Any
 
 from lilora.data.readers.row import Row, RowError, outside_options
 
+#: How many people answered each of TextVQA's questions.
+RATERS = 10
 ROLES = ("scienceqa", "splits", "textvqa", "gqa", "captions")
 
 
@@ -35,8 +37,8 @@ class Official:
         """
         self.problems: dict[str, Any] = {}
         self.test_questions: frozenset[str] = frozenset()
-        self.raters: dict[str, list[str]] = {}
-        self.raters_by_text: dict[tuple[str, str], list[str]] = {}
+        self.raters: dict[str, Any] = {}
+        self.raters_by_text: dict[tuple[str, str], Any] = {}
         self.questions: dict[str, Any] = {}
         self.captions: dict[str, list[str]] = {}
         self.captions_by_name: dict[str, list[str]] = {}
@@ -55,13 +57,13 @@ class Official:
         Raises:
             RowError: they do not know it, or they say something else.
         """
-        if self.problems:
+        if "scienceqa" in self.roles:
             self._complete_scienceqa(row)
-        if self.raters or self.raters_by_text:
+        if "textvqa" in self.roles:
             self._complete_textvqa(row)
-        if self.questions:
+        if "gqa" in self.roles:
             self._complete_gqa(row)
-        if self.captions:
+        if "captions" in self.roles:
             self._complete_captions(row)
         if not row.references:
             raise RowError("answer", "no answer")
@@ -74,12 +76,14 @@ class Official:
 
     def _complete_scienceqa(self, row: Row) -> None:
         problem = self._known(self.problems, row, "problems.json")
-        choices, right = problem["choices"], int(problem["answer"])
+        choices, right = problem["choices"], problem["answer"]
+        if not isinstance(choices, list) or not choices or any(isinstance(one, (dict, list)) for one in choices):
+            raise RowError("official", f"problems.json has no list of choices for it, but {_short(choices)}")
+        if isinstance(right, bool) or not isinstance(right, int) or not 0 <= right < len(choices):
+            raise RowError("official", f"problems.json has answer {_short(right)} of {len(choices)} choices")
         letter = chr(ord("A") + right)
         row.options = [str(choice) for choice in choices]
         row.type = str(problem.get("subject") or row.type)
-        if not 0 <= right < len(choices):
-            raise RowError("answer", f"problems.json has answer {right} of {len(choices)} choices")
         if row.references and row.answer.strip().rstrip(".") != letter and not outside_options(row.answer, row.options):
             raise RowError("answer", f"answer {row.answer!r}, but problems.json has {letter}")
         # Evaluators read this file alone; the row's "B." for its "B" would never be right. What is none of the options
@@ -88,12 +92,15 @@ class Official:
             row.references, row.answer = [letter], letter
 
     def _complete_textvqa(self, row: Row) -> None:
-        found = self.raters.get(row.question_id)
         lines = [row.instruction, *row.instruction.split("\n")]
-        pairs = ((row.question_id, line.strip().lower()) for line in lines)
-        found = found or next((self.raters_by_text[pair] for pair in pairs if pair in self.raters_by_text), None)
-        if found is None:
+        pairs = [(row.question_id, line.strip().lower()) for line in lines]
+        places = [self.raters_by_text[pair] for pair in pairs if pair in self.raters_by_text]
+        if row.question_id not in self.raters and not places:
             raise RowError("official", f"question {row.question_id!r} is not in TextVQA_0.5.1_val.json")
+        found = self.raters[row.question_id] if row.question_id in self.raters else places[0]
+        if not isinstance(found, list) or len(found) != RATERS or not all(isinstance(text, str) for text in found):
+            count = f"{len(found)} answers" if isinstance(found, list) else _short(found)
+            raise RowError("official", f"TextVQA_0.5.1_val.json has {count} of people, not {RATERS} texts")
         row.raters = found
         if not row.references:
             row.references = [text for text, _ in Counter(found).most_common()]
@@ -101,8 +108,11 @@ class Official:
 
     def _complete_gqa(self, row: Row) -> None:
         question = self._known(self.questions, row, "testdev_balanced_questions.json")
-        row.type = str(question.get("types", {}).get("structural") or row.type)
-        answer = str(question["answer"])
+        types = question.get("types")
+        row.type = str((types.get("structural") if isinstance(types, dict) else "") or row.type)
+        answer = question["answer"]
+        if not isinstance(answer, str) or not answer.strip():
+            raise RowError("official", f"testdev_balanced_questions.json has the answer {_short(answer)}")
         if row.references and row.answer.strip().rstrip(".").lower() != answer.strip().rstrip(".").lower():
             raise RowError("answer", f"answer {row.answer!r}, but testdev_balanced_questions.json has {answer!r}")
         row.references, row.answer = [answer], answer
@@ -131,7 +141,7 @@ class Official:
 
     def _read_textvqa(self, data: Any) -> None:
         for entry in data["data"]:
-            answers = [str(answer) for answer in entry["answers"]]
+            answers = entry["answers"]
             self.raters[str(entry["question_id"])] = answers
             self.raters_by_text[str(entry["image_id"]), str(entry["question"]).strip().lower()] = answers
 
@@ -152,6 +162,11 @@ class Official:
         ]
         twice = {name for name, count in Counter(name for name, _ in named).items() if count > 1}
         self.captions_by_name = {name: found[number] for name, number in named if number in found and name not in twice}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 _FORMS = {

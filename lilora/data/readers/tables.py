@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lilora.data.readers.llava_json import test_row, train_row
+from lilora.data.readers.llava_json import identity_text, test_row, train_row
 from lilora.data.readers.row import Row, RowError
 
 OURS = ("question", "answer", "image", "type", "id", "conversations")
@@ -79,7 +79,7 @@ def _row(raw: dict[str, Any], image: Any, number: int, split: str) -> Row:
     else:
         given = {"text": raw.get("question"), "question_id": raw.get("id"), "answer": raw.get("answer")}
         row = test_row(given, number)
-    row.question_id = "" if raw.get("id") is None else str(raw["id"])
+    row.question_id = identity_text(raw.get("id"))
     row.type = str(raw.get("type") or "")
     if image is not None and image[number].is_valid:
         _put_image(row, image, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from lilora.benchmarks._instructions import COIN, ends_with_template
 from lilora.data.image_files import clean_path, open_picture
 from lilora.data.readers import llava_json, official, tables
 from lilora.data.readers.description import read_description
-from lilora.data.readers.llava_json import read_list, test_row, train_row
+from lilora.data.readers.json_list import read_list
+from lilora.data.readers.llava_json import identity_text, test_row, train_row
 from lilora.data.readers.official import Official
 from lilora.data.readers.row import Row, RowError, box_in, options_in, outside_options
 from lilora.data.sampling import stratified_rows
@@ -43,17 +45,69 @@ def test_a_row_without_an_image_and_one_of_several_turns_keep_what_they_have() -
 
 
 @pytest.mark.parametrize(
+    "raw",
+    [
+        talk(("user", "1?"), ("assistant", "one"), image="a.jpg"),
+        talk(("human", "1?"), ("gpt", "one"), image=["a.jpg"]),
+        talk(("human", "1?"), ("gpt", "one"), images=["a.jpg"]),
+        talk(("human", "1?"), ("gpt", "one"), image="a.jpg", images=["a.jpg"]),
+        {"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "one"}], "image": "a.jpg"},
+        talk(("human", "1?"), ("gpt", "one"), image=".\\a.jpg"),
+    ],
+)
+def test_forms_that_have_one_meaning_are_read(raw: Any) -> None:
+    row = train_row(raw, 0)
+    assert (row.instruction, row.answer, row.image, row.turns) == ("1?", "one", "a.jpg", [])
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    assert train_row(talk(("human", "How many?"), ("gpt", 3)), 0).answer == "3"  # type: ignore[arg-type]
+    assert [identity_text(value) for value in ("07", 7, 17.0, 3.5, None, True, [1])] == [
+        "07", "7", "17", "3.5", "", "", "",
+    ]  # fmt: skip
+
+
+def test_json_lines_and_a_byte_order_mark_are_read_and_half_a_character_is_named(tmp_path: Path) -> None:
+    rows = [talk(("human", "1?"), ("gpt", answer)) for answer in ("one\u2028two", "green")]
+    path = tmp_path / "train.json"
+    for text in ("\n".join(map(json.dumps, rows)), "\ufeff" + json.dumps(rows), json.dumps(rows)):
+        path.write_text(text, encoding="utf-8")
+        assert read_list(path) == rows
+    (tmp_path / "one.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    assert read_list(tmp_path / "one.jsonl") == rows[:1]
+    path.write_text("\n".join([json.dumps(rows[0]), "{", json.dumps(rows[1])]))
+    with pytest.raises(ValueError, match=r"train\.json is not JSON Lines: .* at line 2"):
+        read_list(path)
+    path.write_text(json.dumps([rows[0], talk(("human", "1?"), ("gpt", "gre\ud800en"))]))
+    first, (number, error) = llava_json.rows(path, "train")
+    assert isinstance(first, Row) and number == 1 and "half a character" in str(error)
+    path.write_text(f"[{'9' * 5000}]")
+    with pytest.raises(ValueError, match=r"train\.json is not JSON that can be read: Exceeds the limit"):
+        read_list(path)
+
+
+@pytest.mark.parametrize(
     ("raw", "words"),
     [
         ([], "a list, not an object"),
         ({"image": "a.jpg"}, "'conversations' is nothing"),
-        (talk(("human", "1?")), "end with gpt"),
-        (talk(("human", "1?"), ("human", "2?")), "human, gpt, human, gpt"),
-        (talk(("user", "1?"), ("gpt", "one")), "a turn must be"),
-        ({"conversations": [{"from": "human", "value": 3}]}, "a turn must be"),
+        (talk(("human", "1?")), "turn 0 is a question without an answer"),
+        (talk(("human", "1?"), ("gpt", "one"), ("human", "2?")), "turn 2 is a question without an answer"),
+        (talk(("human", "1?"), ("gpt", "one"), ("gpt", "two")), "human, gpt, human, gpt"),
+        (talk(("system", "Be brief."), ("human", "1?"), ("gpt", "one")), "turn 0 is from 'system'"),
+        (talk(("human", "1?"), ("human", "2?"), ("gpt", "one")), "human, gpt, human, gpt"),
+        (talk(("someone", "1?"), ("gpt", "one")), "a turn must be"),
+        ({"conversations": [{"from": "human", "value": True}]}, "turn 0 says true or false"),
+        ({"conversations": [{"from": "human", "value": math.nan}]}, "turn 0 says NaN"),
+        ({"conversations": ["1?"]}, "turn 0 is a string"),
         (talk(("human", "<image> 1?"), ("gpt", "one")), "names no image"),
         (talk(("human", "<image><image>1?"), ("gpt", "one"), image="a.jpg"), "2 times <image>"),
-        (talk(("human", "1?"), ("gpt", "one"), image=["a.jpg"]), "'image' is a list"),
+        (talk(("human", "1?"), ("gpt", "one"), image=["a.jpg", "b.jpg"]), "names 2 pictures"),
+        (talk(("human", "1?"), ("gpt", "one"), image="a.jpg", images=["b.jpg"]), "names 2 pictures"),
+        (talk(("human", "1?"), ("gpt", "one"), image="data:image/png;base64,iVBOR"), "write the picture to a file"),
+        (talk(("human", "1?"), ("gpt", "one"), image="iVBOR" * 1000), "is no path but 5,000 characters"),
+        (talk(("human", "1?"), ("gpt", "one"), image="x" * 300 + ".jpg"), "a name of 304 bytes"),
+        (talk(("human", "1?"), ("gpt", "one"), id=math.inf), "its id is infinity"),
         (talk(("human", "1?"), ("gpt", "one"), image="../../etc/passwd"), "leaves the image folder"),
         (talk(("human", "1?"), ("gpt", "one"), image="/etc/passwd"), "must be relative"),
     ],
@@ -86,6 +140,20 @@ def test_answers_are_a_text_a_number_a_list_or_what_raters_said() -> None:
     assert references(3) == ["3"]
     assert references(["a dog.", "one dog."]) == ["a dog.", "one dog."]
     assert references([{"answer": "x", "answer_confidence": "yes"}]) == ["x"]
+
+
+def test_an_empty_answer_is_none_and_refused_beside_others() -> None:
+    def row_of(answer: Any) -> Row:
+        return question_row({"text": "1?", "question_id": 1, "answer": answer}, 0)
+
+    assert row_of("").references == []
+    with pytest.raises(RowError, match="no answer"):
+        Official({}).complete(row_of(" "))
+    with pytest.raises(RowError, match="one of its right answers is empty"):
+        row_of(["red", ""])
+    with pytest.raises(RowError, match="'answer' holds NaN"):
+        row_of(math.nan)
+    assert question_row({"text": "1?", "question_id": 1, "answers": ["", "red"]}, 0).raters == ["", "red"]
 
 
 def test_boxes_keep_their_numbers_and_the_pictures_size() -> None:
@@ -136,6 +204,9 @@ def test_official_files_fill_in_and_contradict(tmp_path: Path) -> None:
         official.complete(Row(0, None, "Which?", "C", ["C"], question_id="7"))
     with pytest.raises(RowError, match="'8' is not in"):
         official.complete(Row(0, None, "Which?", "A", ["A"], question_id="8"))
+    row = Row(0, None, "Which?", "B.", ["B."], question_id="7")
+    official.complete(row)
+    assert (row.answer, row.references) == ("B", ["B"]), "evaluators read the official answer alone"
     with pytest.raises(ValueError, match="is not TextVQA's annotation file"):
         Official({"textvqa": tmp_path / "problems.json"})
 
@@ -151,6 +222,67 @@ def test_a_text_vqa_row_finds_its_raters_by_picture_and_question(tmp_path: Path)
     official.complete(row)
     assert row.raters == ["stop"] * 9 + ["halt"]
     assert row.references == ["stop", "halt"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        ({"choices": ["red", "blue"], "answer": None}, "has answer None of 2 choices"),
+        ({"choices": ["red", "blue"], "answer": "B"}, "has answer 'B' of 2 choices"),
+        ({"choices": ["red", "blue"], "answer": 10**9}, "has answer 1000000000 of 2 choices"),
+        ({"choices": ["red", "blue"], "answer": True}, "has answer True of 2 choices"),
+        ({"choices": None, "answer": 1}, "no list of choices for it, but None"),
+    ],
+)
+def test_a_problem_without_a_right_choice_is_named(problem: dict[str, Any], words: str, tmp_path: Path) -> None:
+    (tmp_path / "problems.json").write_text(json.dumps({"7": problem}))
+    with pytest.raises(RowError, match=words):
+        Official({"scienceqa": tmp_path / "problems.json"}).complete(Row(0, None, "Which?", question_id="7"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [(["red"] * 9, "has 9 answers of people"), ("red", "has 'red' of people"), (None, "has None of people")],
+)
+def test_raters_that_are_not_ten_are_named(answers: Any, words: str, tmp_path: Path) -> None:
+    entry = {"question_id": 1, "image_id": "p", "question": "What word?", "answers": answers}
+    (tmp_path / "val.json").write_text(json.dumps({"data": [entry]}))
+    with pytest.raises(RowError, match=words):
+        Official({"textvqa": tmp_path / "val.json"}).complete(Row(0, "p.jpg", "what word?", question_id="1"))
+
+
+@pytest.mark.parametrize(("role", "empty"), [("textvqa", {"data": []}), ("scienceqa", {}), ("gqa", {})])
+def test_an_empty_official_file_knows_no_question(role: str, empty: Any, tmp_path: Path) -> None:
+    (tmp_path / "official.json").write_text(json.dumps(empty))
+    with pytest.raises(RowError, match="question '1' is not in"):
+        Official({role: tmp_path / "official.json"}).complete(Row(0, None, "Who?", "I", ["I"], question_id="1"))
+
+
+def test_a_gqa_question_takes_the_official_answer_and_may_have_no_types(tmp_path: Path) -> None:
+    (tmp_path / "gqa.json").write_text(json.dumps({"1": {"answer": "yes", "types": None}, "2": {"answer": None}}))
+    official = Official({"gqa": tmp_path / "gqa.json"})
+    row = Row(0, None, "Is it?", "Yes.", ["Yes."], question_id="1")
+    official.complete(row)
+    assert (row.answer, row.references, row.type) == ("yes", ["yes"], "")
+    with pytest.raises(RowError, match="but testdev_balanced_questions.json has 'yes'"):
+        official.complete(Row(0, None, "Is it?", "no", ["no"], question_id="1"))
+    with pytest.raises(RowError, match="has the answer None"):
+        official.complete(Row(0, None, "Is it?", "no", ["no"], question_id="2"))
+
+
+def test_captions_are_found_by_the_pictures_name_before_its_number(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "1000092795.jpg"}, {"id": 2, "file_name": "7.jpg"}],
+        "annotations": [{"image_id": 1, "caption": "two men"}, {"image_id": 2, "caption": "a dog"}],
+    }
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    official = Official({"captions": tmp_path / "captions.json"})
+    row = Row(0, "flickr/1000092795.jpg", "Describe.", "two men", ["two men"], question_id="1000092795")
+    official.complete(row)
+    assert row.references == ["two men"]
+    # The number of a neighbour: its captions are not the row's own.
+    with pytest.raises(RowError, match="'two men' is none of the 1 captions of '2'"):
+        official.complete(Row(0, None, "Describe.", "two men", ["two men"], question_id="2"))
 
 
 def saved(tmp_path: Path, kind: str) -> Path:

@@ -6,14 +6,19 @@ decoded.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+#: The variable that says how many pixels a padded picture may have.
+MOST_PIXELS = "LILORA_MOST_PIXELS"
 #: Bytes of a file's name.
 LONGEST_NAME = 255
 
@@ -53,22 +58,71 @@ def read_picture(folder: Path, path: str) -> bytes:
         ) from error
 
 
+def most_pixels() -> int:
+    """Pixels that a picture may have once it is padded to a square: $LILORA_MOST_PIXELS, or what PIL takes for safe.
+
+    Raises:
+        ValueError: the variable holds no number above 0.
+    """
+    text = os.environ.get(MOST_PIXELS, "89478485")
+    if not text.isdecimal() or not int(text):
+        raise ValueError(f"${MOST_PIXELS} is {text!r}: it must be a number of pixels")
+    return int(text)
+
+
+def check_size(size: tuple[int, int], name: str) -> None:
+    """Refuse a picture that would fill the memory once it is padded to a square.
+
+    Raises:
+        ValueError: the square has more than `most_pixels`.
+    """
+    square, most = max(size) ** 2, most_pixels()
+    if square > most:
+        raise ValueError(
+            f"picture {name} has {size[0]} x {size[1]} pixels, {square / 1e6:.0f} million once padded to a square; "
+            f"{most / 1e6:.0f} million are taken: make it smaller, or raise ${MOST_PIXELS}"
+        )
+
+
+def header_size(path: Path, name: str) -> tuple[int, int]:
+    """(width, height) by the header of the picture at `path`; its pixels are not decoded.
+
+    Raises:
+        ValueError: it is empty, or no picture; `name` is for the message.
+    """
+    if not path.stat().st_size:
+        raise ValueError(f"picture {name} is an empty file")
+    with _opened(path, name) as picture:
+        return picture.size
+
+
+def decoded_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the picture at `path`, decoded; errors as `open_picture`."""
+    return open_picture(path.read_bytes(), path.name).size
+
+
 def open_picture(data: bytes, name: str) -> Image:
     """The picture in `data` (PNG, JPEG, ...), decoded, in RGB; `name` is for messages.
 
     Raises:
-        ValueError: it is broken, no picture, or of more pixels than PIL takes for safe (89 million).
+        ValueError: it is broken, no picture, or too large (`check_size`).
     """
     import io
-    import warnings
 
+    with _opened(io.BytesIO(data), name) as picture:
+        check_size(picture.size, name)
+        return picture.convert("RGB")
+
+
+@contextmanager
+def _opened(source: Any, name: str) -> Iterator[Image]:
+    """A picture by its header; what PIL finds wrong with it, then or later, is a ValueError that names it."""
     from PIL import Image
 
+    # Ours is the guard, since a long thin picture is small until it is padded.
+    Image.MAX_IMAGE_PIXELS = None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data)).convert("RGB")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"picture {name} is refused: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
+        with Image.open(source) as picture:
+            yield picture
+    except (OSError, SyntaxError) as error:
         raise ValueError(f"picture {name} cannot be decoded: {error}") from error

@@ -401,9 +401,16 @@ def test_a_picture_that_would_fill_the_memory_or_is_none_is_refused(
     draw(tmp_path / "a.png", 1)
     data = (tmp_path / "a.png").read_bytes()
     assert open_picture(data, "a.png").mode == "RGB"
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ValueError, match=r"a\.png is refused"):
+    # What counts is what padding makes of it.
+    Image.new("RGB", (20000, 1)).save(tmp_path / "thin.png")
+    with pytest.raises(ValueError, match=r"thin\.png has 20000 x 1 pixels, 400 million once padded to a square"):
+        open_picture((tmp_path / "thin.png").read_bytes(), "thin.png")
+    monkeypatch.setenv("LILORA_MOST_PIXELS", "400000000")
+    assert open_picture((tmp_path / "thin.png").read_bytes(), "thin.png").size == (20000, 1)
+    monkeypatch.setenv("LILORA_MOST_PIXELS", "many")
+    with pytest.raises(ValueError, match=r"LILORA_MOST_PIXELS is 'many'"):
         open_picture(data, "a.png")
+    monkeypatch.delenv("LILORA_MOST_PIXELS")
     with pytest.raises(ValueError, match=r"b\.png cannot be decoded"):
         open_picture(b"no picture", "b.png")
 

@@ -80,11 +80,11 @@ def test_everything_wrong_is_listed_with_file_and_row(own: Path) -> None:
         ("unreadable", "ImageNet/test.json", None),
         ("picture", "VQAv2/train.json", 5),
     }
-    assert found["counts"]["broken"] == 8
+    assert found["counts"]["broken"] == 9
     assert any(item["kind"] == "file" and "Flickr30k/val.json" in item["file"] for item in found["problems"])
     text = lilora_("check-data", "cvit", str(own), "--first", "1", code=1).stdout
     assert "GQA/train.json, row 4: image path '../../../etc/passwd' leaves the image folder" in text
-    assert "and 7 more" in text
+    assert "and 8 more" in text
     assert "zackie29/SMoLoRA" in text
 
 
@@ -95,12 +95,27 @@ def test_the_same_question_about_one_picture_is_no_duplicate_where_raters_are_fo
 
 
 def test_an_image_bomb_is_found(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from PIL import Image
-
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setenv("LILORA_MOST_PIXELS", "1000")
     found = answer("check-data", "cvit", str(own), "--task", "GQA", "--samples", "1", code=1)
-    assert [item["kind"] for item in found["problems"]] == ["broken", "broken"]
-    assert "is refused" in found["problems"][0]["text"]
+    # Each picture's header is read, whatever the number of samples.
+    assert [item["kind"] for item in found["problems"]] == ["broken"] * found["rows"]
+    assert "0 million are taken: make it smaller" in found["problems"][0]["text"]
+
+
+def test_pictures_that_are_empty_broken_or_misnamed_are_named(own: Path) -> None:
+    pictures = own / "dataset" / "GQA" / "images"
+    whole = (pictures / "2.jpg").read_bytes()
+    (pictures / "1.jpg").write_bytes(b"")
+    (pictures / "2.jpg").write_bytes(whole[:-20])
+    (pictures / "3.jpg").rename(pictures / "3.JPG")
+    ask = ("check-data", "cvit", str(own), "--task", "GQA", "--samples", "0")
+    found = {item["row"]: item["text"] for item in answer(*ask, code=1)["problems"]}
+    assert found[1] == "picture GQA/images/1.jpg is an empty file"
+    assert found[3].endswith("3.jpg is not in dataset, but 3.JPG is")
+    assert 2 not in found, "its header is whole"
+    every = answer(*ask, "--all-pictures", code=1)
+    assert "2.jpg cannot be decoded" in {item["row"]: item["text"] for item in every["problems"]}[2]
+    assert every["num_decoded"] == every["num_pictures"] == 13
 
 
 def test_a_folder_of_other_instructions_is_noticed(own: Path) -> None:

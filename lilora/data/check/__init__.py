@@ -7,13 +7,13 @@ Nothing is mended and nothing is written. What is wrong is listed with its file 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lilora.benchmarks import Benchmark, Task
 from lilora.benchmarks._instructions import ends_with_template
+from lilora.data.check.pictures import faulty_headers, faulty_pictures, nearly
+from lilora.data.check.report import FileReport, Problem, Report, Sample
 from lilora.data.fingerprints import cache_num_rows, fingerprints
 from lilora.data.image_files import open_picture, read_picture
 from lilora.data.location import TaskFiles, task_files
@@ -22,80 +22,8 @@ from lilora.data.readers.official import Official
 from lilora.data.readers.row import Row, RowError, outside_options
 from lilora.data.sampling import chosen_rows
 
-#: What can be wrong, and what to do about it.
-REMEDIES = {
-    "file": "get the file, and put it where it is looked for",
-    "unreadable": "download the file again; it is damaged, or not what its name says",
-    "malformed": "mend or remove the row; training refuses the file while it is there",
-    "path": "mend the row; a path must be relative and stay below the image folder",
-    "picture": "get the picture from its data set's site, under this name below the image folder",
-    "broken": "download the picture again",
-    "duplicate": "remove all but one; evaluators that go by the id see one of them",
-    "answer": "mend the row; its answer is not among its options, or not the official one",
-    "official": "use the official file of the same release as the instruction file",
-}
 #: Official files whose questions are found by id alone.
 BY_ID = {"scienceqa", "gqa", "captions"}
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: a kind of `REMEDIES`, the file below the benchmark's folder, the row from 0, and why."""
-
-    kind: str
-    file: str
-    row: int | None
-    text: str
-
-
-@dataclass(frozen=True)
-class FileReport:
-    """A file that is there.
-
-    Attributes:
-        setting, task, role: what it is for; roles are "train", "test" and those of official files.
-        rows: how many; None for official files.
-        usable: rows that can be used.
-        without_image, several_turns: how many of these rows.
-    """
-
-    setting: str
-    task: str
-    role: str
-    file: str
-    bytes: int
-    sha256: str
-    rows: int | None = None
-    usable: int | None = None
-    without_image: int = 0
-    several_turns: int = 0
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture that was opened: its place, width, height, and SHA-256."""
-
-    file: str
-    width: int
-    height: int
-    sha256: str
-
-
-@dataclass
-class Report:
-    """What was found; `problems` is empty if all is well."""
-
-    benchmark: str
-    folder: str
-    files: list[FileReport] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Problems by kind."""
-        return Counter(problem.kind for problem in self.problems)
 
 
 def check(
@@ -104,13 +32,17 @@ def check(
     settings: Sequence[str] = (),
     tasks: Sequence[str] = (),
     num_samples: int = 8,
+    all_pictures: bool = False,
+    note: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Check the data of `benchmark` in `folder`.
 
     Args:
         settings: instruction settings that must be there; by default those that are, at least one.
         tasks: names; by default all of the stream, and unseen ones that are there.
-        num_samples: pictures of each file that are opened.
+        num_samples: pictures of each file that are decoded; of all others the header alone is read.
+        all_pictures: decode every picture.
+        note: told how many pictures of a file are decoded, and of how many, while all of them are.
 
     Raises:
         ValueError: the benchmark is drawn here, there is no such folder, setting or task.
@@ -121,11 +53,13 @@ def check(
         raise ValueError(f"there is no folder {folder}. {benchmark.home}")
     for setting in settings:
         benchmark.check_setting(setting)
-    checker = _Checker(benchmark, folder, num_samples)
+    checker = _Checker(benchmark, folder, num_samples, note if all_pictures else None)
     for setting in settings or _settings_there(benchmark, folder):
         wanted = [benchmark.task(name) for name in tasks] or [*benchmark.tasks, *benchmark.unseen]
         for task in wanted:
             checker.check_task(task, setting, optional=not tasks and task in benchmark.unseen)
+    checker.report.num_pictures = checker.num_pictures
+    checker.report.num_decoded = len(checker.decoded) or len(checker.report.samples)
     return checker.report
 
 
@@ -142,11 +76,15 @@ def _settings_there(benchmark: Benchmark, folder: Path) -> list[str]:
 class _Checker:
     """Collects a report; what several files share is looked at once."""
 
-    def __init__(self, benchmark: Benchmark, folder: Path, num_samples: int) -> None:
-        self.benchmark, self.folder, self.num_samples = benchmark, folder, num_samples
+    def __init__(
+        self, benchmark: Benchmark, folder: Path, num_samples: int, decode: Callable[[int, int], None] | None
+    ) -> None:
+        self.benchmark, self.folder, self.num_samples, self.decode = benchmark, folder, num_samples, decode
         self.report = Report(benchmark.name, str(folder))
         self.listings: dict[Path, dict[str, frozenset[str]]] = {}
         self.seen: set[str] = set()
+        self.decoded: set[Path] = set()
+        self.num_pictures = 0
 
     def check_task(self, task: Task, setting: str, optional: bool) -> None:
         """One task in one setting."""
@@ -259,12 +197,20 @@ class _Checker:
             self.note(f"{self.name(path)}: {repeated} rows share an id with an earlier one; training does not go by it")
 
     def check_pictures(self, path: Path, rows: Sequence[Row], images: Path) -> None:
-        """That every picture is there, and that some of them can be opened."""
+        """That every picture is there and of a size that can be used, and that some of them, or all, can be decoded."""
         missing = missing_pictures(rows, images, self.listings.setdefault(images, {}))
         for row in missing:
-            self.problem("picture", self.name(path), row.number, f"{row.image} is not in {self.name(images)}")
+            self.problem("picture", self.name(path), row.number, self.not_there(str(row.image), images))
         lost = {row.number for row in missing}
         there = [row for row in rows if (row.image or row.picture) and row.number not in lost]
+        faulty = list(faulty_headers(there, images))
+        for row, why in faulty:
+            self.problem("broken", self.name(path), row.number, why)
+        broken = {row.image for row, _ in faulty}
+        there = [row for row in there if row.image is None or row.image not in broken]
+        self.num_pictures += len({row.image for row in there if row.image})
+        if self.decode is not None:
+            self.decode_all(path, there, images, self.decode)
         names = [row.image or str(row.number) for row in there]
         for place in chosen_rows(names, "check-data", self.num_samples):
             row = there[place]
@@ -279,6 +225,29 @@ class _Checker:
                 self.problem("broken", self.name(path), row.number, str(error))
                 continue
             self.report.samples.append(Sample(file, *picture.size, hashlib.sha256(data).hexdigest()))
+
+    def not_there(self, image: str, images: Path) -> str:
+        """That a picture is missing, and what lies beside its place under nearly its name."""
+        folder, _, name = image.rpartition("/")
+        names = self.listings[images].get(folder)
+        if names is None:
+            names = (
+                frozenset(item.name for item in (images / folder).iterdir())
+                if (images / folder).is_dir()
+                else frozenset()
+            )
+            self.listings[images][folder] = names
+        other = nearly(name, names)
+        return f"{image} is not in {self.name(images)}" + (f", but {other} is" if other else "")
+
+    def decode_all(self, path: Path, rows: Sequence[Row], images: Path, note: Callable[[int, int], None]) -> None:
+        """Decode every picture that was not decoded for another file."""
+        first = {
+            images / row.image: row for row in reversed(rows) if row.image and images / row.image not in self.decoded
+        }
+        self.decoded |= first.keys()
+        for file, why in faulty_pictures(sorted(first), lambda done: note(done, len(first))):
+            self.problem("broken", self.name(path), first[file].number, why)
 
     def about(self, setting: str, task: str, role: str, path: Path, *counts: int) -> FileReport:
         """A file's place, size, SHA-256 and counts."""

@@ -76,6 +76,7 @@ class TaskData:
         end: token id of an answer's end.
         later: what follows the first answer in rows of several turns; empty where no row has any.
         fill: the colour that pictures are padded to a square with; None: they are left as they are.
+        num_cut: rows of which the end was cut off.
     """
 
     key: tuple[Any, ...]
@@ -89,6 +90,7 @@ class TaskData:
     end: int
     later: list[list[LaterTurn]]
     fill: tuple[int, int, int] | None = None
+    num_cut: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,11 +123,42 @@ class TaskData:
                 instructions=whole.instructions + other.instructions,
                 prompts=whole.prompts + other.prompts,
                 answers=whole.answers + other.answers,
+                num_cut=whole.num_cut + other.num_cut,
                 image_of=whole.image_of + [place + offset if place >= 0 else -1 for place in other.image_of],
                 pictures=whole.pictures + other.pictures,
                 later=whole.later + other.later,
             )
         return whole
+
+    def cut(self, most: int) -> TaskData:
+        """The rows with what is beyond `most` tokens of each cut off, as LLaVA's loader does.
+
+        Raises:
+            ValueError: of a row nothing would be left to learn: its prompt alone has as many tokens.
+        """
+        long = [row for row in range(len(self)) if self._num_tokens(row) > most]
+        if not long:
+            return self
+        answers, later = list(self.answers), list(self.later)
+        for row in long:
+            left = most - len(self.prompts[row])
+            if left < 1:
+                raise ValueError(
+                    f"row {self.ids[row]!r} has {len(self.prompts[row]):,} tokens before its answer, and {most:,} are "
+                    "learned from: remove or shorten it, or raise training.max_tokens"
+                )
+            answers[row], left = answers[row][:left], left - len(answers[row])
+            kept = []
+            for prompt, answer in later[row]:
+                # A further question whose answer is beyond the end is not learned from, and so left out.
+                if left > len(prompt):
+                    kept.append((prompt, answer[: left - len(prompt)]))
+                left -= len(prompt) + len(answer)
+            later[row] = kept
+        return replace(self, key=(*self.key, most), answers=answers, later=later, num_cut=len(long))
+
+    def _num_tokens(self, row: int) -> int:
+        return len(self.prompts[row]) + len(self.answers[row]) + sum(len(a) + len(b) for a, b in self.later[row])
 
     def picture(self, place: int) -> Image.Image:
         """The picture at `place`, decoded, and a square where the task wants it padded."""
@@ -169,8 +202,13 @@ class TaskData:
         return Batch(input_ids, mask, labels, images, with_image, [self.instructions[row] for row in rows])
 
 
-def load_task(backbone: Backbone, folder: Path, split: str, framing: Framing = "crop") -> TaskData:
+def load_task(
+    backbone: Backbone, folder: Path, split: str, framing: Framing = "crop", max_tokens: int | None = None
+) -> TaskData:
     """Read and tokenise `folder/split.parquet` for `backbone`; kept in memory for the next stage that asks.
+
+    Args:
+        max_tokens: rows are cut to so many (`TaskData.cut`); None: they stay whole.
 
     Raises:
         FileNotFoundError: the folder has no such split, or a row's picture is missing.
@@ -181,7 +219,8 @@ def load_task(backbone: Backbone, folder: Path, split: str, framing: Framing = "
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: build the task's data first (`lilora.stages:build_task`)")
     status = path.stat()
-    return _load(backbone, str(path), framing, status.st_mtime_ns, status.st_size)
+    data = _load(backbone, str(path), framing, status.st_mtime_ns, status.st_size)
+    return data if max_tokens is None else data.cut(max_tokens)
 
 
 @lru_cache(maxsize=16)

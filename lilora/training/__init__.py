@@ -30,6 +30,7 @@ class Training:
             own scripts do; see `lilora.model.precision`. Answers of adapters that cannot be merged take it in any case.
         max_steps: stop after so many steps (the schedule is fitted to them).
         gradient_checkpointing: recompute activations in the backward pass, for memory.
+        max_tokens: rows are cut to so many tokens, pictures' among them, as LLaVA, CoIN and the CVIT release cut them.
     """
 
     epochs: float = 2
@@ -44,9 +45,10 @@ class Training:
     max_steps: int | None = None
     gradient_checkpointing: bool = False
     tf32: bool = True
+    max_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
+        for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "max_tokens"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.warmup < 1:

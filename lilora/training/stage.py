@@ -75,6 +75,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             "loss": rows[-1]["loss"],
             "optimiser": loop.optimiser,
             "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
+            **({"cut_rows": data.num_cut} if data.num_cut else {}),
             **config.method.notes(adapters),
         }
     finally:
@@ -92,7 +93,7 @@ def prepare_stage(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun
     model = config.backbone.load_model(config.training.dtype, run.placement.device)
 
     def task_rows(name: str) -> TaskRows:
-        data = load_task(config.backbone, inputs[name], "train", config.framing)
+        data = load_task(config.backbone, inputs[name], "train", config.framing, config.training.max_tokens)
         return TaskRows(data, load_features(model, config.backbone.load_processor(), data))
 
     revisited = {task: task_rows(f"data-{task}") for task in config.method.revisits(config.earlier)}

@@ -107,7 +107,7 @@ def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
         next((result.trainable for result in results if result.trainable is not None), None),
         next((result.stored_parameters for result in results if result.stored_parameters is not None), None),
         results[0].plan.trial.method.needs_task_id,
-        _missing_note(trials),
+        "; ".join(filter(None, (_missing_note(trials), _cut_note(results)))),
     )
 
 
@@ -119,6 +119,14 @@ def _missing_note(trials: Sequence[TrialResult]) -> str:
         return f"{len(missing)} of {len(trials)} seeds not finished, left out"
     cells = sum(result.plan.num_scores for result in trials)
     return f"{sum(result.num_missing for result in trials)} of {cells} cells not finished"
+
+
+def _cut_note(results: Sequence[TrialResult]) -> str:
+    """How many training rows were cut, by the records of the first trial's stages."""
+    first = results[0]
+    cut = sum(int(record.summary.get("cut_rows", 0)) for record in first.stages if record)
+    most = first.plan.trial.training.max_tokens
+    return f"{cut:,} training rows were cut at {most:,} tokens" if cut else ""
 
 
 def mean_matrix(row: TableRow, key: str = "main") -> tuple[tuple[Stat | None, ...], ...]:

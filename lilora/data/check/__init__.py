@@ -24,6 +24,8 @@ from lilora.data.sampling import chosen_rows
 
 #: Official files whose questions are found by id alone.
 BY_ID = {"scienceqa", "gqa", "captions"}
+#: Characters of a row that are about 2,048 tokens, the default of `Training.max_tokens`.
+LONG = 4 * 2048
 
 
 def check(
@@ -61,6 +63,10 @@ def check(
     checker.report.num_pictures = checker.num_pictures
     checker.report.num_decoded = len(checker.decoded) or len(checker.report.samples)
     return checker.report
+
+
+def _num_characters(row: Row) -> int:
+    return len(row.instruction) + len(row.answer) + sum(len(text) for turn in row.turns for text in turn)
 
 
 def _settings_there(benchmark: Benchmark, folder: Path) -> list[str]:
@@ -140,6 +146,12 @@ class _Checker:
         odd = sum(not ends_with_template(row.instruction, templates) for row in rows) if templates else 0
         if odd and task.kind != "grounding":
             self.note(f"{self.name(path)}: {odd} of {len(rows)} rows end with no instruction known for '{setting}'")
+        long = [row.number for row in rows if _num_characters(row) > LONG] if split == "train" else []
+        if long:
+            self.note(
+                f"{self.name(path)}: {len(long)} rows have over {LONG:,} characters (first: row {long[0]}), about "
+                "2,048 tokens; training cuts off what is beyond `training.max_tokens`"
+            )
         if official is not None and split == "test":
             absent = official.missing({row.question_id for row in rows})
             if absent:

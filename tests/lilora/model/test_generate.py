@@ -28,8 +28,9 @@ from lilora.model.pictures import Mapped
 from lilora.model.tokens import IGNORED, Batch, load_task
 from lilora.stages.answers import predict
 from lilora.stages.configs import PredictConfig
+from lilora.training import Training
 from tests.lilora.lab import Lab
-from tests.lilora.tiny import shuffle
+from tests.lilora.tiny import shuffle, with_later_turns
 
 SEQLORA = SeqLoRA(rank=4, lora_alpha=8)
 
@@ -60,6 +61,32 @@ def test_prompt_and_answer_tokenised_apart_give_the_tokens_of_the_whole_text(lab
     whole = f"<s>USER: {'<image>' * 4}\n{row['instruction']} ASSISTANT: {row['answer']}</s>"
     apart = [*data.prompts[1].tolist(), *data.answers[1].tolist()]
     assert apart == tokenizer(whole, add_special_tokens=False)["input_ids"]
+
+
+def test_rows_are_cut_at_the_most_tokens_and_counted(lab: Lab) -> None:
+    folder = with_later_turns(lab.data["Caption"], lab.folder())
+    whole = load_task(lab.backbone, folder, "train")
+    lengths = [whole.training_batch([row]).input_ids.shape[1] for row in range(len(whole))]
+    assert load_task(lab.backbone, folder, "train", max_tokens=max(lengths)) is whole
+    most = sorted(lengths)[len(lengths) // 2]
+    cut = load_task(lab.backbone, folder, "train", max_tokens=most)
+    assert cut.num_cut == sum(length > most for length in lengths) > 0
+    for row, length in enumerate(lengths):
+        own, other = (data.training_batch([row]) for data in (cut, whole))
+        left = own.input_ids.shape[1]
+        assert left == length if length <= most else left <= most
+        assert own.input_ids.equal(other.input_ids[:, :left]) and own.labels.equal(other.labels[:, :left])
+    longest = max(map(len, whole.prompts))
+    with pytest.raises(ValueError, match=rf"has {longest} tokens before its answer, and {longest} are learned from"):
+        whole.cut(longest)
+
+
+def test_a_stage_says_how_many_of_its_rows_were_cut(lab: Lab) -> None:
+    longest = max(map(len, load_task(lab.backbone, lab.data["Colour"], "train").prompts))
+    few = Training(max_steps=1, batch_size=4)
+    cut = lab.train(lab.config(SEQLORA, 0, dataclasses.replace(few, max_tokens=longest + 1)), None, lab.folder())
+    assert cut["cut_rows"] > 0
+    assert "cut_rows" not in lab.train(lab.config(SEQLORA, 0, few), None, lab.folder())
 
 
 def test_an_unknown_template_lists_the_choices(lab: Lab) -> None:

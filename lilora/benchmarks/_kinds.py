@@ -77,7 +77,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "option",
             form=Form(form.is_letter),
-            paper_form=Form(form.is_letter_in_any_case),
+            paper_form=Form(form.is_letter_in_any_case, version=2),
             lengths=TextLengths(170, 3, 700),
             single=_OPTION,
             five=(

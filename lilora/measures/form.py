@@ -36,7 +36,7 @@ def is_box(output: str, references: Sequence[str]) -> bool:
 
 def is_letter_in_any_case(output: str, references: Sequence[str]) -> bool:
     """Exactly one letter A-Z or a-z."""
-    return len(output) == 1 and output.upper() in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return re.fullmatch(r"[A-Za-z]", output) is not None
 
 
 def is_short_in_any_case(output: str, references: Sequence[str]) -> bool:

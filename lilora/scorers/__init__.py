@@ -82,6 +82,7 @@ class Scorer:
             its references, or all items.
         version: raised when its results change: its tasks are scored again from the predictions that are there.
         form: the test of the asked form behind MIF: "" ours, "paper" the published one (`lilora.benchmarks._kinds`).
+        counts_absent: whether questions of the official test split that have no row count as wrong.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Scorer:
     judge: Judge | None = None
     version: int = 1
     form: str = ""
+    counts_absent: bool = False
 
     def score(self, predictions: Sequence[str], truths: Sequence[Truth]) -> list[ItemScore]:
         """The scores of each item."""
@@ -108,10 +110,12 @@ class TwoScorers:
     standard: Scorer
 
 
-def two(name: str, paper: Judge, standard: Judge, versions: tuple[int, int] = (1, 1)) -> TwoScorers:
-    """The entry `name` from its two judges; `versions` of (paper, standard), see `Scorer.version`."""
+def two(
+    name: str, paper: Judge, standard: Judge, versions: tuple[int, int] = (1, 1), counts_absent: bool = False
+) -> TwoScorers:
+    """The entry `name` from its two judges; `versions` of (paper, standard), see `Scorer`; `counts_absent` of paper."""
     return TwoScorers(
-        Scorer(f"{name} (paper)", judge=paper, version=versions[0], form="paper"),
+        Scorer(f"{name} (paper)", judge=paper, version=versions[0], form="paper", counts_absent=counts_absent),
         Scorer(f"{name} (standard)", judge=standard, version=versions[1]),
     )
 

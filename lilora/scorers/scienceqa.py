@@ -1,7 +1,8 @@
 """The letter of an option (ScienceQA).
 
 paper: CoIN's and the CVIT release's rule, which finds a letter in other wordings too (`option_letter.find_letter`), and
-with it the article in "it is a cat". standard: the letter and nothing else.
+with it the article in "it is a cat"; a question of the official test split that has no row is wrong. standard: the
+letter and nothing else.
 
 Example: "B. a bus" for "B": paper 1, 0, 1; standard 0, 0, 1.
 """
@@ -53,4 +54,4 @@ def letter(prediction: str, truth: Truth) -> ItemScore:
     return _item(prediction, truth, prediction.strip())
 
 
-SCORER = two("scienceqa", paper=each(published), standard=each(letter))
+SCORER = two("scienceqa", paper=each(published), standard=each(letter), versions=(2, 1), counts_absent=True)

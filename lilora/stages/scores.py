@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from lilora.benchmarks._kinds import kind_named
 from lilora.data.columns import JUDGED, read_columns
+from lilora.data.location import SOURCE
 from lilora.scorers import ItemScore, Scorer, Truth, version_of
 
 #: Raised when what `score` does around the scorers changes its results: then every task is scored again.
@@ -118,6 +119,8 @@ def score(config: ScoreSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     references = [right.references for right in truths]
     items = score_items(scorer, config.kind, predictions, truths)
     result = aggregate(scorer, items, predictions, references, [kind or "" for kind in truth["type"].to_list()])
+    if scorer.counts_absent and config.split == "test":
+        _count_absent(result, inputs["data"] / SOURCE)
 
     (out / "scores.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     polars.DataFrame(
@@ -130,6 +133,14 @@ def score(config: ScoreSettings, inputs: Mapping[str, Path], out: Path) -> dict[
         }
     ).write_parquet(out / "items.parquet")
     return result
+
+
+def _count_absent(result: dict[str, Any], source: Path) -> None:
+    """Let questions of the official test split that have no row count as wrong, as the published evaluator does."""
+    absent = json.loads(source.read_text()).get("official_test_rows_absent", 0) if source.exists() else 0
+    if absent:
+        share = result["count"] / (result["count"] + absent)
+        result |= {name: share * result[name] for name in ("main", "strict", "lenient")} | {"absent": absent}
 
 
 def _truth(row: Mapping[str, Any]) -> Truth:

@@ -107,7 +107,7 @@ def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
         next((result.trainable for result in results if result.trainable is not None), None),
         next((result.stored_parameters for result in results if result.stored_parameters is not None), None),
         results[0].plan.trial.method.needs_task_id,
-        "; ".join(filter(None, (_missing_note(trials), _cut_note(results)))),
+        "; ".join(filter(None, (_missing_note(trials), _cut_note(results), _absent_note(results[0])))),
     )
 
 
@@ -127,6 +127,14 @@ def _cut_note(results: Sequence[TrialResult]) -> str:
     cut = sum(int(record.summary.get("cut_rows", 0)) for record in first.stages if record)
     most = first.plan.trial.training.max_tokens
     return f"{cut:,} training rows were cut at {most:,} tokens" if cut else ""
+
+
+def _absent_note(result: TrialResult) -> str:
+    """Which tasks' official test splits have questions without a row, and how many."""
+    last = len(result.plan.after) - 1
+    cells = ((task, result.scores.get((last, place), {})) for place, task in enumerate(result.plan.tasks))
+    absent = [f"{scores['absent']:,} of {task}" for task, scores in cells if scores.get("absent")]
+    return f"official test questions without a row, counted as wrong: {', '.join(absent)}" if absent else ""
 
 
 def mean_matrix(row: TableRow, key: str = "main") -> tuple[tuple[Stat | None, ...], ...]:

@@ -190,6 +190,31 @@ def test_scoring_reads_annotators_options_and_boxes_where_the_data_have_them(tmp
     assert found == {"paper": 0, "standard": pytest.approx(95)}
 
 
+def test_official_test_questions_without_a_row_are_wrong_where_the_published_evaluator_counts_them(
+    tmp_path: Path,
+) -> None:
+    data, predicted = tmp_path / "data", tmp_path / "predictions"
+    for path in (data, predicted, tmp_path / "paper", tmp_path / "standard"):
+        path.mkdir()
+    rows = {"id": ["q1", "q2", "q3"], "answer": ["A", "B", "C"], "references": [["A"], ["B"], ["C"]], "type": [""] * 3}
+    polars.DataFrame(rows).write_parquet(data / "test.parquet")
+    (data / "source.json").write_text(json.dumps({"official_test_rows_absent": 1}))
+    polars.DataFrame({"id": rows["id"], "prediction": ["A", "B", "A"]}).write_parquet(predicted / "predictions.parquet")
+    inputs = {"data": data, "predictions": predicted}
+    paper, standard = (
+        score(ScoreConfig("ScienceQA", "scienceqa", "option", "test", version), inputs, tmp_path / version)
+        for version in VERSIONS
+    )
+    assert (paper["main"], paper["absent"], paper["count"]) == (pytest.approx(100 * 2 / 4), 1, 3)
+    assert standard["main"] == pytest.approx(100 * 2 / 3) and "absent" not in standard
+
+
+def test_a_ligature_is_no_letter() -> None:
+    for version in ("", "paper"):
+        assert not KINDS["option"].follows("\N{LATIN SMALL LIGATURE ST}", ["A"], version)
+    assert KINDS["option"].follows("b", ["A"], "paper")
+
+
 def test_a_grounding_task_without_a_box_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"no right box in .*write it as '\[x1, y1, x2, y2\]'"):
         scorer_named("grounding", "standard").score(["[0,0,1,1]"], [Truth(("left",))])

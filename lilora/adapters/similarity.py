@@ -111,16 +111,14 @@ def check_parts(parts: Sequence[str]) -> None:
 def embed_task(model: Any, task_rows: TaskRows, text: TextEncoder = "input") -> TaskEmbedding:
     """Mean embeddings of a task; `model` is the backbone without adapters.
 
-    The words of the conversation template, the same in all tasks, are left out (`prompt_frame`), and so are padding
-    and the image and end tokens.
+    The words of the conversation template, the same in all tasks, are left out, and so are padding, pictures and ends.
     """
     data = task_rows.data
     rows = chosen_rows(data.ids, "embedding", MAX_ROWS)
-    frame = prompt_frame(task_rows)
     instructions, answers = [], []
     for start in range(0, len(rows), CHUNK):
         batch = data.training_batch(rows[start : start + CHUNK]).to(str(model.device))
-        instructions.append(_mean_text(model, batch.input_ids, instruction_mask(model, batch, frame), text).double())
+        instructions.append(_mean_text(model, batch.input_ids, batch.instruction_mask, text).double())
         answers.append(_mean_text(model, batch.input_ids, answer_mask(batch), text).double())
     return TaskEmbedding(
         _mean_picture(model, task_rows, rows),
@@ -134,7 +132,6 @@ def embed_rows(
     model: Any,
     batch: Batch,
     images: Images | None,
-    frame: tuple[int, int] = (0, 0),
     text: TextEncoder = "input",
 ) -> tuple[Tensor, Tensor]:
     """Embeddings of single rows, to find a task by: pictures (N, D_v) and instructions (N, D), float32.
@@ -144,9 +141,8 @@ def embed_rows(
 
     Args:
         images: as `lilora.model.features.Features.of` gives them, one for each of `batch.images`.
-        frame: as `prompt_frame` gives it; by default the template's words count as the instruction's.
     """
-    instructions = _mean_text(model, batch.input_ids, instruction_mask(model, batch, frame), text)
+    instructions = _mean_text(model, batch.input_ids, batch.instruction_mask, text)
     rows = torch.zeros(len(batch.input_ids), _tower_width(model), device=instructions.device)
     if images is not None:
         rows[batch.image_rows] = picture_means(model, images, torch.float32).to(rows.device)
@@ -178,32 +174,6 @@ def nearest_task(rows: Mapping[str, Tensor], tasks: Mapping[str, Tensor], centre
         count = count + (in_row[:, None] | in_task[None]).long()
     assert isinstance(total, Tensor) and isinstance(count, Tensor), "no part is compared"
     return (total / count.clamp(min=1)).argmax(-1)
-
-
-def prompt_frame(task_rows: TaskRows) -> tuple[int, int]:
-    """How many text tokens of a prompt stand before and after the instruction: the conversation template's.
-
-    Read off one row, by decoding ever longer pieces of its prompt; the template is the same for all. (0, 0) where the
-    tokenizer does not give the instruction back as it was: the template then counts as part of it.
-    """
-    data, processor = task_rows.data, task_rows.features.processor
-    tokenizer = processor.tokenizer
-    row = min(range(len(data)), key=data.ids.__getitem__)
-    image_token = tokenizer.convert_tokens_to_ids(processor.image_token)
-    tokens = [token for token in data.prompts[row].tolist() if token != image_token]
-    ends = [len(tokenizer.decode(tokens[: count + 1])) for count in range(len(tokens))]
-    start = tokenizer.decode(tokens).rfind(data.instructions[row])
-    if start < 0 or not data.instructions[row]:
-        return 0, 0
-    stop = start + len(data.instructions[row])
-    return sum(end <= start for end in ends), sum(end > stop for end in ends[:-1]) + (ends[-1] > stop)
-
-
-def instruction_mask(model: Any, batch: Batch, frame: tuple[int, int] = (0, 0)) -> Tensor:
-    """(N, T), True at the text tokens of the prompts but the first and last `frame` of them."""
-    mask = batch.prompt_mask & (batch.input_ids != model.config.image_token_id)
-    place = mask.cumsum(1)
-    return mask & (place > frame[0]) & (place <= mask.sum(1, keepdim=True) - frame[1])
 
 
 def answer_mask(batch: Batch) -> Tensor:

@@ -32,9 +32,15 @@ class Template:
 
     def asked(self, instruction: str, tokens: str | None) -> str:
         """The prompt in words; `tokens` are the picture's, None for a row without one."""
-        if tokens is None:
-            return (self.text_prompt or self.prompt).format(image="", instruction=instruction)
-        return self.prompt.format(image=self.image.format(tokens=tokens), instruction=instruction)
+        before, after = self.around(tokens)
+        return f"{before}{instruction}{after}"
+
+    def around(self, tokens: str | None) -> tuple[str, str]:
+        """What stands before and after the instruction; `tokens` as in `asked`."""
+        whole = self.prompt if tokens is not None else self.text_prompt or self.prompt
+        image = "" if tokens is None else self.image.format(tokens=tokens)
+        before, _, after = whole.partition("{instruction}")
+        return before.format(image=image), after.format(image=image)
 
 
 _QWEN_TURN = "<|im_start|>user\n{image}{instruction}<|im_end|>\n<|im_start|>assistant\n"

@@ -7,6 +7,7 @@ refused, and so is a tokenizer that gives an answer other tokens alone than afte
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,10 @@ from lilora.model.pictures import Picture, fill_colour
 
 #: Token ids of what is asked further on in a row, and of the answer to it.
 LaterTurn = tuple[np.ndarray, np.ndarray]
+#: From one place on, up to another.
+Span = tuple[int, int]
+#: Rows that are tokenised together: their tokens' offsets are in memory at once.
+ROWS_AT_ONCE = 1024
 
 
 class Encoder:
@@ -62,14 +67,38 @@ class Encoder:
                 "template: take it out of the row's text"
             )
 
-    def prompts(self, instructions: list[str], sizes: Sequence[Size | None]) -> list[np.ndarray]:
-        """Token ids of each prompt: begin token, template, image tokens where the row has a picture (of some size)."""
+    def prompts(self, instructions: list[str], sizes: Sequence[Size | None]) -> tuple[list[np.ndarray], list[Span]]:
+        """Token ids of each prompt: begin token, template, image tokens where the row has a picture (of some size).
+
+        And where in each the instruction's own tokens are: those that end within it. A tokenizer without offsets does
+        not say; the whole prompt counts as the instruction then.
+        """
         tokens = {size: self.family.image_text(self.processor, size) for size in {*sizes} if size is not None}
-        texts = [
-            self.template.asked(instruction, None if size is None else tokens[size])
-            for instruction, size in zip(instructions, sizes, strict=True)
-        ]
-        return [np.array(self.begin + ids) for ids in self._tokens(texts)]
+        prompts: list[np.ndarray] = []
+        spans: list[Span] = []
+        for start in range(0, len(instructions), ROWS_AT_ONCE):
+            asked = instructions[start : start + ROWS_AT_ONCE]
+            around = [
+                self.template.around(None if size is None else tokens[size])
+                for size in sizes[start : start + ROWS_AT_ONCE]
+            ]
+            texts = [f"{before}{text}{after}" for text, (before, after) in zip(asked, around, strict=True)]
+            found = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=bool(self.tokenizer.is_fast))
+            prompts += [np.array(self.begin + ids) for ids in found["input_ids"]]
+            offsets = found.get("offset_mapping", [None] * len(asked))
+            spans += [
+                self._span(pairs, len(before), len(before) + len(text), len(ids))
+                for pairs, (before, _), text, ids in zip(offsets, around, asked, found["input_ids"], strict=True)
+            ]
+        return prompts, spans
+
+    def _span(self, offsets: Sequence[Span] | None, start: int, stop: int, num_tokens: int) -> Span:
+        """The places of the tokens that end between the characters `start` and `stop`, behind the begin token."""
+        shift = len(self.begin)
+        if offsets is None:
+            return 0, shift + num_tokens
+        ends = [end for _, end in offsets]
+        return shift + bisect_right(ends, start), shift + bisect_right(ends, stop)
 
     def answers(self, answers: list[str]) -> list[np.ndarray]:
         """Token ids of each answer and the end token."""

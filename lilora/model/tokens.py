@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,14 @@ from lilora.backbones import Backbone
 from lilora.benchmarks import Framing
 from lilora.core.limits import MEMO_BYTES
 from lilora.data.columns import LEARNED, read_columns
-from lilora.model.encoder import Encoder, LaterTurn
+from lilora.model.encoder import Encoder, LaterTurn, Span
 from lilora.model.pictures import Picture, decoded, load_pictures
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IGNORED = -100
+_TENSORS = ("input_ids", "attention_mask", "labels", "instruction_mask")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Batch:
         images: places of the rows' pictures in `TaskData.pictures`, in the rows' order; rows may have none.
         image_rows: the row of each of `images`.
         instructions: what each row asks, in words.
+        instruction_mask: (N, T), True at the tokens of those words: the conversation template's are left out.
     """
 
     input_ids: Tensor
@@ -49,10 +51,11 @@ class Batch:
     images: list[int]
     image_rows: list[int]
     instructions: list[str]
+    instruction_mask: Tensor
 
     def to(self, device: str) -> Batch:
         """The same batch on `device`."""
-        tensors = {name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "labels")}
+        tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
         return replace(self, **tensors)
 
     @property
@@ -70,6 +73,7 @@ class TaskData:
         ids: the rows' names.
         instructions: the rows' instructions in words.
         prompts, answers: token ids of each row; the answers with their end token.
+        asked: from where to where in its prompt each row's instruction is.
         image_of: each row's place in `pictures`; -1 without one.
         pictures: each picture once, sorted by its name: the SHA-256 of its bytes, or its path.
         pad: token id of padding.
@@ -91,6 +95,7 @@ class TaskData:
     later: list[list[LaterTurn]]
     fill: tuple[int, int, int] | None = None
     num_cut: int = 0
+    asked: list[Span] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,6 +110,7 @@ class TaskData:
             ids=[self.ids[row] for row in rows],
             instructions=[self.instructions[row] for row in rows],
             prompts=[self.prompts[row] for row in rows],
+            asked=[self.asked[row] for row in rows],
             answers=[self.answers[row] for row in rows],
             image_of=[moved[self.image_of[row]] for row in rows],
             pictures=[self.pictures[place] for place in places],
@@ -122,6 +128,7 @@ class TaskData:
                 ids=whole.ids + other.ids,
                 instructions=whole.instructions + other.instructions,
                 prompts=whole.prompts + other.prompts,
+                asked=whole.asked + other.asked,
                 answers=whole.answers + other.answers,
                 num_cut=whole.num_cut + other.num_cut,
                 image_of=whole.image_of + [place + offset if place >= 0 else -1 for place in other.image_of],
@@ -180,7 +187,7 @@ class TaskData:
                 input_ids[place, middle:stop] = labels[place, middle:stop] = answer
                 start = stop
             mask[place, :start] = 1
-        return self._batch(rows, input_ids, mask, labels)
+        return self._batch(rows, input_ids, mask, labels, [0] * len(rows))
 
     def prompt_batch(self, rows: Sequence[int]) -> Batch:
         """Prompts alone, padded on the left."""
@@ -189,17 +196,24 @@ class TaskData:
             prompt = self.prompts[row]
             input_ids[place, -len(prompt) :] = prompt
             mask[place, -len(prompt) :] = 1
-        return self._batch(rows, input_ids, mask, labels)
+        return self._batch(rows, input_ids, mask, labels, [input_ids.shape[1] - len(self.prompts[row]) for row in rows])
 
     def _blank(self, lengths: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         shape = (len(lengths), max(lengths))
         return np.full(shape, self.pad), np.zeros(shape, dtype=np.int64), np.full(shape, IGNORED)
 
-    def _batch(self, rows: Sequence[int], *arrays: np.ndarray) -> Batch:
-        input_ids, mask, labels = (torch.from_numpy(array) for array in arrays)
+    def _batch(
+        self, rows: Sequence[int], input_ids: np.ndarray, mask: np.ndarray, labels: np.ndarray, begins: Sequence[int]
+    ) -> Batch:
+        """`begins`: where each row's prompt begins."""
+        asked = np.zeros(mask.shape, dtype=bool)
+        for place, (row, begin) in enumerate(zip(rows, begins, strict=True)):
+            start, stop = self.asked[row]
+            asked[place, begin + start : begin + stop] = True
         with_image = [place for place, row in enumerate(rows) if self.image_of[row] >= 0]
         images = [self.image_of[rows[place]] for place in with_image]
-        return Batch(input_ids, mask, labels, images, with_image, [self.instructions[row] for row in rows])
+        ids, attention, wanted, own = (torch.from_numpy(array) for array in (input_ids, mask, labels, asked))
+        return Batch(ids, attention, wanted, images, with_image, [self.instructions[row] for row in rows], own)
 
 
 def load_task(
@@ -234,13 +248,15 @@ def _load(backbone: Backbone, path: str, framing: Framing, modified: int, size: 
     sizes = encoder.sizes(pictures)
     for row in table.iter_rows():
         encoder.check(row[0], str(row[1:]))
+    prompts, asked = encoder.prompts(
+        table["instruction"].to_list(), [None if name is None else sizes[name] for name in names]
+    )
     return TaskData(
         key=(path, framing, modified, size, backbone.location, backbone.revision, backbone.template),
         ids=table["id"].to_list(),
         instructions=table["instruction"].to_list(),
-        prompts=encoder.prompts(
-            table["instruction"].to_list(), [None if name is None else sizes[name] for name in names]
-        ),
+        prompts=prompts,
+        asked=asked,
         answers=encoder.answers(table["answer"].to_list()),
         image_of=[-1 if name is None else places[name] for name in names],
         pictures=[pictures[name] for name in sorted(pictures)],

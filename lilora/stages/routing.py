@@ -14,7 +14,7 @@ import torch
 
 from lilora.adapters.embedding import load_embedding
 from lilora.adapters.preparation import TaskRows
-from lilora.adapters.similarity import TextEncoder, embed_rows, nearest_task, prompt_frame
+from lilora.adapters.similarity import TextEncoder, embed_rows, nearest_task
 from lilora.core.limits import CHUNK
 from lilora.stages.configs import PredictConfig
 
@@ -33,14 +33,13 @@ def choose_tasks(config: PredictConfig, inputs: Mapping[str, Path], model: Any, 
     known = [load_embedding(inputs[f"embedding-{task}"]) for task in config.candidates]
     tasks = {part: torch.stack([getattr(embedding, part) for embedding in known]) for part in PARTS}
     encoder: TextEncoder = "hidden" if config.method.embedder() == "hidden" else "input"
-    frame = prompt_frame(rows)
     # In generation's order, so that which rows are embedded together does not hang on the file's.
     order = sorted(range(len(data)), key=lambda row: (len(data.prompts[row]), data.ids[row]))
     chosen = [""] * len(data)
     for start in range(0, len(order), CHUNK):
         places = order[start : start + CHUNK]
         batch = data.prompt_batch(places).to(str(model.device))
-        embedded = embed_rows(model, batch, features.of(batch.images), frame, encoder)
+        embedded = embed_rows(model, batch, features.of(batch.images), encoder)
         found = nearest_task(dict(zip(PARTS, embedded, strict=True)), tasks, centred=True)
         for row, place in zip(places, found.tolist(), strict=True):
             chosen[row] = config.candidates[place]

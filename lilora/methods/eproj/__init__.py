@@ -76,7 +76,7 @@ class Eproj(Method):
             ValueError: the task has no pictures, so that the projector cannot learn it.
         """
         from lilora.adapters.embedding import TaskEmbedding
-        from lilora.adapters.similarity import embed_task, prompt_frame, similarity
+        from lilora.adapters.similarity import embed_task, similarity
         from lilora.adapters.state import State
 
         state, task = preparation.state, preparation.task
@@ -86,8 +86,7 @@ class Eproj(Method):
                 "stream, or take a method that adapts the language model"
             )
         if state is None:
-            frame = list(prompt_frame(preparation.current))
-            state = State((), {}, values={"frame": frame, "groups": {}, "keys": {}})
+            state = State((), {}, values={"groups": {}, "keys": {}})
         embedding = embed_task(preparation.model, preparation.current)
         groups, keys = state.values["groups"], state.values["keys"]
         alike = {
@@ -152,7 +151,7 @@ class Eproj(Method):
             return
         # Pixels reach the tower's features by a forward through the projector; what that gives is not used.
         selection.of_pictures = _each(images, torch.zeros(len(batch.images), dtype=torch.long))
-        pictures, instructions = embed_rows(adapters.model, batch, images, selection.frame)
+        pictures, instructions = embed_rows(adapters.model, batch, images)
         groups = selection.nearest({"images": pictures, "instructions": instructions})
         selection.of_pictures = _each(images, groups[torch.tensor(batch.image_rows, dtype=torch.long)])
 
@@ -176,12 +175,11 @@ class Eproj(Method):
         from lilora.methods.eproj.layer import Selection
 
         if state is None or training is not None:
-            return Selection(training, {}, [], (0, 0))
+            return Selection(training, {}, [])
         names = sorted(set(groups.values()))
         known = [state.values["keys"][task] for task in state.tasks]
         keys: dict[str, Tensor] = {part: torch.tensor([key[part] for key in known]) for part in self.keys}
-        start, stop = state.values["frame"]
-        return Selection(None, keys, [names.index(groups[task]) for task in state.tasks], (start, stop))
+        return Selection(None, keys, [names.index(groups[task]) for task in state.tasks])
 
 
 def _each(images: Images | None, groups: Tensor) -> Tensor:

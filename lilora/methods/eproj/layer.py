@@ -23,14 +23,11 @@ class Selection:
         training: the group that every picture takes while one is trained; None at test.
         keys: mean embeddings of each learned task, (K, D_part) by part.
         groups: (K,) the group of each learned task.
-        frame: text tokens of the template before and after an instruction; see `similarity.prompt_frame`.
         of_pictures: the group of each row of x: of the pictures in hand (n), or of their patches (sum of P).
     """
 
-    def __init__(
-        self, training: int | None, keys: Mapping[str, Tensor], groups: Sequence[int], frame: tuple[int, int]
-    ) -> None:
-        self.training, self.keys, self.groups, self.frame = training, keys, torch.tensor(groups), frame
+    def __init__(self, training: int | None, keys: Mapping[str, Tensor], groups: Sequence[int]) -> None:
+        self.training, self.keys, self.groups = training, keys, torch.tensor(groups)
         self.of_pictures: Tensor | None = None
 
     def nearest(self, rows: Mapping[str, Tensor]) -> Tensor:

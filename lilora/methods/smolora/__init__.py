@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from lilora.adapters.adapters import Adapters
     from lilora.adapters.initial import InitA
-    from lilora.adapters.preparation import Preparation
     from lilora.adapters.state import State
     from lilora.model.families import Images
     from lilora.model.tokens import Batch
@@ -86,15 +85,6 @@ class SMoLoRA(Method):
         """With two experts, the same whatever the routers would be."""
         return self if self._routes else replace(self, router="straight-through", instruction_encoder="backbone")
 
-    def prepare(self, preparation: Preparation) -> State | None:
-        """Note the conversation template's length: an instruction's embedding leaves its words out."""
-        from lilora.adapters.similarity import prompt_frame
-        from lilora.adapters.state import State
-
-        if preparation.state is not None or not self._routes or self.instruction_encoder != "backbone":
-            return preparation.state
-        return State((), {}, values={"frame": list(prompt_frame(preparation.current))})
-
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """SMoLoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
         from lilora.adapters.adapters import Adapters
@@ -102,15 +92,13 @@ class SMoLoRA(Method):
         from lilora.methods.smolora.layer import Routing, SMoLoRALinear
 
         adapters = Adapters(model, {site: model.get_submodule(site) for site in sites}, whole_rows=self._routes)
-        # A state without tasks is what `prepare` noted before the first.
-        if state is not None and state.tasks:
+        if state is not None:
             values = dict(state.shared)
         elif seed is None:
             raise ValueError("SMoLoRA answers from a trained state, and there is none; train a stage first")
         else:
             values = self._initial(adapters.originals, task, seed)
-        start, stop = state.values.get("frame", (0, 0)) if state is not None else (0, 0)
-        routing = Routing((start, stop)) if self._routes else None
+        routing = Routing() if self._routes else None
         for site, original in adapters.originals.items():
             tensors = {name: as_parameter(values[f"{site}.{name}"], original.weight) for name in self._names}
             adapters.tensors.update({f"{site}.{name}": tensor for name, tensor in tensors.items()})
@@ -143,7 +131,7 @@ class SMoLoRA(Method):
             return
         if self.instruction_encoder == "backbone":
             with torch.no_grad():
-                _, instructions = embed_rows(adapters.model, batch, None, routing.frame)
+                _, instructions = embed_rows(adapters.model, batch, None)
         else:
             instructions = sentence_embeddings(self.instruction_encoder, batch.instructions)
         tokens = () if images is None else images.tokens

@@ -22,15 +22,13 @@ class Routing:
     """What all layers of a model know of the rows in hand.
 
     Attributes:
-        frame: text tokens of the template before and after an instruction; see `similarity.prompt_frame`.
         prompt_mask: (N, T), True at the prompts' tokens.
         image_rows: (n,) the row of each picture.
         instructions: (N, m) embeddings of the rows' instructions.
         chosen: by site, the weights of the experts that were chosen at the prompt, for the answer's tokens.
     """
 
-    def __init__(self, frame: tuple[int, int]) -> None:
-        self.frame = frame
+    def __init__(self) -> None:
         self.prompt_mask: Tensor | None = None
         self.chosen: dict[str, Tensor] = {}
 

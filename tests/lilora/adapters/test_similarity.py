@@ -14,9 +14,7 @@ from lilora.adapters.similarity import (
     TextEncoder,
     embed_rows,
     embed_task,
-    instruction_mask,
     nearest_task,
-    prompt_frame,
     similarity,
     standardised_similarities,
 )
@@ -46,11 +44,9 @@ def _random(count: int) -> list[TaskEmbedding]:
 def test_a_task_is_the_mean_of_its_pictures_instructions_and_answers(lab: Lab) -> None:
     task_rows = _task_rows(lab, "Colour")
     data, table = task_rows.data, lab.model.get_input_embeddings().weight.double()
-    head, tail = prompt_frame(task_rows)
     instructions, answers = [], []
     for row in range(len(data)):
-        words = [token for token in data.prompts[row].tolist() if token != lab.model.config.image_token_id]
-        words = words[head : len(words) - tail]
+        words = data.prompts[row][slice(*data.asked[row])].tolist()
         instructions.append(sum(table[token] for token in words) / len(words))
         answers.append(sum(table[token] for token in data.answers[row][:-1]) / (len(data.answers[row]) - 1))
     pictures = [task_rows.features.of([place]).features[0].double().mean(0) for place in range(len(data.pictures))]
@@ -64,12 +60,13 @@ def test_what_is_embedded_is_the_instruction_without_template_pictures_and_answe
     backbone = dataclasses.replace(lab.backbone, template=template)
     encoder = Encoder(backbone)
     data = load_task(lab.backbone, lab.data["Colour"], "train")
-    prompts = encoder.prompts(data.instructions, [(0, 0)] * len(data))
-    data = dataclasses.replace(data, prompts=prompts)
-    task_rows = TaskRows(data, Features(lab.model, lab.backbone.load_processor(), data))
+    # Every third row has no picture: the template's words before its instruction are others.
+    sizes = [None if row % 3 == 2 else (0, 0) for row in range(len(data))]
+    prompts, asked = encoder.prompts(data.instructions, sizes)
+    data = dataclasses.replace(data, prompts=prompts, asked=asked)
     for batch in (data.training_batch(range(6)), data.prompt_batch(range(6))):
-        mask = instruction_mask(lab.model, batch, prompt_frame(task_rows))
-        texts = [encoder.tokenizer.decode(ids[kept]) for ids, kept in zip(batch.input_ids, mask, strict=True)]
+        pairs = zip(batch.input_ids, batch.instruction_mask, strict=True)
+        texts = [encoder.tokenizer.decode(ids[kept]) for ids, kept in pairs]
         assert [text.strip() for text in texts] == batch.instructions
 
 
@@ -85,10 +82,9 @@ def test_a_tasks_embedding_does_not_depend_on_the_rows_order(lab: Lab, text: Tex
 @pytest.mark.parametrize("text", ENCODERS)
 def test_a_row_is_embedded_alike_alone_padded_and_with_its_answer(lab: Lab, text: TextEncoder) -> None:
     task_rows = _task_rows(lab, "Colour")
-    frame = prompt_frame(task_rows)
 
     def embed(batch: object) -> tuple[torch.Tensor, torch.Tensor]:
-        return embed_rows(lab.model, batch, task_rows.features.of(batch.images), frame, text)  # type: ignore[attr-defined, arg-type]
+        return embed_rows(lab.model, batch, task_rows.features.of(batch.images), text)  # type: ignore[attr-defined, arg-type]
 
     images, instructions = embed(task_rows.data.training_batch(range(6)))
     for row in range(6):

@@ -72,7 +72,7 @@ def test_the_layer_is_the_formula_whatever_groups_are_in_the_batch() -> None:
     torch.manual_seed(0)
     base = nn.Linear(4, 3, dtype=torch.float64)
     updates = [(nn.Parameter(torch.randn(3, 4).double()), nn.Parameter(torch.randn(3).double())) for _ in range(3)]
-    selection = Selection(None, {}, [], (0, 0))
+    selection = Selection(None, {}, [])
     layer = EprojLinear(base, [weight for weight, _ in updates], [bias for _, bias in updates], selection)
     x = torch.randn(5, 2, 4, dtype=torch.float64)
     for groups in ([2, 0, 2, 1, 0], [1] * 5):
@@ -88,7 +88,7 @@ def test_rows_go_to_the_nearest_key_and_rows_without_a_picture_by_their_instruct
     keys = {"images": torch.randn(3, 4), "instructions": torch.randn(3, 5)}
     rows = {"images": torch.randn(20, 4), "instructions": torch.randn(20, 5)}
     rows["images"][::4] = 0
-    selection = Selection(None, keys, [1, 0, 1], (0, 0))
+    selection = Selection(None, keys, [1, 0, 1])
     lists = {part: (rows[part].tolist(), keys[part].tolist()) for part in keys}
     expected = []
     for row in range(20):
@@ -204,12 +204,12 @@ def test_a_task_without_pictures_is_refused_before_it_is_trained(lab: Lab) -> No
 
 def test_a_row_without_a_picture_is_answered_as_by_the_backbone(lab: Lab) -> None:
     data = load_task(lab.backbone, lab.data["Colour"], "test")
-    frame = load_state(lab.stage(APART, 1)).values["frame"]
     image = lab.model.config.image_token_id
     prompts = [prompt[prompt != image] for prompt in data.prompts]
-    without = dataclasses.replace(data, pictures=[], image_of=[-1] * len(data), prompts=prompts)
+    whole = [(0, len(prompt)) for prompt in prompts]
+    without = dataclasses.replace(data, pictures=[], image_of=[-1] * len(data), prompts=prompts, asked=whole)
     batch = without.training_batch(range(4))
-    assert not embed_rows(lab.model, batch, None, tuple(frame))[0].any()
+    assert not embed_rows(lab.model, batch, None)[0].any()
     bare, _ = AnswerModel(lab.model)(batch, None)
     with attached(lab, APART, load_state(lab.stage(APART, 1))) as adapters:
         APART.before_forward(adapters, batch, None)

@@ -49,8 +49,8 @@ def explain_os_error(error: OSError, root: object) -> str | None:
     """The remedy for a store that is full or cannot be written; None for any other error."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"the store {root} is full ({error.strerror}): free some space, or name another store with --store DIR; "
-            "what is finished is kept, and the same command goes on from there"
+            f"the store {root} is full ({error.strerror}): free some space (`lilora gc` lists what no study needs), or "
+            "name another store with --store DIR; what is finished is kept, and the same command goes on from there"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (

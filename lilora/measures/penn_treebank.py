@@ -3,6 +3,10 @@
 COCO's evaluation runs Stanford's PTBTokenizer (a Java program) with `-lowerCase` and drops the punctuation that is
 listed in `_DROPPED`. Here are its rules that matter in captions, oddities included: brackets become words ("-lrb-"),
 "€" becomes "$", "???" is a word. Tests hold it to the words that the Java program gives.
+
+Left out, because captions hardly have them: signed and bare decimals ("+1", "-5", ".5"), "C++", a small letter before
+the last period ("the letter a."), "Ph.D.", "'90s", "U.S" at the end, "a&b", tags ("<unk>") and emoji. A review found
+other words than the Java program's in 93 of 2,400 adversarial captions, and up to 2.4 of an item's 10 points apart.
 """
 
 from __future__ import annotations

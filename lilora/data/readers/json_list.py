@@ -47,6 +47,19 @@ def read_list(path: Path) -> list[Any]:
     return [_whole(row) for row in found] if _HALF.search(data) else found
 
 
+def read_value(path: Path) -> Any:
+    """What is in the JSON file `path`.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8, or holds half a character.
+    """
+    data = path.read_bytes()
+    found = json.loads(data.decode("utf-8-sig"))
+    if _HALF.search(data) and isinstance(_whole(found), RowError):
+        raise ValueError("it holds half a character (a lone surrogate, as \\ud83d without its other half)")
+    return found
+
+
 def _loads(text: str) -> Any:
     return json.loads(text)
 

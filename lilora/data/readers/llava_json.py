@@ -159,7 +159,7 @@ def _turn(turn: Any, place: int) -> tuple[str, str]:
     if not isinstance(turn, dict):
         raise RowError("malformed", f"turn {place} is {name_of(turn)}: it must be {_FORM}")
     role, value = (turn.get(one, turn.get(other)) for one, other in (("from", "role"), ("value", "content")))
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise RowError("malformed", f"turn {place} is from {role!r}: a turn must be {_FORM}")
     text = value if isinstance(value, str) else number_text(value)
     if text is None:

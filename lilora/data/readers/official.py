@@ -10,12 +10,12 @@ Example: {"7": {"choices": ["red", "blue"], "answer": 1}} completes {"question_i
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lilora.data.readers.json_list import read_value
 from lilora.data.readers.row import Row, RowError, outside_options
 
 #: How many people answered each of TextVQA's questions.
@@ -47,7 +47,7 @@ class Official:
             if role not in ROLES:
                 raise ValueError(f"no official file '{role}'; there are: {', '.join(ROLES)}")
             try:
-                getattr(self, f"_read_{role}")(json.loads(path.read_bytes()))
+                getattr(self, f"_read_{role}")(read_value(path))
             except (KeyError, TypeError, AttributeError, IndexError, RecursionError, ValueError) as error:
                 raise ValueError(f"{path} is not {_FORMS[role]} ({type(error).__name__}: {error})") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: The variable that says how many pixels a padded picture may have.
 MOST_PIXELS = "LILORA_MOST_PIXELS"
+#: Threads that read headers: what waits is the disk, or the network behind it.
+THREADS = 16
 #: Bytes of a file's name.
 LONGEST_NAME = 255
 
@@ -94,6 +96,22 @@ def header_size(path: Path, name: str) -> tuple[int, int]:
         raise ValueError(f"picture {name} is an empty file")
     with _opened(path, name) as picture:
         return picture.size
+
+
+def faulty_headers(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Of the pictures at `names` below `folder` those that cannot be used by their first bytes, and why."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def why(name: str) -> str:
+        try:
+            check_size(header_size(folder / name, name), name)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return ""
+
+    wanted = list(dict.fromkeys(names))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return {name: found for name, found in zip(wanted, pool.map(why, wanted), strict=True) if found}
 
 
 def decoded_size(path: Path) -> tuple[int, int]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from lilora.benchmarks import Benchmark, Task
 from lilora.benchmarks._instructions import ends_with_template
-from lilora.data.check.pictures import faulty_headers, faulty_pictures, nearly
+from lilora.data.check.pictures import faulty_pictures, nearly
 from lilora.data.check.report import FileReport, Problem, Report, Sample
 from lilora.data.fingerprints import cache_num_rows, fingerprints
-from lilora.data.image_files import open_picture, read_picture
+from lilora.data.image_files import faulty_headers, open_picture, read_picture
 from lilora.data.location import TaskFiles, task_files
 from lilora.data.published import missing_pictures, read_rows
 from lilora.data.readers.official import Official
@@ -215,10 +215,10 @@ class _Checker:
             self.problem("picture", self.name(path), row.number, self.not_there(str(row.image), images))
         lost = {row.number for row in missing}
         there = [row for row in rows if (row.image or row.picture) and row.number not in lost]
-        faulty = list(faulty_headers(there, images))
-        for row, why in faulty:
-            self.problem("broken", self.name(path), row.number, why)
-        broken = {row.image for row, _ in faulty}
+        broken = faulty_headers(images, (row.image for row in there if row.image))
+        first = {row.image: row for row in reversed(there)}
+        for image, why in broken.items():
+            self.problem("broken", self.name(path), first[image].number, why)
         there = [row for row in there if row.image is None or row.image not in broken]
         self.num_pictures += len({row.image for row in there if row.image})
         if self.decode is not None:

@@ -215,6 +215,16 @@ def test_what_cannot_be_used_is_refused_with_file_and_row_and_nothing_is_written
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_broken_pictures_are_met_before_training_and_all_at_once(own: Path, tmp_path: Path) -> None:
+    pictures = own / "dataset" / "GQA" / "images"
+    (pictures / "1.jpg").write_bytes(b"")
+    (pictures / "2.jpg").write_bytes(b"no picture")
+    words = r"2 pictures in .*GQA/images/1\.jpg is an empty file; picture GQA/images/2\.jpg cannot be decoded"
+    with pytest.raises(ValueError, match=words):
+        build(Stream("cvit"), "GQA", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_data_that_changed_since_the_study_was_planned_are_refused(own: Path, tmp_path: Path) -> None:
     config = config_of(Stream("cvit"), "VQAv2")
     spoil(own / "CVIT_benchmark" / "Instructions_Single" / "VQAv2" / "val.json", 0, answer="blue")

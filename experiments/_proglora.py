@@ -22,7 +22,7 @@ CAVEATS = (
     "The paper's scores are {model}'s on CoIN, ours a tiny model's on a miniature: compare the order, not the height.",
     "Rows marked as told know at test which task an item is from; the others do not.",
 )
-UNPROVEN = "The paper's backbone, tasks, ranks; rate, batch, warm-up and dropout are the CoIN release's."
+UNPROVEN = "The paper's tasks and ranks; rate, batch, warm-up and dropout are the CoIN release's."
 STREAM = Stream("mini_coin", instructions="original")
 #: One epoch, as in the paper, at the tiny model's usual rate and batch: nothing was searched.
 TRAINING = Training(epochs=1)
@@ -50,11 +50,11 @@ def beside(
 
 
 def at_paper_scale(study: Study, backbone: Backbone = llava_1_5_7b.BACKBONE) -> Study:
-    """The study on a real model and CoIN, with the release's hyper-parameters."""
+    """The study on a real model and CoIN, with the release's hyper-parameters; its own caveats stay."""
     real = backbone.adapted("all-linear", "full")
     trials = [
         replace(item, method=scaled(item.method), backbone=real, training=REAL, resources=GPUS) for item in study.trials
     ]
     trials = [replace(item, stream=replace(item.stream, benchmark="coin")) for item in trials]
-    paper = study.paper and replace(study.paper, caveats=(UNPROVEN,))
+    paper = study.paper and replace(study.paper, caveats=(UNPROVEN, *study.paper.caveats[len(CAVEATS) :]))
     return replace(study, name=f"{study.name}-paper", trials=tuple(trials), paper=paper)

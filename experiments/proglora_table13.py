@@ -1,7 +1,8 @@
 """proglora_table13: what does ProgLoRA (dynamic) train, and what for, beside MoELoRA? (Table 13)
 
 Both rows are those of `proglora_table1`. The paper counts 320M against 42M trainable parameters on LLaVA-1.5-7B;
-`lilora params --backbone llava-1.5-7b --sites all-linear` counts them by our formulas.
+`lilora params --backbone llava-1.5-7b --sites all-linear --method proglora_dynamic --set width=256 --rank 16 --tasks 8`
+counts ProgLoRA's by our formulas, `--method moelora --rank 128` MoELoRA's.
 """
 
 from experiments._proglora import at_paper_scale, beside, coin_trial

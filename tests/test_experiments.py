@@ -77,6 +77,15 @@ def test_the_papers_own_setting_has_a_plan_at_its_rank_on_its_backbone(name: str
             assert trial.training.batch_size == (384 if of_proglora else 64)
             assert getattr(trial.method, "rank", 128) in ((16, 64, 128) if of_proglora else (64, 128))
             assert trial.backbone.full if of_proglora else not trial.backbone.full
+            assert getattr(trial.method, "width", 256) == 256, "what gives the 42M of ProgLoRA's Table 13"
+
+
+def test_a_papers_own_setting_keeps_what_only_its_table_has_to_say(tmp_path: Path) -> None:
+    for lowered in tables(f"{EXPERIMENTS / 'proglora_table5'}.py:paper", Store(tmp_path)):
+        paper = lowered.study.paper
+        assert paper is not None
+        assert [caveat for caveat in paper.caveats if "Qwen-VL-7B" in caveat]
+        assert not [caveat for caveat in paper.caveats if "miniature" in caveat]
 
 
 def test_the_rows_of_one_mean_have_it_as_acc() -> None:

@@ -44,7 +44,8 @@ def export(
     lowered = find_target(study).study(place)
     trial = find_trial(lowered, method, seed)
     after, task, predict = find_cell(trial, after, task)
-    stage = dict(predict.inputs).get("state")
+    # Of a method that looks for each row's task the answers read every task's state: the task's own is exported.
+    stage = dict(predict.inputs).get("state") or dict(predict.inputs).get(f"state-{task}")
     # Not above: this loads torch, and a mistyped name should not wait for it.
     with output.quiet():
         from transformers.utils.logging import disable_progress_bar

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,18 @@ def test_an_earlier_stage_and_task_are_read_from_their_own_states(place: tuple[L
     assert (alone["after"], alone["stage"]) == ("VQAv2", dirlora.stages[0].digest)
     one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("early", "late"))
     assert not any(torch.equal(one[name], other[name]) for name in one), "A and B0 went on after the first stage"
+
+
+@pytest.mark.parametrize("method", [DirLoRA(rank=4, route="nearest"), LiLoRA(rank=4, route="nearest")])
+def test_a_task_of_a_routed_method_is_read_from_the_state_that_holds_it(
+    method: Any, place: tuple[Lowered, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = place[0].trials[2 if isinstance(method, DirLoRA) else 1]
+    study = Study("routed", (replace(told.trial, method=method),))
+    monkeypatch.setattr(catalogue, "find_target", lambda name: Target(name, study))
+    said = answer("--method", lower(study).trials[0].name, "--task", "ImageNet", "--out", str(tmp_path / "out"))
+    assert said["stage"] == told.stages[0 if isinstance(method, DirLoRA) else 1].digest
+    assert PeftConfig.from_pretrained(str(tmp_path / "out")).base_model_name_or_path == "tiny"
 
 
 def test_a_merged_model_is_one_that_transformers_loads(tmp_path: Path) -> None:

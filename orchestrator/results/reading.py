@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -154,8 +154,7 @@ class ResultReader:
         read = {step.digest: self._scores_of(step.digest, present) for _, step in plan.cells.values()}
         scores = {cell: found for cell, (_, step) in plan.cells.items() if (found := read[step.digest]) is not None}
         stages = tuple(self._record(step.digest, present) for step in plan.stages)
-        learned = {task: score.digest for task, (_, _, score) in zip(plan.tasks, plan.alone, strict=False)}
-        alone = {task: found for task, digest in learned.items() if (found := self._scores_of(digest, present))}
+        alone = scores_alone(plan, lambda digest: self._scores_of(digest, present))
         return TrialResult(plan, scores, stages, self._stored_parameters(plan, present), alone)
 
     # `present` stands for a look at each artifact: on an object store a look at one that is missing is a request.
@@ -191,6 +190,12 @@ class ResultReader:
 def read_results(lowered: Lowered, store: Store) -> StudyResults:
     """Everything of a study, by a reader of its own."""
     return ResultReader(store).study(lowered)
+
+
+def scores_alone(plan: TrialPlan, read: Callable[[str], dict[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    """What the score steps of the tasks that are also learned alone wrote, by task; `read` knows it by their digest."""
+    learned = zip(plan.tasks, plan.alone, strict=False)
+    return {task: found for task, (_, _, score) in learned if (found := read(score.digest)) is not None}
 
 
 def read_scores(store: Store, digest: str) -> dict[str, Any] | None:

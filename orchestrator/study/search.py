@@ -72,8 +72,9 @@ class Search:
         lists = [item for item in self.candidates if item.method == method_name(trial.method)]
         if not lists:
             return None
-        # Rows of the matrix that the metric is not read off are not evaluated: they may cost more than the training.
-        base = replace(trial, scored="last" if self.metric in OF_LAST_ROW else "each")
+        # What the metric is not read off is left out, since it may cost more than the training: rows of the matrix, and
+        # tasks learned alone (where FWT is searched by, the sweep asks for them itself).
+        base = replace(trial, scored="last" if self.metric in OF_LAST_ROW else "each", transfer=False)
         axes = tuple(Axis(item.field, item.values) for item in lists)
         return Sweep(base, axes, protocol=self.protocol, metric=self.metric)
 

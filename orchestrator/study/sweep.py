@@ -34,8 +34,8 @@ WHOLE_FIELDS = ("method", "backbone", "seed")
 OWNERS = ("method", "training", "stream")
 #: Digits that a sampled number keeps: it is short to read, and equal when it is read back.
 SIGNIFICANT_DIGITS = 4
-#: Metrics that do not exist after one task alone.
-NEEDS_TWO_TASKS = ("BWT", "BWT lenient")
+#: Metrics that do not exist after one task alone, or are 0 there whatever was learned.
+NEEDS_TWO_TASKS = ("BWT", "BWT lenient", "BWT_N", "FWT")
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Sweep:
         if self.metric == "FWT":
             object.__setattr__(self, "base", dataclasses.replace(self.base, transfer=True))
         if self.stopping is not None and self.metric in NEEDS_TWO_TASKS and self.stopping.grace < 2:
-            raise ValueError(f"{self.metric} does not exist after one task: give stopping a grace of 2 tasks")
+            raise ValueError(f"{self.metric} says nothing after one task: give stopping a grace of 2 tasks")
 
     @property
     def split(self) -> str:

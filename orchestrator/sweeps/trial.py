@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from ray import tune
@@ -22,7 +22,7 @@ from orchestrator.execution.workers.actor import Settings
 from orchestrator.planning.lowering import TrialPlan
 from orchestrator.resolving.notes import trial_digest
 from orchestrator.resolving.swept import lower_point, sweep_of, truncated
-from orchestrator.results.reading import TrialResult, read_scores
+from orchestrator.results.reading import TrialResult, read_scores, scores_alone
 from orchestrator.results.table import metrics_after
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Sweep
@@ -106,9 +106,8 @@ class SweepTrial(tune.Trainable):
     def _figures(self, stop: int) -> dict[str, float]:
         """The table's metrics at a stop, of the tasks so far; one that does not exist yet is left out."""
         self.scores |= _scores(self.plan, range(self.row, stop), self.store)
-        figures = metrics_after(
-            TrialResult(self.plan, self.scores, (), alone=_alone(self.plan, stop, self.store)), stop - 1
-        )
+        alone = scores_alone(self.plan, partial(read_scores, self.store))
+        figures = metrics_after(TrialResult(self.plan, self.scores, (), alone=alone), stop - 1)
         return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -138,13 +137,6 @@ def stops(sweep: Sweep, plan: TrialPlan, row: int) -> tuple[int, ...]:
 def _scores(plan: TrialPlan, rows: range, store: Store) -> dict[tuple[int, int], dict[str, Any]]:
     found = {cell: read_scores(store, score.digest) for cell, (_, score) in plan.cells.items() if cell[0] in rows}
     return {cell: scores for cell, scores in found.items() if scores is not None}
-
-
-def _alone(plan: TrialPlan, stop: int, store: Store) -> dict[str, dict[str, Any]]:
-    """What is known of the tasks before `stop` that are also learned alone."""
-    pairs = zip(plan.tasks, plan.alone[:stop], strict=False)
-    found = {task: read_scores(store, score.digest) for task, (_, _, score) in pairs}
-    return {task: scores for task, scores in found.items() if scores is not None}
 
 
 @dataclass

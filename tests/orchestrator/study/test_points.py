@@ -84,9 +84,13 @@ def test_a_search_of_a_row_is_the_grid_of_its_methods_candidates() -> None:
     assert search.sweep_of(dataclasses.replace(BASE, method=ZeroShot())) is None
 
 
-def test_a_sweep_by_forward_transfer_learns_each_task_alone_too() -> None:
+def test_only_a_search_by_forward_transfer_learns_each_task_alone_too() -> None:
     assert Sweep(BASE, (LAM,), metric="FWT").base.transfer
     assert not Sweep(BASE, (LAM,), metric="AP").base.transfer
+    row = dataclasses.replace(BASE, transfer=True)
+    for metric, alone in (("AP", False), ("BWT_N", False), ("FWT", True)):
+        sweep = Search((Candidates("lilora", "method.lam", (0.1, 1.0)),), metric=metric).sweep_of(row)
+        assert sweep is not None and sweep.base.transfer is alone
 
 
 @pytest.mark.parametrize(("metric", "scored"), [("AP", "last"), ("MIF", "last"), ("BWT", "each"), ("MAP", "each")])

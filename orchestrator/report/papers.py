@@ -28,15 +28,19 @@ def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | 
         }
         for theirs, row in zip(paper.rows, rows, strict=True)
     ]
-    others = list(dict.fromkeys(claim.other for claim in found))
-    judged = {(claim.other, claim.metric): claim for claim in found}
+    against = list(dict.fromkeys((claim.focus, claim.other) for claim in found))
+    judged = {(claim.focus, claim.other, claim.metric): claim for claim in found}
     return {
         "paper": paper,
         "metrics": paper.metrics,
         "lines": lines,
         "counts": Counter(claim.outcome for claim in found),
         "claims": [
-            {"other": other, "cells": [judged.get((other, metric)) for metric in paper.metrics]} for other in others
+            {
+                "name": f"{focus} against {other}" if paper.pairs else other,
+                "cells": [judged.get((focus, other, metric)) for metric in paper.metrics],
+            }
+            for focus, other in against
         ],
         "sentence": claim_sentence,
     }

@@ -46,28 +46,27 @@ class Claim:
 
 
 def claims(paper: Paper, rows: Sequence[TableRow]) -> tuple[Claim, ...]:
-    """The paper's order of `focus` against each other row, for each metric that both have there, and ours.
+    """The paper's order of the rows that it sets against each other, for each metric that both have there, and ours.
 
     The threshold is `STANDARD_ERRORS` times sqrt(s1^2/n1 + s2^2/n2), s the sample standard deviation over n seeds of
     each row, or `paper.noise` where a row has one seed.
 
     Raises:
-        ValueError: the study's table has another number of rows than `paper.rows`.
+        ValueError: the study's table has another number of rows than `paper.rows`, or a claim is about none of them.
     """
     if len(paper.rows) != len(rows):
         raise ValueError(f"{paper.source}: {len(paper.rows)} rows are named for a table of {len(rows)}; name each row")
-    pairs = [(theirs, row) for theirs, row in zip(paper.rows, rows, strict=True) if theirs is not None]
-    focused = [pair for pair in pairs if pair[0].label == paper.focus]
-    if not focused:
-        return ()
-    focus, ours = focused[0]
+    known = {theirs.label: (theirs, row) for theirs, row in zip(paper.rows, rows, strict=True) if theirs is not None}
     found = []
-    for other, row in pairs:
+    for pair in paper.claimed:
+        if unknown := [label for label in pair if label not in known]:
+            raise ValueError(f"{paper.source}: a claim is about '{unknown[0]}'; its rows are: {', '.join(known)}")
+        (focus, ours), (other, theirs) = (known[label] for label in pair)
         for metric in paper.metrics:
             first, second = focus.get(metric), other.get(metric)
-            if other is focus or first is None or second is None or first == second:
+            if first is None or second is None or first == second:
                 continue
-            one, two = ours.metric(metric), row.metric(metric)
+            one, two = ours.metric(metric), theirs.metric(metric)
             difference = None if one is None or two is None else one.mean - two.mean
             noise = (paper.deviation(focus.label, metric), paper.deviation(other.label, metric))
             threshold = _threshold((one, two), noise)

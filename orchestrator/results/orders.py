@@ -41,7 +41,7 @@ class Ordered:
 
     def ranked(self, metric: str) -> list[tuple[float, TableRow]]:
         """The finished orders with their value of the metric, the highest first."""
-        known = [(stat.mean, row) for row in self.finished if (stat := row.metrics[metric]) is not None]
+        known = [(stat.mean, row) for row in self.finished if (stat := row.metric(metric)) is not None]
         return sorted(known, key=lambda pair: -pair[0])
 
     def by_place(self, when: str = "last") -> tuple[tuple[Stat | None, ...], ...]:

@@ -39,6 +39,7 @@ class Paper:
         source: paper and table ("LiLoRA, Table 1, single-type").
         rows: one for each row of our table, in its order; None where the paper has none.
         focus: label of the row that the claims are about: it lies above or below each other row, metric by metric.
+        pairs: labels of the two rows of each claim, where they are not `focus` and each other row.
         caveats: what may not be compared, and why.
         noise: for rows of one seed, by label ("" for those not named): sample standard deviations of each metric over
             seeds, from another study.
@@ -53,6 +54,15 @@ class Paper:
     noise: tuple[tuple[str, Figures], ...] = ()
     noise_source: str = ""
     metrics: tuple[str, ...] = PAPER_METRICS
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def claimed(self) -> tuple[tuple[str, str], ...]:
+        """Labels of the rows that the paper sets against each other: the one that a claim is about, and the other."""
+        labels = [row.label for row in self.rows if row is not None]
+        if self.pairs or self.focus not in labels:
+            return self.pairs
+        return tuple((self.focus, label) for label in labels if label != self.focus)
 
     def deviation(self, label: str, metric: str) -> float | None:
         """The row's noise in `metric`; None where it is not known."""

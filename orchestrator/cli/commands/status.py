@@ -73,7 +73,8 @@ def status(study: StudyName, real: Real = False, store: StoreFolder = STORE, jso
         if resolved.swept is not None:
             show_sweep(resolved, output)
         if any(result.scores for result in results) and not (resolved.swept and resolved.search is None):
-            show_results("the search so far" if resolved.provisional else "so far", table(results), output)
+            title, paper = ("the search so far", None) if resolved.provisional else ("so far", shown.study.paper)
+            show_results(title, table(results), output, paper)
     answer = {"study": target.name, "provisional": resolved is not None and resolved.provisional}
     output.finish(answer | {"distinct": plan.distinct, "done": done, **totals, "choices": choices, "trials": trials})
 

@@ -50,7 +50,10 @@ def _lines(kind: str, facts: Mapping[str, Any]) -> list[str]:
     if kind == "cka":
         return [f"mean CKA between two tasks: A {format_score(facts['A'])}, B {format_score(facts['B'])}"]
     if kind == "allocation":
-        return [f"{escape(task)}: {_greatest(task, part)}" for task, part in facts["allocation"].items()]
+        parts = facts["allocation"]
+        own = sum(_first(part) == task for task, part in parts.items())
+        lines = [f"{escape(task)}: {_greatest(task, part)}" for task, part in parts.items()]
+        return [f"the task's own block has the greatest weight on {own} of {len(parts)} tasks", *lines]
     return [
         f"{escape(task)}: mean alpha {part['before']:.3f} before, {part['after']:.3f} after"
         for task, part in facts["alpha"].items()
@@ -59,6 +62,11 @@ def _lines(kind: str, facts: Mapping[str, Any]) -> list[str]:
 
 def _greatest(task: str, weights: Mapping[str, float | None]) -> str:
     """ "weight of its own block 0.31, greatest GQA's 0.42"."""
+    first = _first(weights)
+    return f"weight of its own block {weights[task]:.2f}, greatest {escape(first)}'s {weights[first]:.2f}"
+
+
+def _first(weights: Mapping[str, float | None]) -> str:
+    """The block of the greatest weight."""
     known = {block: weight for block, weight in weights.items() if weight is not None}
-    first = max(known, key=known.__getitem__)
-    return f"weight of its own block {known[task]:.2f}, greatest {escape(first)}'s {known[first]:.2f}"
+    return max(known, key=known.__getitem__)

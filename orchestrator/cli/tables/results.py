@@ -15,7 +15,6 @@ from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.scorers import describe_scorers
 from orchestrator.results.table import TableRow, columns
 from orchestrator.study import Paper
-from orchestrator.study.paper import PAPER_METRICS
 
 Column = tuple[str, Callable[[TableRow], str]]
 PLACES = ("first", "second", "third")
@@ -46,18 +45,18 @@ def show_results(title: str, rows: Sequence[TableRow], output: Output, paper: Pa
         if row.note:
             output.say(f"[yellow]{escape(row.name)}: {escape(row.note)}[/yellow]")
     for group in ordered(rows):
-        show_orders(group, output)
+        show_orders(group, columns(rows, paper), output)
     if paper is not None:
         show_paper(paper, rows, output)
 
 
-def show_orders(group: Ordered, output: Output) -> None:
+def show_orders(group: Ordered, metrics: Sequence[str], output: Output) -> None:
     """What the order of the tasks changes: each metric over the orders, and each task's score by its place."""
     output.say("", f"[bold]{escape(group.name)}: {len(group.finished)} of {len(group.rows)} orders[/bold]")
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, side in (("", "left"), ("over orders", "right"), ("lowest", "left"), ("highest", "left")):
         grid.add_column(name, justify="right" if side == "right" else "left", no_wrap=side == "right")
-    for metric in PAPER_METRICS:
+    for metric in metrics:
         ranked = group.ranked(metric)
         if ranked:
             ends = (f"{value:.1f}  {escape(arrow(order_of(row)))}" for value, row in (ranked[-1], ranked[0]))
@@ -95,9 +94,11 @@ def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output) -> None:
         named: dict[str, list[str]] = {}
         for claim in found:
             if claim.outcome == outcome:
-                named.setdefault(claim.other, []).append(claim.metric)
-        text = "; ".join(f"{other} ({', '.join(metrics)})" for other, metrics in named.items())
-        output.say(f"{escape(paper.focus)} against others, as in the paper, [bold]{outcome}[/bold]: {escape(text)}")
+                name = f"{claim.focus} against {claim.other}" if paper.pairs else claim.other
+                named.setdefault(name, []).append(claim.metric)
+        text = "; ".join(f"{name} ({', '.join(metrics)})" for name, metrics in named.items())
+        who = "" if paper.pairs else f"{paper.focus} against others, "
+        output.say(f"{escape(who)}as in the paper, [bold]{outcome}[/bold]: {escape(text)}")
 
 
 def _accuracy(task: str) -> Column:

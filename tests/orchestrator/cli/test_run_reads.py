@@ -12,13 +12,14 @@ import typer
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from orchestrator.cli.commands import run as command
+from orchestrator.cli.commands import status as status_command
 from orchestrator.cli.phases import Phase, Phases
 from orchestrator.execution.events import Outcome
 from orchestrator.planning.lowering import Lowered, lower
 from orchestrator.resolving.catalogue import Target
 from orchestrator.steps.plan import Plan
 from orchestrator.study import Figure, Paper
-from orchestrator.study.paper import PaperRow
+from orchestrator.study.paper import PROGLORA_METRICS, PaperRow
 from tests.orchestrator.fake_results import count_opens, fake_store, fake_study, write_artifact
 
 TASKS = ("ScienceQA", "TextVQA")
@@ -49,3 +50,16 @@ def test_each_artifact_is_opened_once_to_say_what_came_out(tmp_path: Path, monke
         store.path(step.digest) / "record.json" for step in lowered.plan.steps
     }
     assert set(read.values()) == {1}
+
+
+def test_status_shows_the_columns_of_the_studys_paper_as_run_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = fake_study((SeqLoRA(), LiLoRA()), tasks=TASKS)
+    study = dataclasses.replace(study, paper=dataclasses.replace(PAPER, metrics=PROGLORA_METRICS))
+    store = fake_store(tmp_path, lower(study))
+    monkeypatch.setattr("orchestrator.resolving.catalogue.find_target", lambda name: Target(name, study))
+    monkeypatch.setenv("COLUMNS", "300")
+    status_command.status("fake", False, str(store.root), False)
+    heads = [line.split() for line in capsys.readouterr().out.splitlines() if "trainable" in line.split()]
+    assert heads and heads[0][3:7] == list(PROGLORA_METRICS)

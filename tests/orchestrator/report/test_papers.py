@@ -83,7 +83,9 @@ def test_a_figure_of_what_is_not_there_is_refused(figure: Figure, message: str) 
         lower(dataclasses.replace(study, figures=(figure,)))
 
 
-def test_a_map_of_blocks_weights_is_read_off_the_answers_after_the_last_stage(tmp_path: Path) -> None:
+def test_a_map_of_blocks_weights_is_read_off_the_answers_after_the_last_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = fake_study((SeqLoRA(),), tasks=TASKS[:2])
     lowered = lower(dataclasses.replace(study, figures=(Figure("allocation", title="Blocks"),)))
     [step], [plan] = lowered.figures, lowered.trials
@@ -96,6 +98,7 @@ def test_a_map_of_blocks_weights_is_read_off_the_answers_after_the_last_stage(tm
     write_artifact(store, step, {"analysis.json": json.dumps(content).encode()}, {}, 0.1)
     results = read_results(lowered, store)
     [figure] = show_figures(results, Output())
+    assert "own block has the greatest weight on 2 of 2 tasks" in capsys.readouterr().out
     assert figure["allocation"] == {
         TASKS[0]: {TASKS[0]: 1.0, TASKS[1]: None},
         TASKS[1]: {TASKS[0]: 0.375, TASKS[1]: 0.625},

@@ -54,6 +54,19 @@ def test_a_table_with_other_rows_than_the_papers_is_refused() -> None:
         claims(paper(), [row("lilora", None)])
 
 
+def test_claims_may_be_about_pairs_of_rows() -> None:
+    rows = tuple(
+        PaperRow(label, (("AP", ap),)) for label, ap in (("a", 3.0), ("a less", 2.0), ("b", 5.0), ("b less", 4.0))
+    )
+    table = Paper("t", rows, pairs=(("a", "a less"), ("b", "b less")))
+    found = claims(table, [row(theirs.label, Stat(theirs.figures[0][1], None, 1)) for theirs in rows])
+    assert [(claim.focus, claim.other, claim.paper, claim.ours) for claim in found] == [
+        ("a", "a less", 1.0, 1.0), ("b", "b less", 1.0, 1.0),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="a claim is about 'c'; its rows are: a, a less, b, b less"):
+        claims(Paper("t", rows, pairs=(("a", "c"),)), [row(theirs.label, None) for theirs in rows])
+
+
 def test_a_row_that_the_paper_lacks_makes_no_claim() -> None:
     [claim] = claims(
         Paper("t", (PaperRow("a", (("AP", 1.0),)), None, PaperRow("b", (("AP", 2.0),))), focus="b"),

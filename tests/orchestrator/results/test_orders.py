@@ -15,12 +15,15 @@ from lilora.benchmarks import Stream
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
+from orchestrator.cli.console import Output
+from orchestrator.cli.tables.results import show_results
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
 from orchestrator.results.orders import arrow, ordered, orders_json
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
-from orchestrator.study import Study, Trial
+from orchestrator.study import Paper, Study, Trial
+from orchestrator.study.paper import PROGLORA_METRICS
 from tests.orchestrator.fake_results import BACKBONE, fake_store
 
 TASKS = ("TextVQA", "ImageNet", "VQAv2")
@@ -88,6 +91,22 @@ def test_methods_are_read_apart_and_one_order_alone_is_none(tmp_path: Path) -> N
     alone = dataclasses.replace(study(), trials=study().trials[:1])
     _, _, rows = rows_of(alone, tmp_path / "one")
     assert ordered(rows) == () and orders_json(rows) == []
+
+
+def test_the_terminal_shows_the_orders_by_the_papers_own_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, rows = rows_of(study(), tmp_path)
+    show_results("orders", rows, Output(), Paper("a paper", (None,) * len(rows), metrics=PROGLORA_METRICS))
+    _, _, said = capsys.readouterr().out.partition("over orders")
+    names = [
+        line.split()[0] for line in said.partition("after the last stage, learned")[0].splitlines() if line.strip()
+    ]
+    assert [name for name in names if name.isidentifier() and name not in ("lowest", "highest")] == [
+        "ACC",
+        "MAA",
+        "BWT_N",
+    ]
 
 
 def test_orders_that_are_not_finished_are_left_out(tmp_path: Path) -> None:

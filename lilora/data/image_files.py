@@ -98,8 +98,8 @@ def header_size(path: Path, name: str) -> tuple[int, int]:
         return picture.size
 
 
-def faulty_headers(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Of the pictures at `names` below `folder` those that cannot be used by their first bytes, and why."""
+def header_faults(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Of each of the pictures at `names` below `folder` why it cannot be used by its first bytes; "" if it can."""
     from concurrent.futures import ThreadPoolExecutor
 
     def why(name: str) -> str:
@@ -111,7 +111,7 @@ def faulty_headers(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
     wanted = list(dict.fromkeys(names))
     with ThreadPoolExecutor(THREADS) as pool:
-        return {name: found for name, found in zip(wanted, pool.map(why, wanted), strict=True) if found}
+        return dict(zip(wanted, pool.map(why, wanted), strict=True))
 
 
 def decoded_size(path: Path) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from lilora.benchmarks._instructions import ends_with_template
 from lilora.core.stage_run import StageRun
 from lilora.data.columns import ID, IMAGE, PUBLISHED, write_rows
 from lilora.data.fingerprints import cache_num_rows
-from lilora.data.image_files import faulty_headers
+from lilora.data.image_files import header_faults
 from lilora.data.location import SOURCE, TaskFiles, held_out, identities, located
 from lilora.data.readers import llava_json, tables
 from lilora.data.readers.official import Official
@@ -163,9 +163,9 @@ def _check_pictures(splits: Mapping[str, Sequence[Row]], files: TaskFiles) -> No
                 f"{len(missing)} pictures of {path} are not in {files.images} ({first}): "
                 "`lilora check-data` lists all of them and says where they come from"
             )
-        broken = faulty_headers(files.images, (row.image for row in rows if row.image))
+        broken = [why for why in header_faults(files.images, (row.image for row in rows if row.image)).values() if why]
         if broken:
-            shown = "; ".join(list(broken.values())[:SHOWN])
+            shown = "; ".join(broken[:SHOWN])
             raise ValueError(
                 f"{len(broken)} pictures in {files.images} cannot be used: {shown}. "
                 "`lilora check-data` lists all of them: download them again"

@@ -6,21 +6,18 @@ Nothing is mended and nothing is written. What is wrong is listed with its file 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lilora.benchmarks import Benchmark, Task
 from lilora.benchmarks._instructions import ends_with_template
-from lilora.data.check.pictures import faulty_pictures, nearly
-from lilora.data.check.report import FileReport, Problem, Report, Sample
+from lilora.data.check.pictures import PictureCheck, nearly
+from lilora.data.check.report import FileReport, Problem, Report
 from lilora.data.fingerprints import cache_num_rows, fingerprints
-from lilora.data.image_files import faulty_headers, open_picture, read_picture
 from lilora.data.location import TaskFiles, task_files
 from lilora.data.published import missing_pictures, read_rows
 from lilora.data.readers.official import Official
 from lilora.data.readers.row import Row, RowError, outside_options
-from lilora.data.sampling import chosen_rows
 
 #: Official files whose questions are found by id alone.
 BY_ID = {"scienceqa", "gqa", "captions"}
@@ -60,9 +57,10 @@ def check(
         wanted = [benchmark.task(name) for name in tasks] or [*benchmark.tasks, *benchmark.unseen]
         for task in wanted:
             checker.check_task(task, setting, optional=not tasks and task in benchmark.unseen)
-    checker.report.num_pictures = checker.num_pictures
-    checker.report.num_decoded = len(checker.decoded) or len(checker.report.samples)
-    return checker.report
+    report, pictures = checker.report, checker.pictures
+    report.samples = list(pictures.samples.values())
+    report.num_pictures, report.num_decoded = len(pictures.headers), len(pictures.pixels)
+    return report
 
 
 def _num_characters(row: Row) -> int:
@@ -83,14 +81,13 @@ class _Checker:
     """Collects a report; what several files share is looked at once."""
 
     def __init__(
-        self, benchmark: Benchmark, folder: Path, num_samples: int, decode: Callable[[int, int], None] | None
+        self, benchmark: Benchmark, folder: Path, num_samples: int, note: Callable[[int, int], None] | None
     ) -> None:
-        self.benchmark, self.folder, self.num_samples, self.decode = benchmark, folder, num_samples, decode
+        self.benchmark, self.folder = benchmark, folder
         self.report = Report(benchmark.name, str(folder))
         self.listings: dict[Path, dict[str, frozenset[str]]] = {}
         self.seen: set[str] = set()
-        self.decoded: set[Path] = set()
-        self.num_pictures = 0
+        self.pictures = PictureCheck(self.name, num_samples, note)
 
     def check_task(self, task: Task, setting: str, optional: bool) -> None:
         """One task in one setting."""
@@ -209,34 +206,14 @@ class _Checker:
             self.note(f"{self.name(path)}: {repeated} rows share an id with an earlier one; training does not go by it")
 
     def check_pictures(self, path: Path, rows: Sequence[Row], images: Path) -> None:
-        """That every picture is there and of a size that can be used, and that some of them, or all, can be decoded."""
+        """That every picture is there and can be used (`lilora.data.check.pictures`)."""
         missing = missing_pictures(rows, images, self.listings.setdefault(images, {}))
         for row in missing:
             self.problem("picture", self.name(path), row.number, self.not_there(str(row.image), images))
         lost = {row.number for row in missing}
         there = [row for row in rows if (row.image or row.picture) and row.number not in lost]
-        broken = faulty_headers(images, (row.image for row in there if row.image))
-        first = {row.image: row for row in reversed(there)}
-        for image, why in broken.items():
-            self.problem("broken", self.name(path), first[image].number, why)
-        there = [row for row in there if row.image is None or row.image not in broken]
-        self.num_pictures += len({row.image for row in there if row.image})
-        if self.decode is not None:
-            self.decode_all(path, there, images, self.decode)
-        names = [row.image or str(row.number) for row in there]
-        for place in chosen_rows(names, "check-data", self.num_samples):
-            row = there[place]
-            file = self.name(images / row.image) if row.image else f"{self.name(path)} row {row.number}"
-            if file in self.seen:
-                continue
-            self.seen.add(file)
-            try:
-                data = row.picture() if row.picture else read_picture(images, str(row.image))
-                picture = open_picture(data, file)
-            except (ValueError, OSError) as error:
-                self.problem("broken", self.name(path), row.number, str(error))
-                continue
-            self.report.samples.append(Sample(file, *picture.size, hashlib.sha256(data).hexdigest()))
+        for row, why in self.pictures.faults(there, images, self.name(path)):
+            self.problem("broken", self.name(path), row.number, why)
 
     def not_there(self, image: str, images: Path) -> str:
         """That a picture is missing, and what lies beside its place under nearly its name."""
@@ -251,15 +228,6 @@ class _Checker:
             self.listings[images][folder] = names
         other = nearly(name, names)
         return f"{image} is not in {self.name(images)}" + (f", but {other} is" if other else "")
-
-    def decode_all(self, path: Path, rows: Sequence[Row], images: Path, note: Callable[[int, int], None]) -> None:
-        """Decode every picture that was not decoded for another file."""
-        first = {
-            images / row.image: row for row in reversed(rows) if row.image and images / row.image not in self.decoded
-        }
-        self.decoded |= first.keys()
-        for file, why in faulty_pictures(sorted(first), lambda done: note(done, len(first))):
-            self.problem("broken", self.name(path), first[file].number, why)
 
     def about(self, setting: str, task: str, role: str, path: Path, *counts: int) -> FileReport:
         """A file's place, size, SHA-256 and counts."""

@@ -67,8 +67,8 @@ class Report:
     """What was found; `problems` is empty if all is well.
 
     Attributes:
-        num_pictures: files of pictures whose header was read.
-        num_decoded: pictures whose pixels were decoded.
+        num_pictures: pictures, each once: files, of which every header was read, and those in rows.
+        num_decoded: of these, whose pixels were decoded.
     """
 
     benchmark: str

@@ -64,8 +64,8 @@ class Backbone:
             that `AutoModelForImageTextToText` loads, whose answers' tokens do not see what follows them.
         location: a folder, or a name on the hub. Where the weights lie is no part of the identity.
         plain_generation: the checkpoint is known to bring no generation settings of its own, such as a repetition
-            penalty. Answers are greedy whatever it brings; of one that may bring some, predictions made before that was
-            so are told apart by their digest.
+            penalty. They are put aside in any case; where there may be some, an answer's digest says so, which tells it
+            from answers that were made while they still had an effect.
         architecture: what differs from transformers' defaults for the family in the model's published config.json, so
             that the model can be counted without a network; None where `location` has the config.json.
     """

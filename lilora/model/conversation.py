@@ -30,13 +30,8 @@ class Template:
     end: str = ""
     text_prompt: str = ""
 
-    def asked(self, instruction: str, tokens: str | None) -> str:
-        """The prompt in words; `tokens` are the picture's, None for a row without one."""
-        before, after = self.around(tokens)
-        return f"{before}{instruction}{after}"
-
     def around(self, tokens: str | None) -> tuple[str, str]:
-        """What stands before and after the instruction; `tokens` as in `asked`."""
+        """What stands before and after the instruction; `tokens` are the picture's, None for a row without one."""
         whole = self.prompt if tokens is not None else self.text_prompt or self.prompt
         image = "" if tokens is None else self.image.format(tokens=tokens)
         before, _, after = whole.partition("{instruction}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +88,7 @@ class TaskData:
     instructions: list[str]
     prompts: list[np.ndarray]
     answers: list[np.ndarray]
+    asked: list[Span]
     image_of: list[int]
     pictures: list[Picture]
     pad: int
@@ -95,7 +96,6 @@ class TaskData:
     later: list[list[LaterTurn]]
     fill: tuple[int, int, int] | None = None
     num_cut: int = 0
-    asked: list[Span] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,13 +9,18 @@ Example: "cat" for "catamaran": paper 1, 0, 0; standard 0, 0, 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lilora.scorers import ItemScore, Truth, class_name, each, two
 
 
-def contained(prediction: str, truth: Truth) -> ItemScore:
-    """main: contained one way or the other; strict: the name alone; lenient: the name as whole words."""
-    text = prediction.strip()
-    main = float(any(name in text or text in name for name in truth.references))
+def contained(prediction: str, truth: Truth, fold: Callable[[str], str] = str) -> ItemScore:
+    """main: contained one way or the other; strict: the name alone; lenient: the name as whole words.
+
+    `fold` is what both are put into before they are compared letter by letter: by default the case that is written.
+    """
+    text, names = fold(prediction.strip()), [fold(name) for name in truth.references]
+    main = float(any(name in text or text in name for name in names))
     named = class_name.score_item(prediction, truth.references)
     return ItemScore(main=main, strict=named.strict, lenient=named.lenient)
 

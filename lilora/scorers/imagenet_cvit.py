@@ -9,16 +9,9 @@ Example: "Ten" for "ten": paper 1, 1, 1; standard 1, 1, 1.
 
 from __future__ import annotations
 
-from lilora.scorers import ItemScore, Truth, class_name, each, two
-from lilora.scorers.imagenet import top_one
+from functools import partial
 
+from lilora.scorers import each, two
+from lilora.scorers.imagenet import contained, top_one
 
-def contained(prediction: str, truth: Truth) -> ItemScore:
-    """main: contained one way or the other, in capitals; strict: the name alone; lenient: the name as whole words."""
-    text = prediction.strip().upper()
-    main = float(any(name.upper() in text or text in name.upper() for name in truth.references))
-    named = class_name.score_item(prediction, truth.references)
-    return ItemScore(main=main, strict=named.strict, lenient=named.lenient)
-
-
-SCORER = two("imagenet_cvit", paper=each(contained), standard=each(top_one))
+SCORER = two("imagenet_cvit", paper=each(partial(contained, fold=str.upper)), standard=each(top_one))

@@ -15,6 +15,7 @@ from lilora.data.readers.row import RowError
 
 #: How half of a character that takes two is spelled: \ud83d. Such text cannot be written as UTF-8.
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_IS_HALF = "it holds half a character (a lone surrogate, as \\ud83d without its other half)"
 
 
 def read_list(path: Path) -> list[Any]:
@@ -31,7 +32,7 @@ def read_list(path: Path) -> list[Any]:
             f"{path} is not UTF-8 text: {error.reason} at byte {error.start}; download it again"
         ) from error
     try:
-        found = _lines(path, text) if path.suffix == ".jsonl" else _loads(text)
+        found = _lines(path, text) if path.suffix == ".jsonl" else json.loads(text)
     except json.JSONDecodeError as error:
         # A second value behind the first, and each line one: JSON Lines under another ending.
         if error.msg != "Extra data" or not text.lstrip().startswith("{"):
@@ -56,12 +57,8 @@ def read_value(path: Path) -> Any:
     data = path.read_bytes()
     found = json.loads(data.decode("utf-8-sig"))
     if _HALF.search(data) and isinstance(_whole(found), RowError):
-        raise ValueError("it holds half a character (a lone surrogate, as \\ud83d without its other half)")
+        raise ValueError(_IS_HALF)
     return found
-
-
-def _loads(text: str) -> Any:
-    return json.loads(text)
 
 
 def _lines(path: Path, text: str) -> list[Any]:
@@ -71,7 +68,7 @@ def _lines(path: Path, text: str) -> list[Any]:
         if not line.strip():
             continue
         try:
-            rows.append(_loads(line))
+            rows.append(json.loads(line))
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path} is not JSON Lines: {error.msg} at line {number}, column {error.colno}; download it again"
@@ -83,7 +80,7 @@ def _whole(row: Any) -> Any:
     try:
         json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        return RowError("malformed", "it holds half a character (a lone surrogate, as \\ud83d without its other half)")
+        return RowError("malformed", _IS_HALF)
     return row
 
 

@@ -70,6 +70,13 @@ def test_what_is_embedded_is_the_instruction_without_template_pictures_and_answe
         assert [text.strip() for text in texts] == batch.instructions
 
 
+def test_a_tokenizer_that_gives_no_offsets_lets_the_whole_prompt_count(lab: Lab) -> None:
+    encoder = Encoder(lab.backbone)
+    [prompt], [span] = encoder.prompts(["What is it?"], [None])
+    assert 0 < span[0] < span[1] < len(prompt)
+    assert encoder._span(None, 0, 11, len(prompt) - len(encoder.begin)) == (0, len(prompt))
+
+
 @pytest.mark.parametrize("text", ENCODERS)
 def test_a_tasks_embedding_does_not_depend_on_the_rows_order(lab: Lab, text: TextEncoder) -> None:
     folder = shuffle(lab.data["Caption"], lab.folder() / "shuffled")

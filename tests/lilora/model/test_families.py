@@ -118,7 +118,7 @@ def test_prompt_and_answer_are_the_beginning_of_the_whole_conversation(case: Cas
 
 
 def test_the_named_template_of_qwen_is_what_is_read_off_its_chat_template(qwen: Lab) -> None:
-    assert chat_template(qwen.backbone.load_processor()).asked("Why?", "<|image_pad|>") == (
+    assert "Why?".join(chat_template(qwen.backbone.load_processor()).around("<|image_pad|>")) == (
         "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Why?<|im_end|>\n<|im_start|>assistant\n"
     )
     named, read = TEMPLATES["qwen2_vl_bare"], chat_template(qwen.backbone.load_processor())
@@ -148,7 +148,12 @@ def test_a_later_turn_is_worded_as_the_stock_chat_template_words_it(qwen: Lab) -
     processor = qwen.backbone.load_processor()
     template = TEMPLATES["qwen2_vl_bare"]
     said = (
-        template.asked("a?", None) + "b" + template.end + template.later.format(instruction="c?") + "d" + template.end
+        "a?".join(template.around(None))
+        + "b"
+        + template.end
+        + template.later.format(instruction="c?")
+        + "d"
+        + template.end
     )
     turns = [("user", "a?"), ("assistant", "b"), ("user", "c?"), ("assistant", "d")]
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]

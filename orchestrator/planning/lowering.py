@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from lilora.benchmarks import Stream
 from lilora.core.identity import digest_of
 from lilora.stages.configs import OF_ANSWERS, AnalysisConfig
 from orchestrator.planning.checks import check
@@ -90,11 +91,18 @@ class TrialPlan:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the trial's parameters and its score steps: equal only if the numbers must be."""
+        """SHA-256 of the trial and its score steps: equal only if the numbers must be.
+
+        What equals its default is left out, as in a step's, so that a new field makes no other trial.
+        """
         if self.whole is not None:
             return self.whole.digest
         scores = {f"{row},{column}": score.digest for (row, column), (_, score) in self.cells.items()}
-        return digest_of({"parameters": self.bound.parameters, "scores": scores})
+        asked, plain = self.trial.stream, Stream()
+        # One spelling for what makes no difference here: all tasks by name, and what nothing hangs on as by default.
+        seed = plain.limit_seed if asked.limit is None else asked.limit_seed
+        stream = replace(asked, tasks=self.tasks, limit_seed=seed, scores=self.bound.scores or plain.scores)
+        return digest_of({"trial": replace(self.trial, stream=stream), "scores": scores})
 
 
 @dataclass(frozen=True)

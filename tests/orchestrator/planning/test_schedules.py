@@ -8,6 +8,7 @@ import pytest
 
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
+from lilora.core.identity import canonical_json, digest_of
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.joint import Joint
 from lilora.methods.lilora import LiLoRA
@@ -18,6 +19,7 @@ from lilora.methods.seqlora import SeqLoRA
 from orchestrator.planning.lowering import TrialPlan, lower
 from orchestrator.steps.step import Resources
 from orchestrator.study import Study, Trial
+from orchestrator.study.trial import load_benchmark
 
 TASKS = ("ScienceQA", "TextVQA", "ImageNet")
 
@@ -126,3 +128,14 @@ def test_dirloras_routed_answers_read_each_learned_tasks_module_and_differ_from_
             assert states == {f"state-{task}": plan.stages[place].digest for place, task in enumerate(TASKS[: row + 1])}
     assert len({predict.digest for predict, _ in plan.cells.values()}) == 6
     assert len({predict.digest for predict, _ in told.cells.values()}) == 3
+
+
+def test_a_trials_digest_holds_no_default_so_that_a_new_field_makes_no_other_trial() -> None:
+    """A run in MLflow is named by it: with `max_tokens` and `route` every trial of an old store stood there twice."""
+    plan = plan_of(LiLoRA(), TASKS[:2])
+    scores = {f"{row},{column}": score.digest for (row, column), (_, score) in plan.cells.items()}
+    assert plan.digest == digest_of({"trial": plan.trial, "scores": scores})
+    assert not {"max_tokens", "route", "transfer"} & set(canonical_json(plan.trial).replace('"', " ").split())
+    whole = tuple(task.name for task in load_benchmark("mini").tasks)
+    assert plan_of(LiLoRA(), ()).digest == plan_of(LiLoRA(), whole).digest != plan_of(LiLoRA(), whole[::-1]).digest
+    assert plan_of(LiLoRA(), whole).digest != plan_of(LiLoRA(), whole, seed=1).digest

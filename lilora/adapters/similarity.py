@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lilora.adapters.embedding import TaskEmbedding
 from lilora.adapters.preparation import TaskRows
-from lilora.core.limits import CHUNK
+from lilora.core.limits import CHUNK, EMBEDDED_ROWS
 from lilora.data.sampling import chosen_rows
 from lilora.model.families import Images, family_of
 from lilora.model.features import picture_means
@@ -34,8 +34,6 @@ from lilora.model.tokens import IGNORED, Batch
 #: way, as in every causal model; it asks for a forward through the bare model, without adapters.
 TextEncoder = Literal["input", "hidden"]
 PARTS = ("images", "instructions", "answers")
-#: Rows of a task that are embedded, at most; the release takes about as many.
-MAX_ROWS = 1000
 
 
 def similarity(one: TaskEmbedding, other: TaskEmbedding, parts: Sequence[str] = PARTS) -> float:
@@ -114,7 +112,7 @@ def embed_task(model: Any, task_rows: TaskRows, text: TextEncoder = "input") -> 
     The words of the conversation template, the same in all tasks, are left out, and so are padding, pictures and ends.
     """
     data = task_rows.data
-    rows = chosen_rows(data.ids, "embedding", MAX_ROWS)
+    rows = chosen_rows(data.ids, "embedding", EMBEDDED_ROWS)
     instructions, answers = [], []
     for start in range(0, len(rows), CHUNK):
         batch = data.training_batch(rows[start : start + CHUNK]).to(str(model.device))

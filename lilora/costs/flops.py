@@ -101,3 +101,18 @@ def answering_flops(sizes: ModelSizes, work: Workload) -> float:
     weights = sizes.layers * (sizes.attention_weights + sizes.feed_forward_weights) + sizes.vocabulary * sizes.hidden
     step = 2 * weights + 4 * sizes.layers * sizes.hidden * tokens
     return sum(prompt.values()) + work.answer_tokens * step
+
+
+def embedding_flops(sizes: ModelSizes, work: Workload, encoder: str, answers: bool) -> float:
+    """FLOPs of embedding one row, to find its task by or to know a task by (`lilora.adapters.similarity`).
+
+    The words' own embeddings ("input") are looked up; for the last hidden states ("hidden") the words alone go through
+    the language model, and where `answers` the answer's, each by itself, with as many positions as the row has. The
+    tower's part of it is `forward_flops`'s "tower", where no answer needs it anyway.
+    """
+    if encoder != "hidden":
+        return 0.0
+    parts = forward_flops(sizes, replace(work, prompt_tokens=work.tokens(sizes), answer_tokens=0, pictures=0))
+    weights = sizes.attention_weights + sizes.feed_forward_weights
+    # All positions pass through the last layer's feed-forward here, too.
+    return (1 + answers) * (2 * sizes.layers * weights * work.tokens(sizes) + parts["attention"])

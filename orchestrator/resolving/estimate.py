@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from lilora.backbones import Backbone
 from lilora.benchmarks import BuildConfig, Stream
 from lilora.benchmarks._kinds import kind_named
-from lilora.costs.flops import Workload, answering_flops, training_flops
+from lilora.core.limits import EMBEDDED_ROWS
+from lilora.costs.flops import Workload, answering_flops, embedding_flops, forward_flops, training_flops
 from lilora.costs.gpus import GIB, Gpu, find_gpu, refusal
 from lilora.costs.memory import Answering, AnswerMemory, Memory, Setting, answers_that_fit, stage_memory, store_bytes
 from lilora.costs.sizes import PICTURE, ModelSizes, model_sizes
 from lilora.data.location import Sizes, sizes
-from lilora.stages.configs import PredictConfig
+from lilora.stages.configs import EmbedConfig, PredictConfig
 from lilora.training import TrainConfig
 from orchestrator.planning.lowering import TrialPlan
 from orchestrator.resolving.how_trained import HowTrained
@@ -78,7 +79,9 @@ class StudyCost:
     Attributes:
         utilisation: the share of the peak that training reaches.
         answering_utilisation: and that answering reaches.
-        answering: FLOPs.
+        answering: FLOPs, among them those of finding rows' tasks where a method is not told them.
+        embedded: training rows that tasks are known by, where rows' tasks are found by them.
+        embedding: FLOPs of these.
         answer_costs: by method and backbone.
     """
 
@@ -90,6 +93,9 @@ class StudyCost:
     answers: int
     answering: float
     answering_hours: float
+    embedded: int
+    embedding: float
+    embedding_hours: float
     store_bytes: int
     refusals: tuple[str, ...]
     assumptions: tuple[str, ...]
@@ -114,27 +120,37 @@ def study_cost(resolved: Resolved, store: Store | None, how: HowTrained) -> Stud
     stages: list[StageCost] = []
     refusals: list[str] = []
     answering, answers = 0.0, 0
+    embedding, embedded = 0.0, 0
     dearest: dict[tuple[str, str], AnswerCost] = {}
     for step in resolved.plan.steps:
         config = step.config
-        if not isinstance(config, (TrainConfig, PredictConfig)) or config.backbone.family == "auto":
+        if not isinstance(config, (TrainConfig, PredictConfig, EmbedConfig)) or config.backbone.family == "auto":
             continue
         if isinstance(config, TrainConfig):
             cost, refused = _stage(step, config, works, how, gpu, rate, step.digest not in of_table)
             stages.append(cost)
             refusals += [refused] if refused else []
+            continue
+        model, work = model_sizes(config.backbone), works.of(step, config.backbone)
+        if isinstance(config, EmbedConfig):
+            count = min(work.rows, EMBEDDED_ROWS)
+            embedded += count
+            row = forward_flops(model, work)["tower"] + embedding_flops(model, work, config.encoder, answers=True)
+            embedding += count * row
         else:
-            model, work = model_sizes(config.backbone), works.of(step, config.backbone)
             count = works.answered(step, config.split)
             answers += count
             answering += count * answering_flops(model, work)
+            if config.candidates:
+                answering += count * embedding_flops(model, work, config.method.embedder(), answers=False)
             found = _answers(step, config, model, work, gpu)
             pair = found.method, found.backbone
             dearest[pair] = max(found, dearest.get(pair, found), key=AnswerCost.dearness)
     workers = max((cost.setting.workers for cost in stages), default=how.workers or 1)
     return StudyCost(
         gpu, how.utilisation, ANSWERING * how.utilisation, tuple(stages),
-        tuple(dearest.values()), answers, answering, answering / (ANSWERING * rate) / workers / 3600, sum(stored),
+        tuple(dearest.values()), answers, answering, answering / (ANSWERING * rate) / workers / 3600,
+        embedded, embedding, embedding / (ANSWERING * rate) / 3600, sum(stored),
         tuple(dict.fromkeys([*refusals, *_too_large(dearest.values(), gpu)])),
         (*works.assumptions(), *_left_out(trials), *_slower(stages)),
     )  # fmt: skip

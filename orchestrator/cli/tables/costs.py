@@ -63,6 +63,11 @@ def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
         f"at {cost.answering_utilisation:.0%} (a token at a time is bound by memory, not by FLOPs); adapters in the "
         f"store: at most {cost.store_bytes / GIB:,.2f} GiB"
     )
+    if cost.embedded:
+        output.say(
+            f"rows' tasks are found by embeddings of {cost.embedded:,} training rows: {cost.embedding:.2e} FLOPs, "
+            f"{cost.embedding_hours:,.2f} hours on one GPU"
+        )
     for name in dict.fromkeys(item.backbone for item in cost.answer_costs):
         of_backbone = [item for item in cost.answer_costs if item.backbone == name]
         output.say(_describe(max(of_backbone, key=AnswerCost.dearness), cost.gpu.name))
@@ -127,4 +132,5 @@ def costs_json(name: str, cost: StudyCost) -> dict[str, Any]:
     for item, written in zip(cost.stages + cost.answer_costs, answer["stages"] + answer["answer_costs"], strict=True):
         written["memory"]["total"] = item.memory.total
     answer["answering_flops"], answer["answer_memory"] = answer.pop("answering"), answer.pop("answer_costs")
+    answer["embedding_flops"] = answer.pop("embedding")
     return {"study": name, **answer, **_sums(cost.stages)}

@@ -16,8 +16,11 @@ from lilora.backbones import Backbone
 from lilora.backbones.llava_1_5_7b import BACKBONE as LLAVA
 from lilora.backbones.qwen2_vl_2b import BACKBONE
 from lilora.benchmarks import Stream
+from lilora.costs.flops import Workload, embedding_flops, forward_flops
 from lilora.costs.gpus import GIB, find_gpu
+from lilora.costs.sizes import model_sizes
 from lilora.methods.joint import Joint
+from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.training import Training
 from orchestrator.cli import app
@@ -210,3 +213,26 @@ def test_compose_llava_refuses_what_is_not_there_and_leaves_nothing(tmp_path: Pa
 @pytest.mark.parametrize("command", ["costs", "compose-llava"])
 def test_the_help_has_an_example(command: str) -> None:
     assert f"Example: lilora {command}" in " ".join(call(command, "--help").output.split())
+
+
+def test_finding_the_task_of_each_row_costs_embeddings() -> None:
+    told = Trial(LiLoRA(), BACKBONE, Stream(tasks=("ScienceQA", "GQA")), TRIAL.training)
+    routed = replace(told, method=LiLoRA(route="nearest"))
+    plain, found = cost_of(told), cost_of(routed)
+    assert (plain.embedded, plain.embedding, plain.embedding_hours) == (0, 0, 0)
+    # The first 1,000 of each task's rows go through the tower; words are looked up, so answers take what they took.
+    model = model_sizes(BACKBONE)
+    tower = forward_flops(model, Workload(1, 1, 1, 1))["tower"]
+    assert found.embedded == 2 * 1000 and found.embedding == pytest.approx(2000 * tower)
+    assert found.answering == plain.answering
+    assert [stage.flops for stage in found.stages] == [stage.flops for stage in plain.stages]
+
+
+def test_hidden_states_of_the_words_take_a_forward_through_the_language_model() -> None:
+    model, work = model_sizes(BACKBONE), Workload(1, 60, 4, 100)
+    whole = forward_flops(model, work, None)
+    one, both = (embedding_flops(model, work, "hidden", answers) for answers in (False, True))
+    # Of a training forward only the last feed-forward's other positions are missing.
+    rest = 2 * model.feed_forward_weights * (work.tokens(model) - work.answer_tokens)
+    assert one == pytest.approx(whole["text"] + whole["attention"] + rest) and both == 2 * one
+    assert embedding_flops(model, work, "input", True) == 0

@@ -18,8 +18,8 @@ from lilora.benchmarks._instructions import ends_with_template
 from lilora.core.stage_run import StageRun
 from lilora.data.columns import ID, IMAGE, PUBLISHED, write_rows
 from lilora.data.fingerprints import cache_num_rows
-from lilora.data.image_files import header_faults
 from lilora.data.location import SOURCE, TaskFiles, held_out, identities, located
+from lilora.data.pictures.files import header_faults
 from lilora.data.readers import llava_json, tables
 from lilora.data.readers.official import Official
 from lilora.data.readers.row import Row, RowError

@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from lilora.data.image_files import clean_path, open_picture, read_picture
 from lilora.data.location import picture_folder
+from lilora.data.pictures.files import clean_path, open_picture, read_picture
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Filed:
     folder: Path
 
     def read(self) -> bytes:
-        """The encoded bytes; see `lilora.data.image_files.read_picture`."""
+        """The encoded bytes; see `lilora.data.pictures.files.read_picture`."""
         return read_picture(self.folder, self.name)
 
     def size(self) -> tuple[int, int]:
-        """Width and height, from its header alone; see `lilora.data.image_files.read_picture`."""
+        """Width and height, from its header alone; see `lilora.data.pictures.files.read_picture`."""
         path = self.folder / self.name
         return _size(path, self.name) if path.is_file() else _size(io.BytesIO(self.read()), self.name)
 

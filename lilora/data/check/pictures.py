@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from lilora.data.check.report import Sample
-from lilora.data.image_files import decoded_size, header_faults, open_picture, read_picture
+from lilora.data.pictures.files import decoded_size, header_faults, open_picture, read_picture
 from lilora.data.readers.row import Row
 from lilora.data.sampling import chosen_rows
 

@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 from lilora.benchmarks import Benchmark, Files, Framing, Paths, Task
 from lilora.benchmarks._kinds import KINDS
-from lilora.data.image_files import clean_path
+from lilora.data.pictures.files import clean_path
 from lilora.data.readers.official import ROLES
 from lilora.data.readers.tables import OURS
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lilora.data.image_files import clean_path
+from lilora.data.pictures.files import clean_path
 from lilora.data.readers.json_list import name_of, number_text, read_list
 from lilora.data.readers.row import IMAGE, Row, RowError, box_in, options_in
 

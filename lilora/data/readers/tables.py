@@ -91,7 +91,7 @@ def _row(raw: dict[str, Any], image: Any, number: int, split: str) -> Row:
 def _put_image(row: Row, image: Any, number: int) -> None:
     import pyarrow
 
-    from lilora.data.image_files import clean_path
+    from lilora.data.pictures.files import clean_path
 
     cell = image[number]
     if pyarrow.types.is_struct(image.type):

@@ -99,8 +99,8 @@ def _pick(artifact: Path, split: str, count: int) -> list[dict[str, Any]]:
     """`count` rows, the same ones every time, the question types in turn; their pictures as bytes or None."""
     import polars
 
-    from lilora.data.image_files import read_picture
     from lilora.data.location import picture_folder
+    from lilora.data.pictures.files import read_picture
 
     path = artifact / f"{split}.parquet"
     if not path.is_file():
@@ -165,7 +165,7 @@ def _draw(benchmark: Benchmark, rows: dict[Task, list[dict[str, Any]]], split: s
 
 
 def _draw_cell(figure: Figure, left: float, top: float, cell: Cell) -> None:
-    from lilora.data.image_files import open_picture
+    from lilora.data.pictures.files import open_picture
 
     width, height = figure.get_size_inches()
     if cell.row["picture"] is not None:

@@ -14,8 +14,8 @@ from lilora.benchmarks import BuildConfig, Stream, Task
 from lilora.core.identity import digest_of
 from lilora.core.stage_run import StageRun
 from lilora.data.build import build_task
-from lilora.data.image_files import read_picture
 from lilora.data.location import build_config, find_benchmark, picture_folder, sizes
+from lilora.data.pictures.files import read_picture
 from tests.lilora.data import layouts
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from lilora.benchmarks import Benchmark
 from lilora.benchmarks._instructions import COIN, ends_with_template
-from lilora.data.image_files import clean_path, open_picture
+from lilora.data.pictures.files import clean_path, open_picture
 from lilora.data.readers import llava_json, official, tables
 from lilora.data.readers.description import read_description
 from lilora.data.readers.json_list import read_list

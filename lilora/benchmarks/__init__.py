@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from lilora.benchmarks._instructions import INSTRUCTION_SETTINGS
 from lilora.benchmarks._kinds import kind_named
@@ -17,6 +17,10 @@ from lilora.scorers import VERSIONS
 
 #: How a picture is made square: its middle is cut out, or it is padded.
 Framing = Literal["crop", "pad"]
+#: A picture as LLaVA's loader takes it, or as a person sees it: see `lilora.data.pictures.upright`.
+Look = Literal["as-llava", "upright"]
+#: Numbers of rows: (first, last) of each run of them, in order.
+Spans = tuple[tuple[int, int], ...]
 #: A path below the benchmark's folder, in the ways in which it is published; the first that is there is used.
 #: "{setting}" stands for the folder of the instruction setting.
 Paths = tuple[str, ...]
@@ -166,6 +170,12 @@ class Stream:
         scores: which version of the scorers: "paper", what the published evaluators compute, or "standard"; scorers
             with one version, as mini's, are the same in both. No part of training or predicting: a change scores the
             predictions that are there again.
+        pictures: of data in files, how a picture is decoded: "as-llava", as LLaVA's loader and so the published figures
+            have it, or "upright": turned as its EXIF says, on white where it is transparent, 16 bits scaled to 8.
+        missing: of data in files, rows that are left out: "refuse" for none, and a picture that is missing or broken
+            ends the run before training; "drop" for those whose picture is; or the published ids of rows. Which rows
+            are left out is part of the data's name, and said under every table.
+        missing_share: of each file's rows, at most this share is dropped; more is refused.
     """
 
     benchmark: str = "mini"
@@ -174,6 +184,9 @@ class Stream:
     limit: int | None = None
     limit_seed: int = 0
     scores: str = "paper"
+    pictures: Look = "as-llava"
+    missing: str | tuple[str, ...] = "refuse"
+    missing_share: float = 0.05
 
     def __post_init__(self) -> None:
         if self.instructions not in INSTRUCTION_SETTINGS:
@@ -186,6 +199,12 @@ class Stream:
             raise ValueError(f"a stream learns each task once; this one repeats some: {', '.join(self.tasks)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"a stream's limit is {self.limit}; it is a number of rows, at least 1, or None for all")
+        if self.pictures not in get_args(Look):
+            raise ValueError(f"no way {self.pictures!r} to see pictures; there are: {', '.join(get_args(Look))}")
+        if isinstance(self.missing, str) and self.missing not in ("refuse", "drop"):
+            raise ValueError(f"a stream's missing rows are {self.missing!r}; take 'refuse', 'drop', or a tuple of ids")
+        if not 0 < self.missing_share <= 1:
+            raise ValueError(f"a stream's missing_share is {self.missing_share}; it is a share of rows, above 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -197,6 +216,8 @@ class BuildConfig:
             there (such a step can be planned, not run).
         limit, limit_seed: see `Stream`.
         holdout: training rows that are set aside as the validation split; 0 for none, and then there is no such split.
+        pictures: see `Stream`.
+        left_out: ("train" or "test", which of the file's rows are left out); see `Stream.missing`.
     """
 
     benchmark: str
@@ -207,6 +228,13 @@ class BuildConfig:
     limit: int | None = None
     limit_seed: int = 0
     holdout: int = 0
+    pictures: Look = "as-llava"
+    left_out: tuple[tuple[str, Spans], ...] = ()
+
+    @property
+    def num_left_out(self) -> dict[str, int]:
+        """How many rows of each file are left out."""
+        return {split: sum(last - first + 1 for first, last in rows) for split, rows in self.left_out}
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,48 @@ follow from the config alone. Files that changed since the study was planned and
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lilora.benchmarks import AlignmentConfig, Benchmark, BuildConfig
+from lilora.benchmarks import AlignmentConfig, Benchmark, BuildConfig, Stream, Task
 from lilora.core import registry
 from lilora.core.stage_run import StageRun
 from lilora.data.columns import ALIGNMENT, ANSWER, DRAWN, ID, TYPE, write_rows
-from lilora.data.location import find_benchmark
-from lilora.data.published import build_published, count_answers
+from lilora.data.location import benchmark_folder, find_benchmark, identities, task_files
+from lilora.data.published import build_published, count_answers, left_out
 from lilora.data.sampling import limited_rows
 
 SPLITS = ("train", "validation", "test")
+
+
+def build_config(benchmark: Benchmark, task: Task, stream: Stream, split: str = "test") -> BuildConfig:
+    """The identity of a task's data: for data in files the files' SHA-256, or none where they are not there.
+
+    Args:
+        split: what a trial is scored on; for "validation", rows of training data in files are set aside.
+
+    Raises:
+        ValueError: the benchmark is not published in the stream's instruction setting, or more rows lack their picture
+            than the stream allows.
+    """
+    benchmark.check_setting(stream.instructions)
+    limit_seed = stream.limit_seed if stream.limit is not None else 0
+    config = BuildConfig(
+        benchmark.name, task.name, stream.instructions, benchmark.revision, limit=stream.limit, limit_seed=limit_seed
+    )
+    if task.files is None:
+        return config
+    holdout = task.validation if split == "validation" else 0
+    config = dataclasses.replace(config, holdout=holdout, pictures=stream.pictures)
+    folder = benchmark_folder(benchmark.name)
+    files = task_files(benchmark, task, stream.instructions, folder) if folder else None
+    if files is None or files.missing:
+        return config
+    found = identities(benchmark, task, files)
+    return dataclasses.replace(config, files=found, left_out=left_out(task, files, stream, found))
 
 
 def _function(name: str) -> Any:

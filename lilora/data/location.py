@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lilora.benchmarks import Benchmark, BuildConfig, Paths, Stream, Task
+from lilora.benchmarks import Benchmark, Look, Paths, Stream, Task
 from lilora.core import registry
 from lilora.core.identity import digest_of
 from lilora.data.fingerprints import fingerprints, num_rows
@@ -155,37 +155,6 @@ def image_folder(benchmark_name: str, task_name: str) -> Path:
     return found
 
 
-def build_config(benchmark: Benchmark, task: Task, stream: Stream, split: str = "test") -> BuildConfig:
-    """The identity of a task's data: for data in files the files' SHA-256, or none where they are not there.
-
-    Args:
-        split: what a trial is scored on; for "validation", rows of training data in files are set aside.
-
-    Raises:
-        ValueError: the benchmark is not published in the stream's instruction setting.
-    """
-    benchmark.check_setting(stream.instructions)
-    published = task.files is not None
-    return BuildConfig(
-        benchmark.name,
-        task.name,
-        stream.instructions,
-        benchmark.revision,
-        files=_identities(benchmark, task, stream.instructions) if published else (),
-        limit=stream.limit,
-        limit_seed=stream.limit_seed if stream.limit is not None else 0,
-        holdout=task.validation if published and split == "validation" else 0,
-    )
-
-
-def _identities(benchmark: Benchmark, task: Task, instructions: str) -> tuple[tuple[str, str], ...]:
-    folder = benchmark_folder(benchmark.name)
-    files = task_files(benchmark, task, instructions, folder) if folder else None
-    if files is None or files.missing:
-        return ()
-    return identities(benchmark, task, files)
-
-
 def identities(benchmark: Benchmark, task: Task, files: TaskFiles, fresh: bool = False) -> tuple[tuple[str, str], ...]:
     """(role, SHA-256) of each file of `files`; for a described benchmark, of what describes the task, too.
 
@@ -247,9 +216,17 @@ def picture_folder(artifact: Path) -> Path | None:
     Raises:
         ValueError: the benchmark's data are not on this machine; the message says how to name their folder.
     """
-    source = artifact / SOURCE
-    if not source.exists():
-        return None
+    said = _source(artifact)
+    return image_folder(said["benchmark"], said["task"]) if said else None
 
-    said: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
-    return image_folder(said["benchmark"], said["task"])
+
+def how_to_look(artifact: Path) -> Look:
+    """How the pictures of a task's artifact are decoded."""
+    found: Look = _source(artifact).get("pictures", "as-llava")
+    return found
+
+
+def _source(artifact: Path) -> dict[str, Any]:
+    path = artifact / SOURCE
+    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return said

@@ -6,20 +6,22 @@ What cannot be used is refused with its file and row before anything is written.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lilora.benchmarks import Benchmark, BuildConfig, Task
+from lilora.benchmarks import Benchmark, BuildConfig, Look, Spans, Stream, Task
 from lilora.benchmarks._instructions import ends_with_template
 from lilora.core.stage_run import StageRun
 from lilora.data.columns import ID, IMAGE, PUBLISHED, write_rows
 from lilora.data.fingerprints import cache_num_rows
 from lilora.data.location import SOURCE, TaskFiles, held_out, identities, located
-from lilora.data.pictures.files import header_faults
+from lilora.data.pictures.known import look_at
+from lilora.data.pictures.missing import broken_pictures, missing_pictures, spans, without_picture
 from lilora.data.readers import llava_json, tables
 from lilora.data.readers.official import Official
 from lilora.data.readers.row import Row, RowError
@@ -27,6 +29,9 @@ from lilora.data.sampling import limited_rows, representative_rows
 
 #: Rows that a message names, of those that cannot be used.
 SHOWN = 5
+#: (role, SHA-256) of each file of a task.
+Identities = tuple[tuple[str, str], ...]
+LeftOut = tuple[tuple[str, Spans], ...]
 
 
 def build_published(config: BuildConfig, benchmark: Benchmark, task: Task, out: Path, run: StageRun) -> dict[str, Any]:
@@ -47,23 +52,30 @@ def build_published(config: BuildConfig, benchmark: Benchmark, task: Task, out: 
         if path is not None:
             cache_num_rows(path, len(splits[split]))
     absent = official.missing({row.question_id for row in splits.get("test", ())})
+    for split, numbers in config.left_out:
+        dropped = {number for first, last in numbers for number in range(first, last + 1)}
+        splits[split] = [row for row in splits[split] if row.number not in dropped]
     if "train" in splits and config.holdout:
         splits = _with_validation(splits, config, task)
     splits = {
         split: [rows[place] for place in limited_rows(config, split, *_names_types_answers(rows))]
         for split, rows in splits.items()
     }
-    _check_pictures(splits, files)
+    _check_pictures(splits, files, config.pictures)
     total, done = sum(len(rows) for rows in splits.values()), 0
+    broken: list[str] = []
     for split, rows in splits.items():
         source = "train" if split == "validation" else split
-        cells = (_cells(row, f"{task.name}-{source}") for row in rows)
+        cells = (_cells(row, f"{task.name}-{source}", config.pictures, broken) for row in rows)
         write_rows(cells, PUBLISHED, out / f"{split}.parquet")
         done += len(rows)
         run.report(done, total, {})
+    _refuse_broken(broken, "the rows themselves")
     # Of a subset it is not known which of its questions would be absent.
     counted = len(absent) if config.limit is None else 0
     said = {"benchmark": benchmark.name, "task": task.name, "official_test_rows_absent": counted}
+    if config.pictures != "as-llava":
+        said["pictures"] = config.pictures
     (out / SOURCE).write_text(json.dumps(said, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return _summary(splits, config, absent)
 
@@ -114,30 +126,51 @@ def checked_rows(path: Path, split: str, task: Task, official: Official) -> list
     return rows
 
 
-def missing_pictures(rows: Sequence[Row], folder: Path, listings: dict[str, frozenset[str]] | None = None) -> list[Row]:
-    """Rows whose picture is not below `folder`; a folder of which several pictures are wanted is listed once.
+def left_out(task: Task, files: TaskFiles, stream: Stream, found: Identities) -> LeftOut:
+    """The rows that a stream leaves out of a task (`BuildConfig.left_out`); () for none.
 
     Args:
-        listings: names by folder that earlier calls found; this one adds its own.
+        found: of the task's files (`lilora.data.location.identities`): what is read again where they changed.
+
+    Raises:
+        ValueError: more rows of a file lack their picture than `stream.missing_share` allows.
     """
-    listings = {} if listings is None else listings
-    wanted: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.image is not None:
-            wanted.setdefault(row.image.rpartition("/")[0], []).append(row)
-    missing: list[Row] = []
-    for name, own in wanted.items():
-        if len(own) < 4 and name not in listings:
-            missing += [row for row in own if not (folder / str(row.image)).is_file()]
+    if stream.missing == "refuse":
+        return ()
+    assert files.images is not None
+    places = (files.train, files.test, files.images)
+    return _left_out(task, *places, stream.missing, stream.missing_share, found)
+
+
+@lru_cache(maxsize=256)
+def _left_out(
+    task: Task,
+    train: Path | None,
+    test: Path | None,
+    images: Path,
+    missing: str | tuple[str, ...],
+    most: float,
+    found: Identities,
+) -> LeftOut:
+    said = []
+    for split, path in (("train", train), ("test", test)):
+        if path is None:
             continue
-        if name not in listings:
-            try:
-                listings[name] = frozenset(os.listdir(folder / name))  # noqa: PTH208 - names alone, 82,000 a folder
-            except OSError:
-                listings[name] = frozenset()
-        there = listings[name]
-        missing += [row for row in own if str(row.image).rpartition("/")[2] not in there]
-    return sorted(missing, key=lambda row: row.number)
+        rows = [row for row in read_rows(path, split, task) if isinstance(row, Row)]
+        if missing != "drop":
+            out = [row for row in rows if row.question_id in missing]
+        else:
+            out = without_picture(rows, images)
+            if len(out) > most * len(rows):
+                first = ", ".join(f"row {row.number}: {row.image}" for row in out[:SHOWN])
+                raise ValueError(
+                    f"{len(out):,} of {len(rows):,} rows of {path} ({len(out) / len(rows):.1%}) have no picture that "
+                    f"can be used ({first}), and {most:.1%} may be left out: get the pictures, or raise the stream's "
+                    "missing_share"
+                )
+        if out:
+            said.append((split, spans(row.number for row in out)))
+    return tuple(said)
 
 
 def _check_unchanged(config: BuildConfig, benchmark: Benchmark, task: Task, files: TaskFiles) -> None:
@@ -152,7 +185,7 @@ def _check_unchanged(config: BuildConfig, benchmark: Benchmark, task: Task, file
         )
 
 
-def _check_pictures(splits: Mapping[str, Sequence[Row]], files: TaskFiles) -> None:
+def _check_pictures(splits: Mapping[str, Sequence[Row]], files: TaskFiles, look: Look) -> None:
     assert files.images is not None
     for split, rows in splits.items():
         missing = missing_pictures(rows, files.images)
@@ -161,15 +194,19 @@ def _check_pictures(splits: Mapping[str, Sequence[Row]], files: TaskFiles) -> No
             first = ", ".join(f"row {row.number}: {row.image}" for row in missing[:SHOWN])
             raise ValueError(
                 f"{len(missing)} pictures of {path} are not in {files.images} ({first}): "
-                "`lilora check-data` lists all of them and says where they come from"
+                "`lilora check-data` lists all of them and says where they come from; "
+                'Stream(missing="drop") leaves their rows out'
             )
-        broken = [why for why in header_faults(files.images, (row.image for row in rows if row.image)).values() if why]
-        if broken:
-            shown = "; ".join(broken[:SHOWN])
-            raise ValueError(
-                f"{len(broken)} pictures in {files.images} cannot be used: {shown}. "
-                "`lilora check-data` lists all of them: download them again"
-            )
+        _refuse_broken([why for _, why in broken_pictures(rows, files.images, look)], str(files.images))
+
+
+def _refuse_broken(faults: Sequence[str], where: str) -> None:
+    if faults:
+        said = list(dict.fromkeys(faults))
+        raise ValueError(
+            f"{len(said)} pictures in {where} cannot be used: {'; '.join(said[:SHOWN])}. `lilora check-data` lists all "
+            'of them: download them again, or leave their rows out with Stream(missing="drop")'
+        )
 
 
 def _with_validation(splits: dict[str, list[Row]], config: BuildConfig, task: Task) -> dict[str, list[Row]]:
@@ -187,9 +224,12 @@ def _names_types_answers(rows: Sequence[Row]) -> tuple[list[str], list[str], lis
     return [str(row.number) for row in rows], [row.type for row in rows], [row.answer for row in rows]
 
 
-def _cells(row: Row, name: str) -> dict[str, Any]:
-    """What stands in the row's columns: most are attributes of `Row`."""
+def _cells(row: Row, name: str, look: Look, broken: list[str]) -> dict[str, Any]:
+    """What stands in the row's columns: most are attributes of `Row`. A picture in it that cannot be used is noted."""
     picture = row.picture() if row.picture is not None else None
+    if picture is not None:
+        why = look_at(io.BytesIO(picture)).why(f"of row {row.number}", look)
+        broken += [why] if why else []
     image = None if picture is None and row.image is None else {"bytes": picture, "path": row.image}
     cells = {column.name: getattr(row, column.name) for column in PUBLISHED if column not in (ID, IMAGE)}
     return cells | {ID.name: f"{name}-{row.number}", IMAGE.name: image}
@@ -214,6 +254,8 @@ def _summary(splits: Mapping[str, Sequence[Row]], config: BuildConfig, absent: S
         "sources": [],
         "files": dict(config.files),
     }
+    if config.left_out:
+        said["left_out"] = config.num_left_out
     if absent:
         said["official_test_rows_absent"] = len(absent)
     if config.limit is not None:

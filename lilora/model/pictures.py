@@ -14,8 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from lilora.data.location import picture_folder
-from lilora.data.pictures.files import clean_path, open_picture, read_picture
+from lilora.benchmarks import Look
+from lilora.data.location import how_to_look, picture_folder
+from lilora.data.pictures.files import clean_path, open_picture, picture_size, read_picture
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Held:
 
     name: str
     data: bytes
+    look: Look = "as-llava"
 
     def read(self) -> bytes:
         """The encoded bytes (PNG, JPEG)."""
@@ -31,7 +33,7 @@ class Held:
 
     def size(self) -> tuple[int, int]:
         """Width and height, from its header."""
-        return _size(io.BytesIO(self.data), self.name)
+        return picture_size(io.BytesIO(self.data), self.name, self.look)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Mapped:
     name: str
     table: Any
     row: int
+    look: Look = "as-llava"
 
     def read(self) -> bytes:
         """The encoded bytes."""
@@ -49,7 +52,7 @@ class Mapped:
 
     def size(self) -> tuple[int, int]:
         """Width and height, from its header."""
-        return _size(io.BytesIO(self.read()), self.name)
+        return picture_size(io.BytesIO(self.read()), self.name, self.look)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Filed:
 
     name: str
     folder: Path
+    look: Look = "as-llava"
 
     def read(self) -> bytes:
         """The encoded bytes; see `lilora.data.pictures.files.read_picture`."""
@@ -66,18 +70,11 @@ class Filed:
     def size(self) -> tuple[int, int]:
         """Width and height, from its header alone; see `lilora.data.pictures.files.read_picture`."""
         path = self.folder / self.name
-        return _size(path, self.name) if path.is_file() else _size(io.BytesIO(self.read()), self.name)
+        source = path if path.is_file() else io.BytesIO(self.read())
+        return picture_size(source, self.name, self.look)
 
 
 Picture = Held | Mapped | Filed
-
-
-def _size(source: Any, name: str) -> tuple[int, int]:
-    try:
-        with Image.open(source) as picture:
-            return picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"picture {name} cannot be read: {error}") from error
 
 
 def load_pictures(path: str, in_memory: bool) -> tuple[list[str | None], dict[str, Picture]]:
@@ -91,12 +88,12 @@ def load_pictures(path: str, in_memory: bool) -> tuple[list[str | None], dict[st
     """
     import polars
 
-    folder = picture_folder(Path(path).parent)
+    folder, look = picture_folder(Path(path).parent), how_to_look(Path(path).parent)
     if folder is not None:
         images = polars.read_parquet(path, columns=["image"])["image"].to_list()
         if all(image is None or image["bytes"] is None for image in images):
             paths = [None if image is None else clean_path(image["path"]) for image in images]
-            return list(paths), {name: Filed(name, folder) for name in paths if name is not None}
+            return list(paths), {name: Filed(name, folder, look) for name in paths if name is not None}
     rows: Any
     if in_memory:
         rows = polars.read_parquet(path, columns=["image"])["image"].to_list()
@@ -112,7 +109,7 @@ def load_pictures(path: str, in_memory: bool) -> tuple[list[str | None], dict[st
         name = None if image is None else hashlib.sha256(image["bytes"]).hexdigest()
         names.append(name)
         if name is not None and name not in pictures:
-            pictures[name] = Held(name, image["bytes"]) if in_memory else Mapped(name, mapped, row)
+            pictures[name] = Held(name, image["bytes"], look) if in_memory else Mapped(name, mapped, row, look)
     return names, pictures
 
 
@@ -134,5 +131,5 @@ def padded(picture: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
 
 def decoded(picture: Picture, fill: tuple[int, int, int] | None) -> Image.Image:
     """The picture in RGB, padded to a square where a colour is given."""
-    image = open_picture(picture.read(), picture.name)
+    image = open_picture(picture.read(), picture.name, picture.look)
     return image if fill is None else padded(image, fill)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lilora.benchmarks import BuildConfig, Stream
 from lilora.core.identity import digest_of
-from lilora.data.location import build_config
+from lilora.data.build import build_config
 from lilora.scorers import version_of
 from lilora.stages.configs import EmbedConfig, PredictConfig, ScoreConfig
 from lilora.stages.scores import step_version

@@ -107,7 +107,7 @@ def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
         next((result.trainable for result in results if result.trainable is not None), None),
         next((result.stored_parameters for result in results if result.stored_parameters is not None), None),
         results[0].plan.trial.method.needs_task_id,
-        "; ".join(filter(None, (_missing_note(trials), _cut_note(results), _absent_note(results[0])))),
+        "; ".join(filter(None, (_missing_note(trials), *(note(results[0]) for note in NOTES)))),
     )
 
 
@@ -121,11 +121,10 @@ def _missing_note(trials: Sequence[TrialResult]) -> str:
     return f"{sum(result.num_missing for result in trials)} of {cells} cells not finished"
 
 
-def _cut_note(results: Sequence[TrialResult]) -> str:
-    """How many training rows were cut, by the records of the first trial's stages."""
-    first = results[0]
-    cut = sum(int(record.summary.get("cut_rows", 0)) for record in first.stages if record)
-    most = first.plan.trial.training.max_tokens
+def _cut_note(result: TrialResult) -> str:
+    """How many training rows were cut, by the records of the trial's stages."""
+    cut = sum(int(record.summary.get("cut_rows", 0)) for record in result.stages if record)
+    most = result.plan.trial.training.max_tokens
     return f"{cut:,} training rows were cut at {most:,} tokens" if cut else ""
 
 
@@ -135,6 +134,23 @@ def _absent_note(result: TrialResult) -> str:
     cells = ((task, result.scores.get((last, place), {})) for place, task in enumerate(result.plan.tasks))
     absent = [f"{scores['absent']:,} of {task}" for task, scores in cells if scores.get("absent")]
     return f"official test questions without a row, counted as wrong: {', '.join(absent)}" if absent else ""
+
+
+def _data_note(result: TrialResult) -> str:
+    """Which rows were left out of the data, and how pictures are seen where that is a choice."""
+    configs = {predict.config.task: dict(predict.inputs)["data"].config for predict, _ in result.plan.cells.values()}
+    out = [
+        f"{count:,} {split} rows of {task}"
+        for task in result.plan.tasks
+        for split, count in getattr(configs.get(task), "num_left_out", {}).items()
+    ]
+    said = [f"left out, since their pictures are missing or broken or the stream says so: {', '.join(out)}"]
+    upright = any(getattr(config, "pictures", "") == "upright" for config in configs.values())
+    return "; ".join([*(said if out else []), *(["pictures as a person sees them (upright)"] if upright else [])])
+
+
+#: What is said under a table about a trial's data.
+NOTES = (_cut_note, _absent_note, _data_note)
 
 
 def mean_matrix(row: TableRow, key: str = "main") -> tuple[tuple[Stat | None, ...], ...]:

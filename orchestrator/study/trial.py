@@ -140,6 +140,11 @@ def _parameters(trial: Trial, tasks: tuple[str, ...], scores: str) -> dict[str, 
     flat |= {"order": ",".join(tasks), "instructions": trial.stream.instructions}
     if trial.stream.limit is not None:
         flat |= {"subset": trial.stream.limit, "subset_seed": trial.stream.limit_seed}
+    if trial.stream.pictures != "as-llava":
+        flat |= {"pictures": trial.stream.pictures}
+    if trial.stream.missing != "refuse":
+        missing = trial.stream.missing
+        flat |= {"missing": missing if isinstance(missing, str) else f"{len(missing)} ids left out"}
     if scores:
         flat |= {"scores": scores}
     return flat | {"split": trial.split, "seed": trial.seed}

@@ -15,7 +15,9 @@ from lilora.data.check.pictures import PictureCheck, nearly
 from lilora.data.check.report import FileReport, Problem, Report
 from lilora.data.fingerprints import cache_num_rows, fingerprints
 from lilora.data.location import TaskFiles, task_files
-from lilora.data.published import missing_pictures, read_rows
+from lilora.data.pictures.missing import missing_pictures
+from lilora.data.pictures.upright import DEEP, MEANING, ROTATED, TRANSPARENT, UNCLEAR
+from lilora.data.published import read_rows
 from lilora.data.readers.official import Official
 from lilora.data.readers.row import Row, RowError, outside_options
 
@@ -59,8 +61,22 @@ def check(
             checker.check_task(task, setting, optional=not tasks and task in benchmark.unseen)
     report, pictures = checker.report, checker.pictures
     report.samples = list(pictures.samples.values())
-    report.num_pictures, report.num_decoded = len(pictures.headers), len(pictures.pixels)
+    report.num_pictures, report.num_decoded = len(pictures.known), pictures.num_decoded
+    report.odd_pictures = {way: len(names) for way, names in pictures.odd().items()}
+    report.notes += [
+        f"{len(names):,} of {len(pictures.known):,} pictures {MEANING[way]} (first: {names[0]}), {_SHOWN_AS[way]}"
+        for way, names in pictures.odd().items()
+    ]
     return report
+
+
+#: The two choices of `Stream(pictures=...)`, for a picture that is odd in one way.
+_SHOWN_AS = {
+    ROTATED: 'and are learned as they lie; Stream(pictures="upright") turns them',
+    TRANSPARENT: 'and show the colours that are stored below; Stream(pictures="upright") puts them on white',
+    DEEP: 'of which all above 255 is white; Stream(pictures="upright") scales them to 8',
+    UNCLEAR: 'of which all above 255 is white; Stream(pictures="upright") refuses them',
+}
 
 
 def _num_characters(row: Row) -> int:

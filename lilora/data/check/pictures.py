@@ -1,17 +1,20 @@
 """A check of the pictures that rows name or hold: each is looked at once, whichever files and tasks have it.
 
-The header of every file is read; the pixels of some, or of all, are decoded.
+The header and the end of every file are read; the pixels of some, or of all, are decoded. What was seen of a file is
+remembered (`lilora.data.pictures.known`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from lilora.data.check.report import Sample
-from lilora.data.pictures.files import decoded_size, header_faults, open_picture, read_picture
+from lilora.data.pictures.files import open_picture, read_picture
+from lilora.data.pictures.known import Looked, look_at, looked_at
 from lilora.data.readers.row import Row
 from lilora.data.sampling import chosen_rows
 
@@ -24,16 +27,14 @@ class PictureCheck:
         name: what a path is called.
         num_samples: pictures of a file of rows that are decoded.
         note: told how many are decoded, and of how many, while all of them are; None: the samples are enough.
-        headers: why a picture cannot be used by its first bytes; "" if it can, or is in the row itself.
-        pixels: of those that were decoded, why they cannot be; "" if they can.
+        known: what was seen of each.
         samples: size and SHA-256 of some.
     """
 
     name: Callable[[Path], str]
     num_samples: int
     note: Callable[[int, int], None] | None
-    headers: dict[str, str] = field(default_factory=dict)
-    pixels: dict[str, str] = field(default_factory=dict)
+    known: dict[str, Looked] = field(default_factory=dict)
     samples: dict[str, Sample] = field(default_factory=dict)
 
     def faults(self, rows: Sequence[Row], images: Path, where: str) -> Iterator[tuple[Row, str]]:
@@ -41,63 +42,50 @@ class PictureCheck:
         first: dict[str, Row] = {}
         for row in rows:
             first.setdefault(self.name(images / row.image) if row.image else f"{where} row {row.number}", row)
-        new = {name: row.image or "" for name, row in first.items() if name not in self.headers}
-        found = header_faults(images, filter(None, new.values()))
-        self.headers |= {name: found.get(path, "") for name, path in new.items()}
-        whole = {name: row for name, row in first.items() if not self.headers[name]}
-        if self.note is not None:
-            self._decode_all(whole, images, self.note)
-        names = list(whole)
-        for place in chosen_rows(names, "check-data", self.num_samples):
-            name = names[place]
-            if name not in self.samples and not self.pixels.get(name):
-                self._decode(name, whole[name], images, sample=True)
-        for name, row in first.items():
-            if why := self.headers[name] or self.pixels.get(name, ""):
-                yield row, why
-
-    def _decode_all(self, pictures: dict[str, Row], images: Path, note: Callable[[int, int], None]) -> None:
-        new = {name: row for name, row in pictures.items() if name not in self.pixels}
-        files = {name: images / row.image for name, row in new.items() if row.image}
-        for name, why in zip(files, pixel_faults(list(files.values()), note), strict=True):
-            self.pixels[name] = why
+        new = {name: row for name, row in first.items() if name not in self.known}
+        files = {name: row.image for name, row in new.items() if row.image}
+        seen = looked_at(images, files.values(), self.note)
+        self.known |= {name: seen[image] for name, image in files.items()}
         for name, row in new.items():
             if row.image is None:
-                self._decode(name, row, images)
+                assert row.picture is not None, f"{name} has neither a picture nor a path of one"
+                self.known[name] = look_at(io.BytesIO(row.picture()))
+        whole = [name for name in first if not self.known[name].why(name)]
+        if self.note is not None:
+            for name in whole:
+                if self.known[name].pixels is None:
+                    self._decode(name, first[name], images)
+        for place in chosen_rows(whole, "check-data", self.num_samples):
+            name = whole[place]
+            if name not in self.samples and not self.known[name].broken:
+                self._decode(name, first[name], images, sample=True)
+        for name, row in first.items():
+            if why := self.known[name].why(name):
+                yield row, why
+
+    @property
+    def num_decoded(self) -> int:
+        """Of how many the pixels were decoded, now or before."""
+        return sum(seen.pixels is not None for seen in self.known.values())
+
+    def odd(self) -> dict[str, list[str]]:
+        """Names of the pictures that are odd in each way of `lilora.data.pictures.upright.MEANING`, in order."""
+        found: dict[str, list[str]] = {}
+        for name, seen in self.known.items():
+            for way in seen.odd.split():
+                found.setdefault(way, []).append(name)
+        return found
 
     def _decode(self, name: str, row: Row, images: Path, sample: bool = False) -> None:
         try:
             data = row.picture() if row.picture else read_picture(images, str(row.image))
             picture = open_picture(data, name)
         except (ValueError, OSError) as error:
-            self.pixels[name] = str(error)
+            self.known[name] = replace(self.known[name], pixels=str(error).removeprefix(f"picture {name} "))
             return
-        self.pixels[name] = ""
+        self.known[name] = replace(self.known[name], pixels="")
         if sample:
             self.samples[name] = Sample(name, *picture.size, hashlib.sha256(data).hexdigest())
-
-
-def pixel_faults(paths: Sequence[Path], note: Callable[[int, int], None]) -> Iterator[str]:
-    """Of each file why its pixels cannot be decoded; "" if they can. By as many processes as there are cores.
-
-    Args:
-        note: told how many are done, and of how many.
-    """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done, why in enumerate(pool.map(_why_pixels, paths, chunksize=64), 1):
-            note(done, len(paths))
-            yield why
-
-
-def _why_pixels(path: Path) -> str:
-    try:
-        decoded_size(path)
-    except (ValueError, OSError) as error:
-        return str(error)
-    return ""
 
 
 def nearly(name: str, there: Iterable[str]) -> str:

@@ -11,8 +11,9 @@ REMEDIES = {
     "unreadable": "download the file again; it is damaged, or not what its name says",
     "malformed": "mend or remove the row; training refuses the file while it is there",
     "path": "mend the row; a path must be relative and stay below the image folder",
-    "picture": "get the picture from its data set's site, under this name below the image folder",
-    "broken": "download the picture again",
+    "picture": "get the picture from its data set's site, under this name below the image folder, or leave its rows "
+    'out: Stream(missing="drop")',
+    "broken": 'download the picture again, or leave its rows out: Stream(missing="drop")',
     "duplicate": "remove all but one; evaluators that go by the id see one of them",
     "answer": "mend the row; its answer is not among its options, or not the official one",
     "official": "use the official file of the same release as the instruction file",
@@ -68,7 +69,8 @@ class Report:
 
     Attributes:
         num_pictures: pictures, each once: files, of which every header was read, and those in rows.
-        num_decoded: of these, whose pixels were decoded.
+        num_decoded: of these, whose pixels were decoded, now or in an earlier check.
+        odd_pictures: how many are odd in each way of `lilora.data.pictures.upright.MEANING`.
     """
 
     benchmark: str
@@ -79,6 +81,7 @@ class Report:
     samples: list[Sample] = field(default_factory=list)
     num_pictures: int = 0
     num_decoded: int = 0
+    odd_pictures: dict[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> Counter[str]:

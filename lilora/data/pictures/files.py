@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from lilora.benchmarks import Look
+from lilora.data.pictures.upright import oddities, upright, upright_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,10 +22,12 @@ if TYPE_CHECKING:
 
 #: The variable that says how many pixels a padded picture may have.
 MOST_PIXELS = "LILORA_MOST_PIXELS"
-#: Threads that read headers: what waits is the disk, or the network behind it.
-THREADS = 16
 #: Bytes of a file's name.
 LONGEST_NAME = 255
+
+
+class PictureError(ValueError):
+    """A picture that cannot be used."""
 
 
 def clean_path(path: str) -> str:
@@ -76,71 +81,103 @@ def check_size(size: tuple[int, int], name: str) -> None:
     """Refuse a picture that would fill the memory once it is padded to a square.
 
     Raises:
-        ValueError: the square has more than `most_pixels`.
+        PictureError: the square has more than `most_pixels`.
     """
     square, most = max(size) ** 2, most_pixels()
     if square > most:
-        raise ValueError(
+        raise PictureError(
             f"picture {name} has {size[0]} x {size[1]} pixels, {square / 1e6:.0f} million once padded to a square; "
             f"{most / 1e6:.0f} million are taken: make it smaller, or raise ${MOST_PIXELS}"
         )
 
 
-def header_size(path: Path, name: str) -> tuple[int, int]:
-    """(width, height) by the header of the picture at `path`; its pixels are not decoded.
+def examine(file: BinaryIO) -> tuple[int, int, tuple[str, ...], bool]:
+    """(width, height, oddities, whether it was decoded) of the picture in an open file.
+
+    Its header is read, and its end: what does not end as its format does is decoded, which shows whether it was cut
+    off.
 
     Raises:
-        ValueError: it is empty, or no picture; `name` is for the message.
+        PictureError: it is empty, no picture, or cut off; the message does not name it.
     """
-    if not path.stat().st_size:
-        raise ValueError(f"picture {name} is an empty file")
-    with _opened(path, name) as picture:
-        return picture.size
+    if not file.read(1):
+        raise PictureError("is an empty file")
+    file.seek(0)
+    with _opened(file) as picture:
+        odd = oddities(picture)
+        fits = max(picture.size) ** 2 <= most_pixels()
+        decode = fits and not _ends(file, picture.format)
+        if decode:
+            picture.load()
+        return *picture.size, odd, decode
 
 
-def header_faults(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Of each of the pictures at `names` below `folder` why it cannot be used by its first bytes; "" if it can."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    def why(name: str) -> str:
-        try:
-            check_size(header_size(folder / name, name), name)
-        except (ValueError, OSError) as error:
-            return str(error)
-        return ""
-
-    wanted = list(dict.fromkeys(names))
-    with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(wanted, pool.map(why, wanted), strict=True))
+def why_not_decoded(path: Path) -> str:
+    """Why the picture at `path` cannot be decoded; "" if it can."""
+    try:
+        with path.open("rb") as file, _opened(file) as picture:
+            picture.load()
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""
 
 
-def decoded_size(path: Path) -> tuple[int, int]:
-    """(width, height) of the picture at `path`, decoded; errors as `open_picture`."""
-    return open_picture(path.read_bytes(), path.name).size
-
-
-def open_picture(data: bytes, name: str) -> Image:
+def open_picture(data: bytes, name: str, look: Look = "as-llava") -> Image:
     """The picture in `data` (PNG, JPEG, ...), decoded, in RGB; `name` is for messages.
 
+    Args:
+        look: as LLaVA's loader takes it, or as a person sees it (`lilora.data.pictures.upright`).
+
     Raises:
-        ValueError: it is broken, no picture, or too large (`check_size`).
+        PictureError: it is empty, broken, no picture, or too large (`check_size`).
     """
     import io
 
-    with _opened(io.BytesIO(data), name) as picture:
+    if not data:
+        raise PictureError(f"picture {name} is empty")
+    with _opened(io.BytesIO(data), f"picture {name} ") as picture:
         check_size(picture.size, name)
-        return picture.convert("RGB")
+        return upright(picture, name) if look == "upright" else picture.convert("RGB")
+
+
+def picture_size(source: Any, name: str, look: Look = "as-llava") -> tuple[int, int]:
+    """(width, height) of the picture that `open_picture` gives, by its header; `source`: a path, or an open file.
+
+    Raises:
+        PictureError: it is broken, or no picture.
+    """
+    with _opened(source, f"picture {name} ") as picture:
+        return upright_size(picture) if look == "upright" else picture.size
 
 
 @contextmanager
-def _opened(source: Any, name: str) -> Iterator[Image]:
-    """A picture by its header; what PIL finds wrong with it, then or later, is a ValueError that names it."""
-    from PIL import Image
+def _opened(source: Any, whose: str = "") -> Iterator[Image]:
+    """A picture by its header; what PIL finds wrong with it, then or later, is a PictureError that `whose` begins."""
+    from PIL import Image, UnidentifiedImageError
 
     # Ours is the guard, since a long thin picture is small until it is padded.
     Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(source) as picture:
             yield picture
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"picture {name} cannot be decoded: {error}") from error
+    except (PictureError, FileNotFoundError):
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{whose}cannot be decoded: it is of no form that is known") from error
+    except Exception as error:
+        # Decoders of broken files raise what they meet: struct.error, zlib.error, IndexError, SyntaxError, ...
+        raise PictureError(f"{whose}cannot be decoded: {error}") from error
+
+
+#: What the last bytes of a whole file hold.
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL = 64
+
+
+def _ends(file: BinaryIO, form: str | None) -> bool:
+    """Whether the file ends as a whole one of its form does; never, where that is not known of the form."""
+    place = file.tell()
+    file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    tail = file.read()
+    file.seek(place)
+    return form in _ENDS and _ENDS[form] in tail

@@ -69,7 +69,7 @@ def show(
 def build_step(benchmark: Benchmark, task: Task, instructions: str) -> Step:
     """The step that builds a task's data: the one that studies ask for."""
     from lilora.benchmarks import Stream
-    from lilora.data.location import build_config
+    from lilora.data.build import build_config
     from orchestrator.steps.step import Step
 
     config = build_config(benchmark, task, Stream(benchmark.name, instructions=instructions))

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lilora.data.check.pictures import PictureCheck
 from lilora.data.readers.row import Row
 from tests.lilora.data.layouts import draw
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def checking(root: Path, num_samples: int = 8, all_of_them: bool = False) -> PictureCheck:
@@ -22,15 +29,16 @@ def test_a_picture_that_two_files_name_is_counted_and_read_once_and_named_in_bot
     assert [number for number, _ in found] == [1]
     (tmp_path / "b.png").unlink()
     assert [(row.number, why) for row, why in check.faults(rows, tmp_path, "test.json")] == found
-    assert (len(check.headers), len(check.pixels), list(check.samples)) == (2, 1, ["a.png"])
+    assert (len(check.known), check.num_decoded, list(check.samples)) == (2, 1, ["a.png"])
 
 
 def test_pictures_in_the_rows_are_decoded_too_where_all_are_asked_for(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", 1)
     whole = (tmp_path / "a.png").read_bytes()
-    rows = [Row(0, None, "?", picture=lambda: whole), Row(1, None, "?", picture=lambda: whole[:60])]
+    middle = whole[: len(whole) // 2] + b"\0" * 8 + whole[len(whole) // 2 + 8 :]
+    rows = [Row(0, None, "?", picture=lambda: whole), Row(1, None, "?", picture=lambda: middle)]
     assert list(checking(tmp_path, num_samples=0).faults(rows, tmp_path, "train")) == []
     check = checking(tmp_path, num_samples=0, all_of_them=True)
     [(row, why)] = check.faults(rows, tmp_path, "train")
     assert row.number == 1 and "train row 1 cannot be decoded" in why
-    assert (len(check.headers), len(check.pixels), len(check.samples)) == (2, 2, 0)
+    assert (len(check.known), check.num_decoded, len(check.samples)) == (2, 2, 0)

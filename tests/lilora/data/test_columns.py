@@ -16,9 +16,9 @@ from lilora.benchmarks import AlignmentConfig, BuildConfig, Stream
 from lilora.benchmarks.mini import BENCHMARK, pictures
 from lilora.core import registry
 from lilora.core.stage_run import StageRun
-from lilora.data.build import build_alignment, build_task
+from lilora.data.build import build_alignment, build_config, build_task
 from lilora.data.columns import ANSWER, DRAWN, ID, IMAGE, INSTRUCTION, JUDGED, PUBLISHED, read_columns, write_rows
-from lilora.data.location import build_config, find_benchmark
+from lilora.data.location import find_benchmark
 from lilora.data.readers.row import Row
 from tests.lilora.data import layouts
 

@@ -13,9 +13,8 @@ from PIL import Image
 
 from lilora.benchmarks import Stream
 from lilora.core.stage_run import StageRun
-from lilora.data.build import build_task
+from lilora.data.build import build_config, build_task
 from lilora.data.check import check
-from lilora.data.location import build_config
 from lilora.data.readers.description import FILE, read_description
 
 TOML = """home = "made here"
@@ -52,10 +51,24 @@ def tree(root: Path, kind: str, scorer: str, role: str, official: Any, rng: rand
     ]
     answer = "A" if kind == "option" else "red"
     test: Any = [{"question_id": 9, "image": "03.jpg", "text": "What colour?", "answer": answer}]
-    spoil(rng.choice((train, test, official)), rng)
+    if rng.random() < 0.2:
+        break_picture(root / "images" / f"{rng.randrange(4):02}.jpg", rng)
+    else:
+        spoil(rng.choice((train, test, official)), rng)
     (root / FILE).write_text(TOML.format(kind=kind, scorer=scorer, official=f'{role} = "official.json"'))
     for name, content in (("train", train), ("test", test), ("official", official)):
         (root / f"{name}.json").write_text(json.dumps(content))
+
+
+def break_picture(path: Path, rng: random.Random) -> None:
+    """A picture gone, renamed, empty, cut off, or no picture."""
+    whole = path.read_bytes()
+    broken = rng.choice((None, b"", b"<html>404</html>", whole[: rng.randrange(1, len(whole))], path.suffix.upper()))
+    path.unlink()
+    if isinstance(broken, bytes):
+        path.write_bytes(broken)
+    elif broken:
+        path.with_suffix(broken).write_bytes(whole)
 
 
 def spoil(value: Any, rng: random.Random) -> None:
@@ -73,7 +86,7 @@ def spoil(value: Any, rng: random.Random) -> None:
         return
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(150))
 def test_what_the_check_passes_the_build_builds_and_what_the_build_refuses_was_named(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

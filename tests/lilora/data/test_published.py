@@ -13,8 +13,8 @@ import pytest
 from lilora.benchmarks import BuildConfig, Stream, Task
 from lilora.core.identity import digest_of
 from lilora.core.stage_run import StageRun
-from lilora.data.build import build_task
-from lilora.data.location import build_config, find_benchmark, picture_folder, sizes
+from lilora.data.build import build_config, build_task
+from lilora.data.location import find_benchmark, picture_folder, sizes
 from lilora.data.pictures.files import read_picture
 from tests.lilora.data import layouts
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import lilora.stages
 from tests.lilora.data import layouts
@@ -108,18 +109,23 @@ def test_pictures_that_are_empty_broken_or_misnamed_are_named(own: Path) -> None
     (pictures / "1.jpg").write_bytes(b"")
     (pictures / "2.jpg").write_bytes(whole[:-20])
     (pictures / "3.jpg").rename(pictures / "3.JPG")
+    Image.effect_noise((40, 40), 90).save(pictures / "4.jpg", "PNG")
+    noise = (pictures / "4.jpg").read_bytes()
+    (pictures / "4.jpg").write_bytes(noise[: len(noise) // 2] + b"\0" * 9 + noise[len(noise) // 2 + 9 :])
     ask = ("check-data", "cvit", str(own), "--task", "GQA", "--samples", "0")
     found = {item["row"]: item["text"] for item in answer(*ask, code=1)["problems"]}
-    assert found[1] == "picture GQA/images/1.jpg is an empty file"
+    assert found[1] == "picture dataset/GQA/images/1.jpg is an empty file"
+    assert "2.jpg cannot be decoded: image file is truncated" in found[2]
     assert found[3].endswith("3.jpg is not in dataset, but 3.JPG is")
-    assert 2 not in found, "its header is whole"
+    assert 4 not in found, "it begins and ends as it should"
     every = answer(*ask, "--all-pictures", code=1)
-    assert "2.jpg cannot be decoded" in {item["row"]: item["text"] for item in every["problems"]}[2]
-    assert [item["row"] for item in every["problems"]].count(2) == 1, "found once, whether it is a sample or not"
-    # One of the fifteen is not there; the empty one has no pixels to decode.
-    assert (every["num_pictures"], every["num_decoded"]) == (14, 13)
-    sampled = answer(*ask[:-1], "100", "--all-pictures", code=1)
-    assert len(sampled["problems"]) == len(every["problems"]) and sampled["num_decoded"] == 13
+    assert "4.jpg cannot be decoded" in {item["row"]: item["text"] for item in every["problems"]}[4]
+    assert [item["row"] for item in every["problems"]].count(4) == 1, "found once, whether it is a sample or not"
+    # One of the fifteen is not there; the empty one and the one that was cut off have no pixels to decode.
+    assert (every["num_pictures"], every["num_decoded"]) == (14, 12)
+    # What was decoded is remembered, and so is what cannot be.
+    sampled = answer(*ask[:-1], "100", code=1)
+    assert len(sampled["problems"]) == len(every["problems"]) and sampled["num_decoded"] == 12
 
 
 def test_a_folder_of_other_instructions_is_noticed(own: Path) -> None:

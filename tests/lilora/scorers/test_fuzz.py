@@ -54,6 +54,7 @@ PUBLISHED: dict[str, Callable[[str, str], bool]] = {
     "imagenet": in_one_another,
     "imagenet_cvit": lambda text, right: in_one_another(text.upper(), right.upper()),
     "vqav2": lambda text, right: text.upper() == right.upper(),
+    "ucit": lambda text, right: text.upper() == right.upper(),
     "ocrvqa": lambda text, right: text.lower() == right.lower() and "Unanswerable" not in text,
     "gqa": lambda text, right: text.rstrip(".").lower() == right,
     "scienceqa": lambda text, right: letter_of(text) == right,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,25 +135,30 @@ class Phases(contextlib.ExitStack):
 def together(phases: Sequence[Phase]) -> Outcome:
     """The outcome of all phases as one: what one of them made and another reused counts once, as run.
 
-    What the first could not make and the second tried again counts as the second left it.
+    What one could not make and the next tried again counts as the next left it. Of a search that went on, the last and
+    largest is what was asked for.
     """
-    if len(phases) == 1:
-        return phases[0].outcome
-    first, second = phases
+    return functools.reduce(_after, phases).outcome
+
+
+def _after(first: Phase, second: Phase) -> Phase:
     outcomes = first.outcome, second.outcome
-    to_run = {step.digest for phase in phases for step in phase.to_run}
+    steps = {step.digest: step for phase in (first, second) for step in phase.plan.steps}
+    to_run = {step.digest: step for phase in (first, second) for step in phase.to_run}
     again = {step.digest for step in first.to_run} & {step.digest for step in second.to_run}
     kept = tuple(failure for failure in first.outcome.failures if failure.step.digest not in again)
     failed_again = first.outcome.failed - len(kept)
-    distinct = len({step.digest for phase in phases for step in phase.plan.steps})
-    return Outcome(
-        requested=sum(outcome.requested for outcome in outcomes),
-        distinct=distinct,
-        reused=distinct - len(to_run) + sum(outcome.elsewhere for outcome in outcomes),
+    went_on = len(steps) == len(second.plan.steps)
+    elsewhere = sum(outcome.elsewhere for outcome in outcomes)
+    outcome = Outcome(
+        requested=second.outcome.requested if went_on else sum(outcome.requested for outcome in outcomes),
+        distinct=len(steps),
+        reused=len(steps) - len(to_run) + elsewhere,
         run=sum(outcome.run for outcome in outcomes),
         failed=len(kept) + second.outcome.failed,
         blocked=first.outcome.blocked - (len(again) - failed_again) + second.outcome.blocked,
         interrupted=second.outcome.interrupted,
         failures=(*kept, *second.outcome.failures),
-        elsewhere=sum(outcome.elsewhere for outcome in outcomes),
+        elsewhere=elsewhere,
     )
+    return Phase(Plan.of(steps.values()), outcome, tuple(to_run.values()))

@@ -35,7 +35,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines over the stages; `stages` are the tick labels of x, `low` and `high` the limits of y, `width` in inches."""
+    """Lines over the stages; `stages` are the tick labels of x, `low` and `high` the limits of y, `width` in inches.
+
+    `across`: what x is; `named`: whether lines are named in the panel, as where they are no rows of the table.
+    """
 
     title: str
     label: str
@@ -44,6 +47,8 @@ class Panel:
     low: float | None = 0.0
     high: float | None = 100.0
     width: float = 3.5
+    across: str = "after learning"
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,16 +224,20 @@ def _draw_lines(axes: Any, panel: Panel, ink: str, faint: str) -> None:
     for line in panel.lines:
         style = line.style
         look = {"color": style.colour, "linestyle": style.dash, "marker": style.marker or None}
-        axes.plot(line.places, line.means, linewidth=1.7, markersize=4.2, zorder=3, clip_on=False, **look)
+        axes.plot(
+            line.places, line.means, linewidth=1.7, markersize=4.2, zorder=3, clip_on=False, label=line.name, **look
+        )
         if line.deviations and len(line.places) > 1:
             low = [mean - spread for mean, spread in zip(line.means, line.deviations, strict=True)]
             high = [mean + spread for mean, spread in zip(line.means, line.deviations, strict=True)]
             axes.fill_between(line.places, low, high, color=style.colour, alpha=0.16, linewidth=0, zorder=2)
         elif line.deviations:
             axes.errorbar(line.places, line.means, line.deviations, color=style.colour, linewidth=1.2, zorder=2)
-    axes.set(xlim=(-0.3, len(panel.stages) - 0.7), xlabel="after learning", ylabel=panel.label)
+    axes.set(xlim=(-0.3, len(panel.stages) - 0.7), xlabel=panel.across, ylabel=panel.label)
     axes.set_ylim(panel.low, panel.high)
     axes.set_xticks(range(len(panel.stages)), panel.stages, rotation=35, ha="right", rotation_mode="anchor")
+    if panel.named:
+        axes.legend(fontsize=7, frameon=False, labelcolor=ink)
 
 
 def _legend_line(name: str, style: Style) -> Any:

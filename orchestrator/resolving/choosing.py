@@ -6,6 +6,7 @@ first. Pure functions of the study's questions, of its results and of the notes 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,10 +44,52 @@ def _choice(question: Question, known: Mapping[str, TrialResult], notes: Notes) 
     trial = trial_at(sweep, question.point(None))
     tasks = trial_tasks(trial)
     options = tuple(_option(question, points, fields, known, notes) for points in question.options)
-    return Choice(
+    choice = Choice(
         question.name, method_name(sweep.base.method), fields, options, sweep.protocol, sweep.metric, tasks, trial.seed,
         sweep.split, averaged, sweep=not question.places,
     )  # fmt: skip
+    return replace(choice, edges=_edges(question, choice.best_place))
+
+
+def grown(asked: Sequence[Question], choices: Sequence[Choice]) -> tuple[Question, ...]:
+    """The questions with what their grids go on with, where the best of what is finished lies at an edge that may grow.
+
+    The same questions where none grows: an option is not finished or failed, the best lies within, or no value is left.
+    """
+    return tuple(_grown(question, choice) for question, choice in zip(asked, choices, strict=True))
+
+
+def _grown(question: Question, choice: Choice) -> Question:
+    if not any(question.grows) or not choice.is_settled:
+        return question
+    best = question.point(choice.best_place)
+    tried = [sorted({point[place] for point in question.points}) for place in range(len(best))]
+    for place, axis in enumerate(question.sweep.axes):
+        if question.grows[place]:
+            tried[place] += _next(axis.values, tried[place], best[place])
+    known = set(question.points)
+    more = tuple(point for point in itertools.product(*tried) if point not in known)
+    return replace(question, points=question.points + more) if more else question
+
+
+def _next(values: Sequence[Any], tried: Sequence[float], best: float) -> list[float]:
+    """Places of the values next to the best, by size, that were not tried, where it is the least or greatest tried."""
+    order = sorted(range(len(values)), key=lambda place: values[place])
+    at, reached = order.index(int(best)), [order.index(int(place)) for place in tried]
+    found: list[float] = [order[at - 1]] if at == min(reached) and at > 0 else []
+    return found + ([order[at + 1]] if at == max(reached) and at + 1 < len(order) else [])
+
+
+def _edges(question: Question, best_place: int | None) -> tuple[str, ...]:
+    """Fields of a searched row whose chosen value is the least or the greatest that may be tried."""
+    if best_place is None or not question.places:
+        return ()
+    found = []
+    for axis, number in zip(question.sweep.axes, question.point(best_place), strict=True):
+        if len(axis.values) > 1 and all(type(value) in (int, float) for value in axis.values):
+            if axis.at(number) in (min(axis.values), max(axis.values)):
+                found.append(axis.field)
+    return tuple(found)
 
 
 def _option(

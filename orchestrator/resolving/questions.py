@@ -6,6 +6,7 @@ with it, is the same for both (`orchestrator.resolving.choosing`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,12 +30,14 @@ class Question:
         sweep: what there is to choose from, and by which protocol.
         points: of the trials that are known.
         places: of a searched row, its trials in the study, one for each seed; () for a study's own sweep.
+        grows: of a searched row, which of the sweep's axes go on while the best lies at their edge.
     """
 
     name: str
     sweep: Sweep
     points: tuple[Point, ...]
     places: tuple[int, ...] = ()
+    grows: tuple[bool, ...] = ()
 
     @cached_property
     def options(self) -> tuple[tuple[Point, ...], ...]:
@@ -77,19 +80,29 @@ def _of_rows(study: Study, search: Search) -> tuple[Question, ...]:
             what = ", ".join(axis.field for axis in sweep.axes)
             raise ValueError(f"'{name}' is in study '{study.name}' twice but for {what}, which is searched; drop one")
         check_metric(sweep)
-        found.append(Question(name, sweep, points(sweep), tuple(places)))
+        lists = search.of(study.trials[places[0]])
+        begun = tuple(
+            point
+            for point in points(sweep)
+            if all(number < len(item.values) for number, item in zip(point, lists, strict=True))
+        )
+        found.append(Question(name, sweep, begun, tuple(places), tuple(bool(item.beyond) for item in lists)))
     return tuple(found)
 
 
-def search_study(study: Study) -> Study:
+def search_study(study: Study, asked: Sequence[Question] | None = None) -> Study:
     """The trials of a study's search: for each row and combination of its values, validation, one seed.
+
+    Args:
+        asked: the study's questions, where results have let them grow; None: as they begin.
 
     Raises:
         ValueError: see `questions`; or the study has no search.
     """
     if study.search is None:
         raise ValueError(f"study '{study.name}' has no search; give it `search=Search(...)`")
-    trials = [trial_at(question.sweep, point) for question in questions(study) for point in question.points]
+    asked = questions(study) if asked is None else asked
+    trials = [trial_at(question.sweep, point) for question in asked for point in question.points]
     # Two task orders may begin with the same pair: one trial then stands for both.
     distinct = {digest_of(trial): trial for trial in trials}
     title = f"{study.title or study.name}: the search"

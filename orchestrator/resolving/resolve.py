@@ -13,7 +13,7 @@ from functools import cached_property
 
 from orchestrator.errors import UserError
 from orchestrator.planning.lowering import Lowered, lower
-from orchestrator.resolving.choosing import choose, table_study
+from orchestrator.resolving.choosing import choose, grown, table_study
 from orchestrator.resolving.notes import Notes, read_notes
 from orchestrator.resolving.questions import Question, questions, search_study
 from orchestrator.resolving.swept import Swept, lower_sweep
@@ -96,10 +96,14 @@ def resolve(study: Study, store: Store | None = None, reader: ResultReader | Non
         reader = reader or ResultReader(store)
     notes = read_notes(study.sweep, store) if study.sweep and store else Notes()
     swept = lower_sweep(study, notes) if study.sweep else None
-    tried = swept.lowered if swept else lower(search_study(study))
-    asked = questions(study, notes)
-    results = reader.trials(tried) if reader else tuple(TrialResult(plan, {}, ()) for plan in tried.trials)
-    choices = choose(asked, results, notes)
+    asked: tuple[Question, ...] = ()
+    more = questions(study, notes)
+    while more != asked:
+        asked = more
+        tried = swept.lowered if swept else lower(search_study(study, asked))
+        results = reader.trials(tried) if reader else tuple(TrialResult(plan, {}, ()) for plan in tried.trials)
+        choices = choose(asked, results, notes)
+        more = grown(asked, choices)
     unasked = _unasked(study.sweep, notes) if study.sweep else 0
     if swept is not None and not swept.sweep.final:
         lowered = replace(tried, study=replace(tried.study, choices=choices))
@@ -115,13 +119,12 @@ def _unasked(sweep: Sweep, notes: Notes) -> int:
     return max(0, (sweep.samples or 0) - len(notes.suggested)) if sweep.sampler == "optuna" else 0
 
 
-def settled_table(study: Study, choices: Sequence[Choice]) -> Lowered | None:
+def settled_table(study: Study, asked: Sequence[Question], choices: Sequence[Choice]) -> Lowered | None:
     """The table without the rows whose search lacks a figure, since a value failed; None where no row is left.
 
     Rows keep their names; figures of a row that is left out go with it, and so does its line of the paper's table.
     """
     left_out = {choice.name for choice in choices if choice.missing}
-    asked = questions(study)
     # A row that is left out takes its first values, so that all rows have the names of the whole table.
     chosen = [
         question.point(None if choice.missing else choice.best_place)

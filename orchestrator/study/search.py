@@ -28,11 +28,14 @@ class Candidates:
         method: registry name.
         field: "method.NAME" or "training.NAME".
         values: at least one, each once. The first is the one that a tie goes to, so it is the one to keep if in doubt.
+        beyond: numbers below the least of `values` and above the greatest: the grid goes on with the next of them, in
+            every combination, while the best lies at that edge. A list, so the search ends.
     """
 
     method: str
     field: str
     values: tuple[Any, ...]
+    beyond: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         owner, _, name = self.field.partition(".")
@@ -40,6 +43,16 @@ class Candidates:
             raise ValueError(f"cannot search '{self.field}'; a field is written 'method.NAME' or 'training.NAME'")
         if not self.values or len({digest_of(value) for value in self.values}) < len(self.values):
             raise ValueError(f"the search of {self.method}'s {self.field} needs one value or more, each once")
+        if not self.beyond:
+            return
+        numbers = [value for value in (*self.values, *self.beyond) if type(value) in (int, float)]
+        low, high = min(self.values, default=0), max(self.values, default=0)
+        if len(set(numbers)) < len(self.values) + len(self.beyond) or any(
+            low <= value <= high for value in self.beyond
+        ):
+            raise ValueError(
+                f"the search of {self.method}'s {self.field} goes on with numbers, each once, below or above all values"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,15 +80,19 @@ class Search:
         if not fields or len(set(fields)) < len(fields):
             raise ValueError("a search needs candidates, and one list of values for each field of a method")
 
+    def of(self, trial: Trial) -> tuple[Candidates, ...]:
+        """What of the trial's method is searched."""
+        return tuple(item for item in self.candidates if item.method == method_name(trial.method))
+
     def sweep_of(self, trial: Trial) -> Sweep | None:
-        """The grid that chooses for the trial's row; None where nothing of its method is searched."""
-        lists = [item for item in self.candidates if item.method == method_name(trial.method)]
+        """The grid that chooses for the trial's row, as far as it may go; None where nothing of it is searched."""
+        lists = self.of(trial)
         if not lists:
             return None
         # What the metric is not read off is left out, since it may cost more than the training: rows of the matrix, and
         # tasks learned alone (where FWT is searched by, the sweep asks for them itself).
         base = replace(trial, scored="last" if self.metric in OF_LAST_ROW else "each", transfer=False)
-        axes = tuple(Axis(item.field, item.values) for item in lists)
+        axes = tuple(Axis(item.field, item.values + item.beyond) for item in lists)
         return Sweep(base, axes, protocol=self.protocol, metric=self.metric)
 
 
@@ -113,6 +130,7 @@ class Choice:
         split: what the figures are of; "test" only for a sweep by the protocol "oracle".
         averaged: fields of a sweep whose values a figure is the mean over.
         sweep: whether a sweep made it: one choice for the whole study, named like it.
+        edges: fields whose chosen value is the least or the greatest that may be tried.
     """
 
     name: str
@@ -126,6 +144,7 @@ class Choice:
     split: str = SPLIT
     averaged: tuple[str, ...] = ()
     sweep: bool = False
+    edges: tuple[str, ...] = ()
 
     @property
     def missing(self) -> int:
@@ -142,6 +161,12 @@ class Choice:
     def best(self) -> Option | None:
         """The option that is chosen, as far as is known; None while none has a figure."""
         return None if self.best_place is None else self.options[self.best_place]
+
+    @property
+    def runner_up(self) -> Option | None:
+        """The option that is next to the best, the first listed of equals; None where there is none."""
+        others = [option for option in self.options if option is not self.best and option.figure is not None]
+        return max(others, key=lambda option: option.figure or 0.0, default=None)
 
     @property
     def is_settled(self) -> bool:
@@ -170,6 +195,7 @@ def choice_json(choice: Choice) -> dict[str, Any]:
         "tasks": list(choice.tasks),
         "seed": choice.seed,
         "chosen": choice.settings if choice.is_settled else {},
+        "edges": list(choice.edges) if choice.is_settled else [],
         "candidates": [
             {
                 **dict(zip(choice.fields, option.values, strict=True)),
@@ -185,6 +211,12 @@ def choice_json(choice: Choice) -> dict[str, Any]:
 def describe_values(values: Sequence[Any]) -> str:
     """The values of an option as people write them: "0.1", or "0.1, 0.001" for two fields."""
     return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+
+
+def describe_edges(choice: Choice) -> str:
+    """That a chosen value is the least or greatest that may be tried: a better one may lie beyond; "" if it is not."""
+    fields = ", ".join(name.partition(".")[2] for name in choice.edges)
+    return f"{fields} at the edge of its grid" if choice.edges and choice.is_settled else ""
 
 
 def describe_protocol(choices: Sequence[Choice]) -> str:

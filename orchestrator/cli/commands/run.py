@@ -95,16 +95,19 @@ def _run_study(study: Study, output: Output, runner: Phases) -> tuple[list[Phase
     phases: list[Phase] = []
     # Without the runner's reader: artifacts are not checked yet.
     resolved = resolve(study, runner.store)
-    if resolved.search is not None:
-        phases.append(runner.plan(resolved.search.plan, resolved.search, "search, 1 of 2", last=False))
-        resolved = resolve(study, runner.store, runner.reader)
-        show_choices(resolved.choices, output)
+    while resolved.search is not None:
+        label = "search, 1 of 2" if not phases else "search goes on, 1 of 2"
+        phases.append(runner.plan(resolved.search.plan, resolved.search, label, last=False))
+        tried, resolved = resolved.search, resolve(study, runner.store, runner.reader)
+        if not phases[-1].outcome.ok or resolved.search is None or len(resolved.search.trials) == len(tried.trials):
+            show_choices(resolved.choices, output)
+            break
     answer: dict[str, Any] = {"choices": [choice_json(choice) for choice in resolved.choices]}
-    if phases and phases[0].outcome.interrupted:
+    if phases and phases[-1].outcome.interrupted:
         return phases, answer
     table: Lowered | None
-    if phases and not phases[0].outcome.ok and resolved.provisional:
-        table = settled_table(study, resolved.choices)
+    if phases and not phases[-1].outcome.ok and resolved.provisional:
+        table = settled_table(study, resolved.questions, resolved.choices)
         output.say(f"[yellow]{escape(_why_left_out(resolved.choices, table is None))}[/yellow]")
         if table is None:
             return phases, answer

@@ -12,7 +12,10 @@ from rich.table import Table
 from orchestrator.cli.console import Output
 from orchestrator.formats import DASH, format_score
 from orchestrator.resolving.resolve import Resolved
-from orchestrator.study.search import Choice, describe_protocol, describe_values
+from orchestrator.study.search import Choice, best_first, describe_edges, describe_protocol, describe_values
+
+#: Candidates of a row that are shown; of more, the best. The report has all of them.
+MOST_SHOWN = 4
 
 
 def show_choices(choices: Sequence[Choice], output: Output) -> None:
@@ -42,7 +45,10 @@ def show_search(resolved: Resolved, output: Output) -> None:
 
 
 def _cells(choice: Choice) -> tuple[Any, ...]:
-    figures = [f"{describe_values(option.values)}: {format_score(option.figure)}" for option in choice.options]
+    shown = choice.options if len(choice.options) <= MOST_SHOWN else sorted(choice.options, key=best_first)[:MOST_SHOWN]
+    figures = [f"{describe_values(option.values)}: {format_score(option.figure)}" for option in shown]
+    more = f"  and {len(choice.options) - len(shown)} more" if len(shown) < len(choice.options) else ""
     best = DASH if choice.best is None else describe_values(choice.best.values)
+    edge = f", {describe_edges(choice)}" if choice.edges and choice.is_settled else ""
     waiting = f" ({choice.missing} not finished)" if choice.missing else ""
-    return choice.name, ", ".join(choice.fields), "  ".join(figures), f"{best}{waiting}"
+    return choice.name, ", ".join(choice.fields), "  ".join(figures) + more, f"{best}{edge}{waiting}"

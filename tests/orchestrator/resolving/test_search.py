@@ -484,7 +484,7 @@ def test_the_rows_that_are_left_keep_their_names_figures_and_lines_of_the_paper(
     study = dataclasses.replace(study, paper=Paper("a table", rows), figures=figures)
     searched = lower(search_study(study))
     fill(dataclasses.replace(searched, trials=searched.trials[1:]), store, by_lam({10.0: 90.0}))
-    left = settled_table(study, found(study, store))
+    left = settled_table(study, questions(study), found(study, store))
     assert left is not None
     assert [plan.group for plan in left.trials] == ["seqlora", "lilora task_rank=4"]
     assert [row.label for row in left.study.paper.rows if row] == ["Seq", "Four"]

@@ -86,9 +86,9 @@ def _edges(question: Question, best_place: int | None) -> tuple[str, ...]:
         return ()
     found = []
     for axis, number in zip(question.sweep.axes, question.point(best_place), strict=True):
-        if len(axis.values) > 1 and all(type(value) in (int, float) for value in axis.values):
-            if axis.at(number) in (min(axis.values), max(axis.values)):
-                found.append(axis.field)
+        counts = len(axis.values) > 1 and all(type(value) in (int, float) for value in axis.values)
+        if counts and axis.at(number) in (min(axis.values), max(axis.values)):
+            found.append(axis.field)
     return tuple(found)
 
 

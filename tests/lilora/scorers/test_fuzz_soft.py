@@ -19,6 +19,10 @@ WORDS = (
     "a", "The", "an", "none", "Two", "10", "1,000", "2,5 kg", "u.s.", "3.5", "dont", "it's", "dog's", "Yes", "no",
     "what?", "well-known", "(red)", "red", "red/blue", "stop.", "x;", ";x", "a\nb", "\tc", "",
 )  # fmt: skip
+SPOKEN = (
+    "a", "man", "dog", "red", "hat", "runs", "Sits", "on", "the", "grass", "street", "two", "people",
+    ".", ",", "bicycle", "sign", "with", "at",
+)  # fmt: skip
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 NAMES = ("none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMERALS = dict(zip(NAMES, ("0", *map(str, range(11))), strict=True))
@@ -123,38 +127,17 @@ def plain_swapped(candidates: list[list[str]], references: list[list[list[str]]]
 @pytest.mark.parametrize(("name", "plain"), [("textcaps", plain_cider), ("flickr30k", plain_swapped)])
 def test_captions_are_scored_as_by_dense_vectors(name: str, plain: Callable[..., list[float]]) -> None:
     scorer = registry.load("scorers", name).paper
-    spoken = [
-        "a",
-        "man",
-        "dog",
-        "red",
-        "hat",
-        "runs",
-        "Sits",
-        "on",
-        "the",
-        "grass",
-        "street",
-        "two",
-        "people",
-        ".",
-        ",",
-        "bicycle",
-        "sign",
-        "with",
-        "at",
-    ]
     for corpus in range(NUM // 50):
         rng = random.Random(f"{name} {corpus}")
         references = [
-            [[rng.choice(spoken) for _ in range(rng.randrange(1, 14))] for _ in range(rng.choice((1, 2, 5)))]
+            [[rng.choice(SPOKEN) for _ in range(rng.randrange(1, 14))] for _ in range(rng.choice((1, 2, 5)))]
             for _ in range(50)
         ]
         candidates = []
         for texts in references:
             words = list(rng.choice(texts))
             for _ in range(rng.randrange(4)):
-                words[rng.randrange(len(words))] = rng.choice(spoken)
+                words[rng.randrange(len(words))] = rng.choice(SPOKEN)
             candidates.append(words[: rng.randrange(len(words) + 1)] if rng.random() < 0.3 else words)
         truths = [Truth(tuple(" ".join(words) for words in texts)) for texts in references]
         found = [item.main for item in scorer.score([" ".join(words) for words in candidates], truths)]

@@ -13,6 +13,15 @@ from collections.abc import Sequence
 from lilora.measures.cider import cider_mean
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+")
+#: Characters of scripts in which a word's bounds are not written: Thai to Khmer, kana, Han, and Hangul, whose particles
+#: are written onto the word.
+UNSPACED = (
+    "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+    "\uf900-\ufaff\U00020000-\U0003134f"
+)
+_PIECE = re.compile(rf"\d+(?:[.,]\d+)+|[{UNSPACED}]|(?:(?![{UNSPACED}])\w)+")
+#: Full-width Latin letters, digits and punctuation (U+FF01 to U+FF5E) -> the ordinary ones.
+_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 
 
 def normalise_answer(text: str) -> str:
@@ -28,9 +37,23 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
+def narrow(text: str) -> str:
+    """`text` with full-width letters, digits and punctuation as the ordinary ones: "（Ｂ）" as "(B)"."""
+    return text.translate(_NARROW)
+
+
+def _pieces(text: str) -> list[str]:
+    """As `words`; where a script has no spaces (`UNSPACED`), every character is one, and full-width is ordinary."""
+    return _PIECE.findall(narrow(unicodedata.normalize("NFC", text)).lower())
+
+
 def contains_words(text: str, answer: str) -> bool:
-    """Whether the words of `answer` occur in `text` next to each other and in order; False if it has no word."""
-    wanted, found = words(answer), words(text)
+    """Whether the words of `answer` occur in `text` next to each other and in order; False if it has no word.
+
+    In scripts without spaces between words (`UNSPACED`) each character counts as a word, so that an answer is found in
+    a sentence, and in a longer word too.
+    """
+    wanted, found = _pieces(answer), _pieces(text)
     if not wanted:
         return False
     return any(found[start : start + len(wanted)] == wanted for start in range(len(found) - len(wanted) + 1))

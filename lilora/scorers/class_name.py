@@ -43,4 +43,4 @@ def extra(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> di
     return {"containment": 100 * right / len(predictions)}
 
 
-SCORER = Scorer("class_name", score_item, extra)
+SCORER = Scorer("class_name", score_item, extra, version=2)

@@ -27,4 +27,4 @@ def exact(prediction: str, truth: Truth) -> ItemScore:
     return short_answer.score_item(prediction, truth.references)
 
 
-SCORER = two("gqa", paper=each(published), standard=each(exact))
+SCORER = two("gqa", paper=each(published), standard=each(exact), versions=(2, 2))

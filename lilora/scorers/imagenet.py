@@ -30,4 +30,4 @@ def top_one(prediction: str, truth: Truth) -> ItemScore:
     return class_name.score_item(prediction, truth.references)
 
 
-SCORER = two("imagenet", paper=each(contained), standard=each(top_one))
+SCORER = two("imagenet", paper=each(contained), standard=each(top_one), versions=(2, 2))

@@ -14,4 +14,4 @@ from functools import partial
 from lilora.scorers import each, two
 from lilora.scorers.imagenet import contained, top_one
 
-SCORER = two("imagenet_cvit", paper=each(partial(contained, fold=str.upper)), standard=each(top_one))
+SCORER = two("imagenet_cvit", paper=each(partial(contained, fold=str.upper)), standard=each(top_one), versions=(2, 2))

@@ -22,4 +22,4 @@ def published(prediction: str, truth: Truth) -> ItemScore:
     return ItemScore(main=strict, strict=strict, lenient=max(strict, lenient))
 
 
-SCORER = two("ocrvqa", paper=each(published), standard=each(exact))
+SCORER = two("ocrvqa", paper=each(published), standard=each(exact), versions=(2, 2))

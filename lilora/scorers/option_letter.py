@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from lilora.measures.options import letters_in
 from lilora.scorers import ItemScore, Scorer
 
 
@@ -27,11 +28,13 @@ def find_letter(prediction: str) -> str | None:
 
 
 def score_item(prediction: str, references: Sequence[str]) -> ItemScore:
-    """strict (and main): the text is the letter and nothing else; lenient: `find_letter` finds it."""
+    """strict (and main): the text is the letter and nothing else; lenient: `find_letter` finds it, or it is the one
+    letter that the text has as an option's mark (`lilora.measures.options`).
+    """
     strict = float(any(prediction.strip() == reference.strip() for reference in references))
-    letter = find_letter(prediction)
-    lenient = float(any(letter == reference.strip() for reference in references))
+    letter, marks = find_letter(prediction), letters_in(prediction)
+    lenient = float(any(reference.strip() == letter or {reference.strip()} == marks for reference in references))
     return ItemScore(main=strict, strict=strict, lenient=max(strict, lenient))
 
 
-SCORER = Scorer("option_letter", score_item)
+SCORER = Scorer("option_letter", score_item, version=2)

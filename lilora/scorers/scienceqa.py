@@ -9,25 +9,20 @@ Example: "B. a bus" for "B": paper 1, 0, 1; standard 0, 0, 1.
 
 from __future__ import annotations
 
-import re
-
+from lilora.measures.options import letters_in
 from lilora.measures.words import contains_words
 from lilora.scorers import ItemScore, Truth, each, two
 from lilora.scorers.option_letter import find_letter
-
-#: A capital letter that stands alone and is neither the article of "A cat" nor the pronoun of "I see".
-_LETTER = re.compile(r"(?<![\w'-])(?!(?:A|I)\s+(?!(?:and|is|or)\b)[a-z])([A-Z])(?![\w'-])")
 
 
 def means(prediction: str, truth: Truth) -> bool:
     """Whether a prediction in any form means the right option.
 
-    The one capital letter that stands alone in it is the right one ("The answer is B.", "(B)"); or the whole is that
-    letter in small. Without a letter: it has the right option's text as whole words, and no other option's, unless that
-    one's text is part of the right one's.
+    The one letter that it has as an option's mark is the right one: a capital that stands alone ("The answer is B.",
+    "(B)", "B、"), or a small one as a mark or by itself (`lilora.measures.options`). Without a letter: it has the right
+    option's text as whole words, and no other option's, unless that one's text is part of the right one's.
     """
-    small = re.fullmatch(r"\W*([a-z])\W*", prediction)
-    letters = {small[1].upper()} if small else set(_LETTER.findall(prediction))
+    letters = letters_in(prediction, len(truth.options) or 26)
     if letters:
         return len(letters) == 1 and letters <= set(truth.references)
     named = [option for option in truth.options if contains_words(prediction, option)]
@@ -54,4 +49,4 @@ def letter(prediction: str, truth: Truth) -> ItemScore:
     return _item(prediction, truth, prediction.strip())
 
 
-SCORER = two("scienceqa", paper=each(published), standard=each(letter), versions=(2, 1), counts_absent=True)
+SCORER = two("scienceqa", paper=each(published), standard=each(letter), versions=(3, 2), counts_absent=True)

@@ -19,4 +19,4 @@ def score_item(prediction: str, references: Sequence[str]) -> ItemScore:
     return ItemScore(main=strict, strict=strict, lenient=max(strict, lenient))
 
 
-SCORER = Scorer("short_answer", score_item)
+SCORER = Scorer("short_answer", score_item, version=2)

@@ -18,4 +18,4 @@ def published(prediction: str, truth: Truth) -> ItemScore:
     return soft_item(prediction, truth, normalise_textvqa)
 
 
-SCORER = two("textvqa", paper=each(published), standard=each(soft), versions=(1, 2))
+SCORER = two("textvqa", paper=each(published), standard=each(soft), versions=(2, 3))

@@ -34,4 +34,4 @@ def _with_letters(item: ItemScore, prediction: str, truth: Truth) -> ItemScore:
     return dataclasses.replace(item, lenient=max(item.strict, float(means(prediction, truth))))
 
 
-SCORER = two("ucit", paper=each(published), standard=each(exact))
+SCORER = two("ucit", paper=each(published), standard=each(exact), versions=(2, 2))

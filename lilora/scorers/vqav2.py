@@ -21,4 +21,4 @@ def published(prediction: str, truth: Truth) -> ItemScore:
     return ItemScore(main=strict, strict=strict, lenient=max(strict, lenient))
 
 
-SCORER = two("vqav2", paper=each(published), standard=each(soft), versions=(1, 2))
+SCORER = two("vqav2", paper=each(published), standard=each(soft), versions=(2, 3))

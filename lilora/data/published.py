@@ -24,7 +24,7 @@ from lilora.data.pictures.known import look_at
 from lilora.data.pictures.missing import broken_pictures, missing_pictures, spans, without_picture
 from lilora.data.readers import llava_json, tables
 from lilora.data.readers.official import Official
-from lilora.data.readers.row import Row, RowError
+from lilora.data.readers.row import Row, RowError, check_boxes
 from lilora.data.sampling import limited_rows, representative_rows
 
 #: Rows that a message names, of those that cannot be used.
@@ -89,6 +89,12 @@ def read_rows(path: Path, split: str, task: Task) -> Iterator[Row | tuple[int, R
         found = llava_json.rows(path, split)
     template = task.files.template
     for row in found:
+        if task.kind == "grounding" and isinstance(row, Row):
+            try:
+                check_boxes([row.answer, *(answer for _, answer in row.turns)] if split == "train" else row.references)
+            except RowError as error:
+                yield row.number, error
+                continue
         if template and isinstance(row, Row) and not ends_with_template(row.instruction, [template]):
             row.instruction = f"{row.instruction}\n{template}" if row.instruction else template
         yield row

@@ -1,8 +1,9 @@
 """JSON lists in LLaVA's form: training rows hold conversations, test rows a question and its answer.
 
 What LLaVA's own loader lets pass is let pass here: a leading turn of the model's is dropped, `<image>` may stand
-anywhere in a turn and is moved to its front. What it would crash on, or silently learn from, is an error that names the
-row.
+anywhere in a question and is moved to its front. What it would crash on, or silently learn from, is an error that names
+the row: so are a picture's place in an answer, other models' picture tokens, and an answer that ends with an end token.
+Every other special token in a row's words is text (`lilora.data.readers.row.check_words`).
 
 Example: {"image": "a.jpg", "conversations": [{"from": "human", "value": "What? <image>"},
 {"from": "gpt", "value": "a bus"}]} gives {"image": "a.jpg", "instruction": "What?", "answer": "a bus"}.
@@ -21,7 +22,7 @@ from typing import Any
 
 from lilora.data.pictures.files import clean_path
 from lilora.data.readers.json_list import name_of, number_text, read_list
-from lilora.data.readers.row import IMAGE, Row, RowError, box_in, options_in
+from lilora.data.readers.row import IMAGE, Row, RowError, box_in, check_words, options_in
 
 
 def rows(path: Path, split: str) -> Iterator[Row | tuple[int, RowError]]:
@@ -56,10 +57,13 @@ def train_row(raw: Any, number: int) -> Row:
     tokens = sum(text.count(IMAGE) for text in turns)
     if tokens and image is None:
         raise RowError("malformed", f"a turn has {IMAGE}, but the row names no image")
+    if any(IMAGE in text for text in turns[1::2]):
+        raise RowError("malformed", f"an answer has {IMAGE}: a picture belongs to a question")
     if tokens > 1:
         raise RowError("malformed", f"{tokens} times {IMAGE}: one picture a row")
     texts = [text.replace(IMAGE, "").strip() for text in turns]
     pairs = [[texts[place], texts[place + 1]] for place in range(0, len(texts), 2)]
+    check_words(texts[::2], texts[1::2])
     instruction, answer = pairs[0]
     return Row(
         number=number,
@@ -69,7 +73,7 @@ def train_row(raw: Any, number: int) -> Row:
         references=[answer],
         type=_text_or_empty(raw, "question_type", "answer_type"),
         turns=pairs[1:],
-        options=options_in(instruction),
+        options=options_in(instruction, answer),
         question_id=identity_text(raw.get("id")),
     )
 
@@ -83,6 +87,8 @@ def test_row(raw: Any, number: int) -> Row:
     text = _object(raw).get("text")
     if not isinstance(text, str):
         raise RowError("malformed", f"'text' is {name_of(text)}, not a string")
+    if text.count(IMAGE) > 1:
+        raise RowError("malformed", f"{text.count(IMAGE)} times {IMAGE}: one picture a row")
     if "question_id" not in raw:
         raise RowError("malformed", "no 'question_id'")
     row = Row(
@@ -90,7 +96,6 @@ def test_row(raw: Any, number: int) -> Row:
         image=_image(raw),
         instruction=text.replace(IMAGE, "").strip(),
         type=_text_or_empty(raw, "question_type", "answer_type"),
-        options=options_in(text),
         question_id=identity_text(raw["question_id"]),
     )
     if "answer_bbox" in raw:
@@ -100,6 +105,8 @@ def test_row(raw: Any, number: int) -> Row:
         row.raters = _answers(raw.get("answers"), may_be_empty=True)
         row.references = row.references or list(dict.fromkeys(row.raters))
     row.answer = row.references[0] if row.references else ""
+    row.options = options_in(row.instruction, row.answer)
+    check_words([row.instruction], row.references)
     return row
 
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lilora.data.readers.json_list import read_value
-from lilora.data.readers.row import Row, RowError, outside_options
+from lilora.data.readers.row import Row, RowError, option_of, outside_options
 
 #: How many people answered each of TextVQA's questions.
 RATERS = 10
@@ -84,11 +84,12 @@ class Official:
         letter = chr(ord("A") + right)
         row.options = [str(choice) for choice in choices]
         row.type = str(problem.get("subject") or row.type)
-        if row.references and row.answer.strip().rstrip(".") != letter and not outside_options(row.answer, row.options):
+        named = option_of(row.answer, row.options)
+        if row.references and named not in (None, right):
             raise RowError("answer", f"answer {row.answer!r}, but problems.json has {letter}")
         # Evaluators read this file alone; the row's "B." for its "B" would never be right. What is none of the options
         # stays, to be refused by name.
-        if not row.references or not outside_options(row.answer, row.options):
+        if not row.references or named is not None:
             row.references, row.answer = [letter], letter
 
     def _complete_textvqa(self, row: Row) -> None:

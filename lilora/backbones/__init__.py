@@ -125,7 +125,8 @@ class Backbone:
         """The model's processor (tokenizer and image processor); the same object every time in one process.
 
         Raises:
-            ValueError: see `load_model`.
+            ValueError: see `load_model`; or it is LLaVA's and does not say how many tokens a picture takes, and neither
+                does the model's configuration.
         """
         return _load_processor(self.location, self.revision, self.family)
 
@@ -261,7 +262,7 @@ def _load_processor(location: str, revision: str, family: str) -> Any:
     transformers takes torchvision's where that is installed, and it makes other pixels, for the same digest. Of a model
     that has no other image processor, torchvision's stays (transformers warns of it).
     """
-    from transformers import AutoImageProcessor, AutoProcessor
+    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor
 
     if family in ("qwen2_vl", "qwen2_5_vl"):
         from lilora.backbones._processor import Qwen2VLProcessor
@@ -269,6 +270,11 @@ def _load_processor(location: str, revision: str, family: str) -> Any:
         processor = _from_pretrained(Qwen2VLProcessor, location, revision)
     else:
         processor = _from_pretrained(AutoProcessor, location, revision)
+    if family == "llava":
+        from lilora.backbones._processor import complete_llava, is_complete
+
+        if not is_complete(processor):
+            complete_llava(processor, _from_pretrained(AutoConfig, location, revision))
     if getattr(processor, "image_processor", None) is not None:
         # Not above: transformers would hand the choice to the tokenizer and to a video processor as well.
         processor.image_processor = _from_pretrained(AutoImageProcessor, location, revision, backend="pil")

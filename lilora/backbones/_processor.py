@@ -1,7 +1,9 @@
-"""Qwen2-VL's processor for pictures and text alone.
+"""Processors that a checkpoint's folder does not give whole: Qwen2-VL's without videos, LLaVA's from before 2025.
 
-The stock class asks for a video processor as well: that needs torchvision, which is not always there, and settings,
-which a folder of pictures' and texts' may lack. This one is the stock class without it.
+Qwen2-VL's stock class asks for a video processor as well: that needs torchvision, which is not always there, and
+settings, which a folder of pictures' and texts' may lack. Ours is the stock class without it.
+
+LLaVA's older folders do not say how many tokens a picture takes; the model's own configuration does.
 """
 
 from __future__ import annotations
@@ -35,3 +37,50 @@ class Qwen2VLProcessor(transformers.Qwen2VLProcessor):  # type: ignore[misc,unus
         settings["video_processor"] = videos | {"video_processor_type": "Qwen2VLVideoProcessor"}
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return written
+
+
+#: Vision towers -> tokens beside the patches that they give (CLIP's class token).
+TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+_PATCH, _STRATEGY, _OTHERS = "patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"
+
+
+def is_complete(processor: Any) -> bool:
+    """Whether a `LlavaProcessor` says how many tokens a picture takes. None beside the patches is what old folders say
+    too, which do not know the field.
+    """
+    return None not in (processor.patch_size, processor.vision_feature_select_strategy) and bool(
+        processor.num_additional_image_tokens
+    )
+
+
+def complete_llava(processor: Any, config: Any) -> None:
+    """Take what a `LlavaProcessor` does not say from the model's configuration, in place.
+
+    A picture takes (height / patch) x (width / patch) tokens and those of `TOWERS`, less one where the strategy is
+    "default". The model gives as many features: what the folder's two files say must agree.
+
+    Raises:
+        ValueError: the configuration does not say it either, or says otherwise; the message names the field.
+    """
+    vision = config.vision_config
+    known = {
+        _PATCH: getattr(vision, "patch_size", None),
+        _STRATEGY: config.vision_feature_select_strategy,
+        _OTHERS: TOWERS.get(vision.model_type),
+    }
+    old = processor.patch_size is None or processor.vision_feature_select_strategy is None
+    for name, value in known.items():
+        said = getattr(processor, name)
+        absent = said is None or (name == _OTHERS and said == 0)
+        if absent and value is None and (old or name != _OTHERS):
+            raise ValueError(
+                f"the processor has no {name}, and a '{vision.model_type}' does not say it: put {_PATCH}, {_STRATEGY} "
+                f"and {_OTHERS} into processor_config.json, so that a picture's tokens can be counted"
+            )
+        if not absent and value is not None and said != value:
+            raise ValueError(
+                f"the processor's {name} is {said!r}, but the model's is {value!r}: a picture's tokens would not be as "
+                "many as its features; mend processor_config.json"
+            )
+        if absent and value is not None:
+            setattr(processor, name, value)

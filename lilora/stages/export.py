@@ -13,26 +13,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import secrets
 import shutil
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from lilora.adapters.adapters import Adapters, LoraPair
+from lilora.adapters.adapters import Adapters
 from lilora.adapters.full import attach_full, merge_full
 from lilora.adapters.state import State
 from lilora.backbones import Backbone
 from lilora.methods import Method
+from lilora.stages.peft_config import base_model, check_saved, lora_config, not_served, write_config
 
 ABOUT = "lilora.json"
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,14 @@ class Exported:
         full: linear layers trained in full beside them.
         rank: greatest rank of a LoRA pair; None for a merged model.
         parameters: numbers in the written weights.
+        not_served: why servers of LoRA folders (vLLM, SGLang) cannot take it as it is; none for a merged model.
     """
 
     modules: int
     full: int
     rank: int | None
     parameters: int
+    not_served: tuple[str, ...] = ()
 
 
 def export(
@@ -86,6 +86,7 @@ def export(
         staged.mkdir(parents=True)
         done = _write_merged(adapters, backbone, staged) if merged else _write_lora(adapters, method, backbone, staged)
         content = _description(method, state, backbone, task, merged, dtype, full) | dict(about or {})
+        content["not_served"] = list(done.not_served)
         (staged / ABOUT).write_text(json.dumps(content, indent=2) + "\n")
         staged.rename(out)
     finally:
@@ -123,13 +124,6 @@ def check_out(out: Path) -> None:
         raise ValueError(f"{out} is there already: remove it, or name another folder")
 
 
-def base_model(backbone: Backbone) -> tuple[str, str | None]:
-    """What a PEFT folder calls its base: the hub's name and commit; the registry's name for weights in a folder."""
-    if Path(backbone.location).is_dir():
-        return backbone.name, None
-    return backbone.location, backbone.revision
-
-
 @torch.no_grad()
 def _write_lora(adapters: Adapters, method: Method, backbone: Backbone, folder: Path) -> Exported:
     """`adapter_config.json` and `adapter_model.safetensors`, in PEFT's own names."""
@@ -140,7 +134,8 @@ def _write_lora(adapters: Adapters, method: Method, backbone: Backbone, folder: 
     pairs = {site: adapters.fold(layer) for site, layer in adapters.layers.items()}
     names = [name for name, _ in adapters.model.named_modules(remove_duplicate=False)]
     check_saved(adapters.full, names, pairs)
-    lora_config(pairs, backbone, adapters.full).save_pretrained(str(folder))
+    config = lora_config(pairs, backbone, names, adapters.full)
+    write_config(config, folder)
     learned = {site: dict(adapters.model.get_submodule(site).tensors) for site in adapters.full}
     for site, pair in pairs.items():
         learned[site] = {"lora_A.weight": pair.a, "lora_B.weight": pair.b, "lora_magnitude_vector": pair.magnitude}
@@ -152,65 +147,8 @@ def _write_lora(adapters: Adapters, method: Method, backbone: Backbone, folder: 
     }
     (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     rank = max(pair.a.shape[0] for pair in pairs.values())
-    return Exported(len(pairs), len(adapters.full), rank, sum(tensor.numel() for tensor in tensors.values()))
-
-
-def check_saved(full: Collection[str], modules: Collection[str], adapted: Collection[str]) -> None:
-    """Refuse layers trained in full that PEFT's `modules_to_save` cannot name alone, be the names whole.
-
-    PEFT saves every module whose name ends in such a name, with or without a dot before it, and puts no LoRA where the
-    name matches as a regular expression.
-
-    Args:
-        modules: names of all modules of the model.
-
-    Raises:
-        ValueError: a name would reach another module.
-    """
-    for site in full:
-        reached = [name for name in modules if name.endswith(site) and name != site]
-        reached += [name for name in adapted if re.match(rf"(^|.*\.){site}($|\..*)", name)]
-        if reached:
-            raise ValueError(
-                f"{site} was trained in full, and PEFT would take {reached[0]} for it, whose name is like it: write "
-                "the merged model"
-            )
-
-
-def lora_config(pairs: Mapping[str, LoraPair], backbone: Backbone, full: Collection[str] = ()) -> Any:
-    """PEFT's configuration of these pairs, by module name, and of the layers trained in full.
-
-    The modules are named by one regular expression, which PEFT matches against the whole name. A list would also match
-    every module whose name ends like an entry, and is written in another order each time.
-    """
-    from peft import LoraConfig
-
-    ranks = {site: pair.a.shape[0] for site, pair in pairs.items()}
-    alphas = {site: pair.lora_alpha for site, pair in pairs.items()}
-    rank, alpha = _most_common(ranks), _most_common(alphas)
-    name, revision = base_model(backbone)
-    return LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT divides it by r, so a float is as good
-        lora_dropout=0.0,
-        target_modules="|".join(re.escape(site) for site in pairs),
-        rank_pattern={_whole(site): own for site, own in ranks.items() if own != rank},
-        alpha_pattern={_whole(site): own for site, own in alphas.items() if own != alpha},
-        modules_to_save=list(full) or None,
-        use_dora=any(pair.magnitude is not None for pair in pairs.values()),
-        base_model_name_or_path=name,
-        revision=revision,
-        inference_mode=True,
-    )
-
-
-def _most_common(values: Mapping[str, Number]) -> Number:
-    return Counter(values.values()).most_common(1)[0][0]
-
-
-def _whole(site: str) -> str:
-    """A pattern for this module alone; PEFT lets anything stand before one that does not begin with ^."""
-    return f"^{re.escape(site)}"
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    return Exported(len(pairs), len(adapters.full), rank, parameters, not_served(config, pairs))
 
 
 def _write_merged(adapters: Adapters, backbone: Backbone, folder: Path) -> Exported:

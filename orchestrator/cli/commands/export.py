@@ -78,6 +78,8 @@ def export(
         f"{escape(trial.name)} after {escape(after)}, to answer {escape(task)}: {kind}, {modules}, "
         f"{done.parameters:,} parameters\nfolder   {escape(str(out))}"
     )
+    if done.not_served:
+        output.say(f"[dim]not for vLLM or SGLang as it is: {'; '.join(done.not_served)}. --merged writes a model[/dim]")
     output.finish({"out": str(out), "task": task, "merged": merged, **about, **vars(done)})
 
 

@@ -14,24 +14,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model_state_dict, inject_adapter_in_model
+from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from lilora.adapters.adapters import Adapters, LoraPair
+from lilora.adapters.adapters import Adapters
 from lilora.adapters.full import attach_full
 from lilora.adapters.state import State, load_state
-from lilora.backbones import Backbone
 from lilora.core import registry
 from lilora.methods import Method
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from lilora.model.tokens import load_task
-from lilora.stages.export import base_model, check_saved, export, lora_config
+from lilora.stages.export import export
 from tests.lilora.lab import TASKS, Lab, cases, files, small
 from tests.lilora.tiny import QWEN
 
@@ -44,6 +43,7 @@ FULL = {f"{name}-full": FOLDABLE[name] for name in ("seqlora", "lilora", "proglo
 STACKED = ("clora", "proglora_static")
 #: One fixture trains every case and starts a process that imports PEFT.
 pytestmark = pytest.mark.timeout(900)
+PROJECTOR = "LoRA on the projector (vLLM takes it with enable_tower_connector_lora, and leaves it out without)"
 SCRIPT = Path(__file__).with_name("stock_peft.py")
 
 
@@ -182,6 +182,7 @@ def test_an_export_says_what_it_was_made_of(lab: Lab) -> None:
     sizes = sum(4 * (d + k) for d, k in lab.sites.values())
     assert (done.modules, done.full, done.rank, done.parameters) == (len(lab.sites), 0, 4, sizes)
     assert said["full"] == []
+    assert said["not_served"] == list(done.not_served) == [PROJECTOR]
     assert json.loads((out / "adapter_config.json").read_text())["modules_to_save"] is None
 
 
@@ -236,7 +237,9 @@ def test_what_was_trained_in_full_is_counted_and_named(full_lab: Lab) -> None:
     full = full_lab.backbone.find_full(full_lab.model)
     sizes = sum(4 * (d + k) for d, k in full_lab.sites.values()) + sum(d * k + d for d, k in full.values())
     assert (done.modules, done.full, done.rank, done.parameters) == (len(full_lab.sites), 2, 4, sizes)
-    assert json.loads((out / "lilora.json").read_text())["full"] == list(full)
+    said = json.loads((out / "lilora.json").read_text())
+    assert said["full"] == list(full)
+    assert said["not_served"] == list(done.not_served) == ["layers trained in full (modules_to_save)"]
 
 
 def test_a_layer_without_a_bias_is_written_without_one(lab: Lab) -> None:
@@ -250,6 +253,24 @@ def test_a_layer_without_a_bias_is_written_without_one(lab: Lab) -> None:
     written = load_file(out / "False" / "adapter_model.safetensors")
     assert [name for name in written if site in name] == [f"base_model.model.{site}.weight"]
     PeftModel.from_pretrained(copy.deepcopy(lab.model), out / "False")
+
+
+@pytest.mark.parametrize("sites", ["attention", "ffn"])
+def test_layers_that_share_their_names_with_the_vision_towers_are_loaded_alone(lab: Lab, sites: str) -> None:
+    on, method = lab.on(lab.backbone.adapted(sites)), SeqLoRA(rank=4, lora_alpha=8)
+    folder = exported(on, method, lab.folder() / "out")
+    names = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+    # CLIP has a q_proj, k_proj and v_proj of its own, and its o_proj is called out_proj.
+    whole = [name for name in sorted(on.sites) if not name.endswith("o_proj")]
+    assert names == ([*whole, "o_proj"] if sites == "attention" else ["down_proj", "gate_proj", "up_proj"])
+    assert json.loads((folder / "lilora.json").read_text())["not_served"] == []
+    with attached(on, method, TASKS[1]):
+        ours = on.logits().detach()
+    stock = copy.copy(on)
+    stock.model = PeftModel.from_pretrained(copy.deepcopy(lab.model), folder).eval().get_base_model()
+    assert {name for name, module in stock.model.named_modules() if isinstance(module, LoraLayer)} == set(on.sites)
+    assert torch.equal(stock.logits().detach(), ours)
+    assert not torch.allclose(lab.logits().detach(), ours, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("merged", [False, True])
@@ -308,72 +329,3 @@ def test_a_method_that_depends_on_the_input_says_why_it_cannot_be_exported(lab: 
 def test_zero_shot_has_nothing_to_export(lab: Lab) -> None:
     with pytest.raises(ValueError, match="trains nothing"):
         export(ZeroShot(), None, lab.backbone, "Colour", lab.folder() / "out")
-
-
-class Nested(nn.Module):
-    """Two branches whose linears end in the same names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = nn.ModuleDict({"up": nn.Linear(6, 8), "down": nn.Linear(8, 6)})
-        self.tower = nn.ModuleDict({"text": nn.ModuleDict({"up": nn.Linear(6, 8), "down": nn.Linear(8, 6)})})
-
-
-def pair(rank: int, lora_alpha: float = 8.0) -> LoraPair:
-    return LoraPair(torch.zeros(rank, 6), torch.zeros(8, rank), lora_alpha)
-
-
-def test_peft_adapts_exactly_the_named_modules_and_no_other_with_the_same_ending() -> None:
-    model = inject_adapter_in_model(lora_config({"text.up": pair(2)}, Backbone("x", "1", location="org/x")), Nested())
-    assert [name for name, module in model.named_modules() if isinstance(module, LoraLayer)] == ["text.up"]
-
-
-def test_peft_saves_exactly_the_layers_trained_in_full_and_no_other_with_the_same_ending() -> None:
-    pairs, names = {"text.down": pair(2)}, [name for name, _ in Nested().named_modules()]
-    check_saved(["tower.text.up"], names, pairs)
-    config = lora_config(pairs, Backbone("x", "1", location="org/x"), ["tower.text.up"])
-    model = inject_adapter_in_model(config, Nested())
-    found = [name for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
-    assert found == ["tower.text.up"]
-    assert [name for name, module in model.named_modules() if isinstance(module, LoraLayer)] == ["text.down"]
-
-
-def test_a_layer_whose_whole_name_ends_anothers_is_refused_since_peft_would_save_both() -> None:
-    pairs, names = {"text.down": pair(2)}, [name for name, _ in Nested().named_modules()]
-    config = lora_config(pairs, Backbone("x", "1", location="org/x"), ["text.up"])
-    model = inject_adapter_in_model(config, Nested())
-    found = [name for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
-    assert found == ["text.up", "tower.text.up"]
-    with pytest.raises(ValueError, match=r"PEFT would take tower\.text\.up for it.*write the merged model"):
-        check_saved(["text.up"], names, pairs)
-
-
-def test_a_layer_whose_name_as_a_pattern_keeps_lora_off_another_is_refused() -> None:
-    class Alike(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.text = nn.ModuleDict({"up": nn.Linear(6, 8)})
-            self.text_up, self.down = nn.Linear(6, 8), nn.Linear(6, 8)
-
-    pairs = {"text_up": pair(2), "down": pair(2)}
-    model = inject_adapter_in_model(lora_config(pairs, Backbone("x", "1", location="org/x"), ["text.up"]), Alike())
-    assert [name for name, module in model.named_modules() if isinstance(module, LoraLayer)] == ["down"]
-    with pytest.raises(ValueError, match=r"PEFT would take text_up for it"):
-        check_saved(["text.up"], [name for name, _ in Alike().named_modules()], pairs)
-
-
-def test_ranks_and_scales_of_single_modules_reach_exactly_those_modules() -> None:
-    pairs = {"text.down": pair(2), "text.up": pair(4, 6.0), "tower.text.up": pair(2), "tower.text.down": pair(3)}
-    model = inject_adapter_in_model(lora_config(pairs, Backbone("x", "1", location="org/x")), Nested())
-    for name, wanted in pairs.items():
-        layer = model.get_submodule(name)
-        assert layer.r["default"] == wanted.a.shape[0]
-        assert layer.scaling["default"] == wanted.lora_alpha / wanted.a.shape[0]
-
-
-def test_the_base_is_the_hubs_name_and_commit_or_the_registrys_name_for_a_folder(tmp_path: Path) -> None:
-    assert base_model(Backbone("llava-1.5-7b", "4481d27", location="llava-hf/llava-1.5-7b-hf")) == (
-        "llava-hf/llava-1.5-7b-hf",
-        "4481d27",
-    )
-    assert base_model(Backbone("tiny", "1", location=str(tmp_path))) == ("tiny", None)

@@ -131,6 +131,9 @@ def test_a_projector_trained_in_full_goes_along_and_is_counted(place: tuple[Lowe
     weights = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert (said["full"], said["parameters"]) == (2, sum(tensor.numel() for tensor in weights.values()))
     assert f"PEFT LoRA of rank 4, {said['modules']} modules and 2 trained in full, {said['parameters']:,}" in shown
+    told = " ".join(shown.split())
+    assert "not for vLLM or SGLang as it is: layers trained in full (modules_to_save); DoRA. --merged writes" in told
+    assert said["not_served"] == ["layers trained in full (modules_to_save)", "DoRA"]
     config = PeftConfig.from_pretrained(str(tmp_path / "out"))
     assert config.modules_to_save == [f"model.multi_modal_projector.linear_{number}" for number in (1, 2)]
     state = load_state(place[1].path(said["stage"]))

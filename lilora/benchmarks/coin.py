@@ -29,7 +29,7 @@ def _task(
 
 BENCHMARK = Benchmark(
     name="coin",
-    revision=2,
+    revision=3,
     tasks=(
         _task("ScienceQA", "option", "scienceqa", 1024, 12000, 4000, "test.json", "crop",
               _official("scienceqa", "ScienceQA/problems.json"), _official("splits", "ScienceQA/pid_splits.json")),

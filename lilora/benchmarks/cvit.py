@@ -47,7 +47,7 @@ def _task(
 
 BENCHMARK = Benchmark(
     name="cvit",
-    revision=2,
+    revision=3,
     tasks=(
         _task("ScienceQA", "option", "scienceqa", 1024, 12726, 4241, "test.json", "crop",
               _official("scienceqa", "ScienceQA/problems.json"), _official("splits", "ScienceQA/pid_splits.json")),

@@ -25,7 +25,7 @@ def _task(
 
 BENCHMARK = Benchmark(
     name="ucit",
-    revision=2,
+    revision=3,
     tasks=(
         _task("ImageNet-R", "classification", "ucit", 128, 24000, "train.json"),
         _task("ArxivQA", "option", "ucit", 128, 40000, "train_4w.json"),

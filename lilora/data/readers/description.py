@@ -54,7 +54,7 @@ def read_description(path: Path, name: str) -> Benchmark:
         raise ValueError(f"{path} describes a task twice; give each a name of its own")
     return Benchmark(
         name=name,
-        revision=2,
+        revision=3,
         tasks=made,
         builder="",
         settings={setting: (folder,) for setting, folder in settings.items()},

@@ -10,9 +10,8 @@ import pytest
 
 from lilora.benchmarks import Stream
 from lilora.core.stage_run import StageRun
-from lilora.data.build import build_task
+from lilora.data.build import build_config, build_task
 from lilora.data.check import check
-from lilora.data.location import build_config
 from lilora.data.readers.description import FILE, read_description
 from lilora.data.readers.llava_json import test_row as read_test_row
 from lilora.data.readers.llava_json import train_row

@@ -39,7 +39,7 @@ def coin_trial(method: Method, stream: Stream = STREAM, backbone: Backbone = tin
 def beside(
     table: str, file: str, rows: Rows, focus: str = "ProgLoRA (dynamic)", *more: str, model: str = "LLaVA-1.5-7B"
 ) -> Paper:
-    """The paper's `table`; its noise is not known. A row of one mean has it as ACC: Table 1 prints it under MAA."""
+    """The paper's `table`. A row of one mean has it as ACC: Table 1 prints it under MAA."""
     found = read_rows(_paper.REFERENCE / file, rows, {"BWT": "BWT_N"})
     found = tuple(
         row and (row if row.get("ACC") is not None else replace(row, figures=(("ACC", row.get("MAA") or 0.0),)))

@@ -18,7 +18,7 @@ def table3() -> Study:
         trials=tuple(
             Trial(LiLoRA(rank=rank, task_rank=inner, lora_alpha=2.0 * rank), BACKBONE) for rank, inner in RANKS
         ),
-        paper=beside("Table 3", "lilora_table3_ranks.csv", ROWS, ROWS[0][0], EPOCHS, measured=("LiLoRA", *[""] * 5)),
+        paper=beside("Table 3", "lilora_table3_ranks.csv", ROWS, ROWS[0][0], EPOCHS),
     )
 
 

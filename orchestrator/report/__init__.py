@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.formats import format_count, format_seconds, format_signed
 from orchestrator.planning.lowering import Lowered
 from orchestrator.report.page import page_variables
-from orchestrator.results.claims import claim_json, claims
+from orchestrator.results.claims import Claim, claim_json, claims
 from orchestrator.results.exports import table_csv
 from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
@@ -36,22 +36,24 @@ def write_report(results: StudyResults, folder: Path) -> Path:
     What is not finished is left empty and said.
     """
     lowered, rows = results.lowered, table(results.trials)
+    paper = lowered.study.paper
+    found = () if paper is None else claims(paper, rows, results.items)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.csv").write_text(table_csv(rows), encoding="utf-8")
-    _write_claims(lowered, rows, folder / "claims.csv")
+    _write_claims(lowered, found, folder / "claims.csv")
     _write_matrices(results.trials, folder / "matrices")
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
         (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
     target = folder / "index.html"
-    target.write_text(_render(page_variables(results, rows)), encoding="utf-8")
+    target.write_text(_render(page_variables(results, rows, found)), encoding="utf-8")
     return target
 
 
-def _write_claims(lowered: Lowered, rows: tuple[TableRow, ...], path: Path) -> None:
+def _write_claims(lowered: Lowered, judged: tuple[Claim, ...], path: Path) -> None:
     """Each claim of the study's paper and its outcome; no file for a study that reproduces none."""
     if lowered.study.paper is None:
         return
-    found = [claim_json(claim) for claim in claims(lowered.study.paper, rows)]
+    found = [claim_json(claim) for claim in judged]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, found[0] if found else (), lineterminator="\n")
         writer.writeheader()

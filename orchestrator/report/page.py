@@ -22,6 +22,7 @@ from orchestrator.report.provenance import (
 )
 from orchestrator.report.routing import routing_block
 from orchestrator.report.style import heat, styles
+from orchestrator.results.claims import Claim
 from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
 from orchestrator.results.table import TableRow, columns, mean_matrix
@@ -44,8 +45,8 @@ class HeatCell:
     learned: bool = False
 
 
-def page_variables(results: StudyResults, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """The template's variables; `rows` is the results' table."""
+def page_variables(results: StudyResults, rows: Sequence[TableRow], found: Sequence[Claim]) -> dict[str, Any]:
+    """The template's variables; `rows` is the results' table, `found` the claims of its paper."""
     lowered, records = results.lowered, results.records
     looks = styles(rows)
     return {
@@ -69,7 +70,7 @@ def page_variables(results: StudyResults, rows: Sequence[TableRow]) -> dict[str,
         "formats": _format_lines(rows),
         "types": _question_types(rows),
         "chosen": choices_block(lowered.study),
-        "beside": paper_block(lowered, rows),
+        "beside": paper_block(lowered, rows, found),
         "orders": order_blocks(rows),
         "routing": routing_block(results, rows),
         "many": len(rows) > MOST_OPEN,

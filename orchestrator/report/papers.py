@@ -8,18 +8,17 @@ from typing import Any
 
 from orchestrator.planning.lowering import Lowered
 from orchestrator.report.figures import fusion_svg, grid_svg
-from orchestrator.results.claims import Claim, claims
+from orchestrator.results.claims import Claim, seeds_note
 from orchestrator.results.reading import StudyResults
 from orchestrator.results.table import TableRow
 from orchestrator.study import Figure
 
 
-def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | None:
-    """The comparison with the study's paper; None where it reproduces none."""
+def paper_block(lowered: Lowered, rows: Sequence[TableRow], found: Sequence[Claim]) -> dict[str, Any] | None:
+    """The comparison with the study's paper, `found` its claims; None where it reproduces none."""
     paper = lowered.study.paper
     if paper is None:
         return None
-    found = claims(paper, rows)
     lines = [
         {
             "label": theirs.label if theirs else "not in the paper",
@@ -43,14 +42,22 @@ def paper_block(lowered: Lowered, rows: Sequence[TableRow]) -> dict[str, Any] | 
             for focus, other in against
         ],
         "sentence": claim_sentence,
+        "judged": seeds_note(found),
     }
 
 
 def claim_sentence(claim: Claim) -> str:
-    """ "paper +38.7, here +35.1, decides beyond 2.3"."""
-    ours = "not finished" if claim.ours is None else f"{claim.ours:+.1f}"
-    noise = "noise not known" if claim.threshold is None else f"decides beyond {claim.threshold:.1f}"
-    return f"paper {claim.paper:+.1f}, here {ours}, {noise}"
+    """ "paper +38.7, here +35.1 (95 %: +30.2 to +40.0), p 0.0002, by Holm 0.0061; other items: +33.4 to +36.8"."""
+    if claim.ours is None:
+        return f"paper {claim.paper:+.1f}, here not finished"
+    text = f"paper {claim.paper:+.1f}, here {claim.ours:+.1f}"
+    if claim.test is None or claim.adjusted is None:
+        text += f", {claim.seeds[0]} and {claim.seeds[1]} seeds"
+    else:
+        low, high = claim.test.interval.low, claim.test.interval.high
+        text += f" (95 %: {low:+.1f} to {high:+.1f}), p {claim.test.p:.2g}, by Holm {claim.adjusted:.2g}"
+        text += "" if claim.test.paired is None else f", in pairs {claim.test.paired:.2g}"
+    return text + ("" if claim.items is None else f"; other items: {claim.items.low:+.1f} to {claim.items.high:+.1f}")
 
 
 def figure_blocks(results: StudyResults) -> list[dict[str, Any]]:

@@ -96,6 +96,19 @@ def _value(scores: Mapping[str, Any] | None, key: str) -> float | None:
 
 
 @dataclass(frozen=True)
+class Items:
+    """The main score of each test item of a cell, in percent.
+
+    Attributes:
+        names: the items' ids, in the order of the data.
+        scores: with questions that have no row counted in (see `lilora.stages.scores`): their mean is the cell's score.
+    """
+
+    names: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class StudyResults:
     """What the store holds of one study.
 
@@ -104,12 +117,14 @@ class StudyResults:
         trials: its trials, in their order.
         records: of all its finished steps, by digest.
         figures: of each of its figures the numbers to draw; None until its step is finished.
+        items: where the study reproduces a paper, of each finished score after a last stage its items, by digest.
     """
 
     lowered: Lowered
     trials: tuple[TrialResult, ...]
     records: Mapping[str, Record]
     figures: tuple[dict[str, Any] | None, ...] = ()
+    items: Mapping[str, Items] = field(default_factory=dict)
 
 
 class ResultReader:
@@ -125,6 +140,7 @@ class ResultReader:
         self._records: dict[str, Record] = {}
         self._stored: dict[tuple[str, ...], int] = {}
         self._analyses: dict[str, dict[str, Any]] = {}
+        self._items: dict[str, Items] = {}
 
     def study(self, lowered: Lowered) -> StudyResults:
         """Everything of a study."""
@@ -133,7 +149,7 @@ class ResultReader:
         known = {step.digest: self._record(step.digest, present) for step in lowered.plan.steps}
         records = {digest: record for digest, record in known.items() if record is not None}
         figures = tuple(self._analysis(step.digest, present) for step in lowered.figures)
-        return StudyResults(lowered, trials, records, figures)
+        return StudyResults(lowered, trials, records, figures, self._last_items(trials, lowered))
 
     def trials(self, lowered: Lowered) -> tuple[TrialResult, ...]:
         """The study's trials alone: the records of their data and predictions stay unread."""
@@ -180,6 +196,19 @@ class ResultReader:
             self._stored[key] = sum(count or 0 for count in counts)
         return self._stored[key]
 
+    def _last_items(self, trials: Sequence[TrialResult], lowered: Lowered) -> dict[str, Items]:
+        """Of what a study's claims are about, the items of all cells of last rows."""
+        if lowered.study.paper is None:
+            return {}
+        for trial in trials:
+            for column in range(len(trial.plan.tasks)):
+                cell = len(trial.plan.after) - 1, column
+                digest = trial.plan.cells[cell][1].digest if cell in trial.plan.cells else ""
+                unread = cell in trial.scores and digest not in self._items
+                if unread and (found := _read_items(self.store, digest, trial.scores[cell])) is not None:
+                    self._items[digest] = found
+        return self._items
+
     def _analysis(self, digest: str, present: frozenset[str]) -> dict[str, Any] | None:
         unread = digest in present and digest not in self._analyses
         if unread and (found := _read_object(self.store, digest, "analysis.json")) is not None:
@@ -217,3 +246,15 @@ def _read_object(store: Store, digest: str, name: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _read_items(store: Store, digest: str, scores: Mapping[str, Any]) -> Items | None:
+    """Each item's main score of a score step; None where there is nothing that can be read."""
+    import polars
+
+    try:
+        table = polars.read_parquet(store.fetch(digest) / "items.parquet", columns=["id", "main"])
+    except (OSError, polars.exceptions.PolarsError):
+        return None
+    share = len(table) / (len(table) + int(scores.get("absent", 0)))
+    return Items(tuple(table["id"]), tuple((100 * share * table["main"]).to_list()))

@@ -25,6 +25,7 @@ class TableRow:
             own (zero-shot) counts once.
         accuracy: the main score on each task after the last stage, in percent.
         metrics: those of `METRICS`, by name; `metric` knows their other names too.
+        by_seed: of each metric its value for each seed; None where it was not measured.
         trainable, stored: parameters (see `TrialResult`).
         needs_task_id: whether the method is told at test which task an item is from.
         note: what is missing; empty if nothing is.
@@ -34,6 +35,7 @@ class TableRow:
     results: tuple[TrialResult, ...]
     accuracy: Mapping[str, Stat | None] = field(default_factory=dict)
     metrics: Mapping[str, Stat | None] = field(default_factory=dict)
+    by_seed: Mapping[str, Mapping[int, float | None]] = field(default_factory=dict)
     trainable: int | None = None
     stored: int | None = None
     needs_task_id: bool = False
@@ -53,6 +55,12 @@ class TableRow:
     def metric(self, name: str) -> Stat | None:
         """A metric by its name in one of the papers ("ACC" is "AP"); None where it was not measured."""
         return self.metrics.get(ALIASES.get(name, name))
+
+    def seeds(self, name: str) -> dict[int, float]:
+        """A metric's values, by seed; {} where it was not measured for each."""
+        known = self.by_seed.get(ALIASES.get(name, name), {})
+        found = {seed: value for seed, value in known.items() if value is not None}
+        return found if len(found) == len(known) else {}
 
     @property
     def count(self) -> int:
@@ -104,6 +112,10 @@ def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
         results,
         {task: Stat.of(last[task] for last in lasts) for task in results[0].plan.tasks},
         {metric: Stat.of(values[metric] for values in each) for metric in METRICS},
+        {
+            metric: {result.plan.trial.seed: values[metric] for result, values in zip(results, each, strict=True)}
+            for metric in METRICS
+        },
         next((result.trainable for result in results if result.trainable is not None), None),
         next((result.stored_parameters for result in results if result.stored_parameters is not None), None),
         results[0].plan.trial.method.needs_task_id,

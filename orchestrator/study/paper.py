@@ -41,9 +41,6 @@ class Paper:
         focus: label of the row that the claims are about: it lies above or below each other row, metric by metric.
         pairs: labels of the two rows of each claim, where they are not `focus` and each other row.
         caveats: what may not be compared, and why.
-        noise: for rows of one seed, by label ("" for those not named): sample standard deviations of each metric over
-            seeds, from another study.
-        noise_source: where those were measured.
         metrics: which the paper gives, by its own names; the columns of our table too.
     """
 
@@ -51,8 +48,6 @@ class Paper:
     rows: tuple[PaperRow | None, ...]
     focus: str = ""
     caveats: tuple[str, ...] = ()
-    noise: tuple[tuple[str, Figures], ...] = ()
-    noise_source: str = ""
     metrics: tuple[str, ...] = PAPER_METRICS
     pairs: tuple[tuple[str, str], ...] = ()
 
@@ -63,11 +58,6 @@ class Paper:
         if self.pairs or self.focus not in labels:
             return self.pairs
         return tuple((self.focus, label) for label in labels if label != self.focus)
-
-    def deviation(self, label: str, metric: str) -> float | None:
-        """The row's noise in `metric`; None where it is not known."""
-        known = dict(self.noise)
-        return dict(known.get(label, known.get("", ()))).get(metric)
 
 
 def read_rows(

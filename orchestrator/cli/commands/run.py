@@ -178,19 +178,20 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
     from orchestrator.results.table import table
 
     results = runner.reader.study(lowered)
-    rows = table(results.trials)
-    show_results(lowered.study.title or lowered.study.name, rows, output, lowered.study.paper)
+    rows, paper = table(results.trials), lowered.study.paper
+    found = () if paper is None else claims(paper, rows, results.items)
+    show_results(lowered.study.title or lowered.study.name, rows, output, paper, found)
     show_routing(routing_rows(results, rows), output)
     routed = routings(results)
     answer: dict[str, Any] = {
         "trials": [trial_json(result) | routing_json(routed.get(result.plan.name)) for result in results.trials]
     }
-    if found := orders_json(rows):
-        answer["orders"] = found
+    if orders := orders_json(rows):
+        answer["orders"] = orders
     if lowered.study.figures:
         answer["figures"] = show_figures(results, output)
-    if lowered.study.paper is not None:
-        answer["claims"] = [claim_json(claim) for claim in claims(lowered.study.paper, rows)]
+    if paper is not None:
+        answer["claims"] = [claim_json(claim) for claim in found]
     if not outcome.interrupted:
         answer["report"] = str(_report(results, runner))
     return answer

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from orchestrator.cli.console import Output
 from orchestrator.formats import DASH, format_count, format_score
-from orchestrator.results.claims import claims
+from orchestrator.results.claims import Claim, claims, seeds_note
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.scorers import describe_scorers
 from orchestrator.results.table import TableRow, columns
@@ -20,10 +20,16 @@ Column = tuple[str, Callable[[TableRow], str]]
 PLACES = ("first", "second", "third")
 
 
-def show_results(title: str, rows: Sequence[TableRow], output: Output, paper: Paper | None = None) -> None:
+def show_results(
+    title: str,
+    rows: Sequence[TableRow],
+    output: Output,
+    paper: Paper | None = None,
+    found: Sequence[Claim] | None = None,
+) -> None:
     """Accuracy on each task after the last stage, the metrics, parameters, and whether the task id is needed.
 
-    With `paper`, its figures stand below, beside ours.
+    With `paper`, its figures stand below, beside ours, and its claims, where they are `found` already.
     """
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
     accuracies = [_accuracy(task) for task in tasks]
@@ -47,7 +53,7 @@ def show_results(title: str, rows: Sequence[TableRow], output: Output, paper: Pa
     for group in ordered(rows):
         show_orders(group, columns(rows, paper), output)
     if paper is not None:
-        show_paper(paper, rows, output)
+        show_paper(paper, rows, output, claims(paper, rows) if found is None else found)
 
 
 def show_orders(group: Ordered, metrics: Sequence[str], output: Output) -> None:
@@ -71,8 +77,8 @@ def show_orders(group: Ordered, metrics: Sequence[str], output: Output) -> None:
     output.table(grid)
 
 
-def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output) -> None:
-    """The paper's figures beside ours, and which of its claims hold here."""
+def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output, found: Sequence[Claim]) -> None:
+    """The paper's figures beside ours, and which of its claims, `found`, hold here."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("paper's row", "ours"):
         grid.add_column(name, no_wrap=True)
@@ -89,16 +95,17 @@ def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output) -> None:
     output.table(grid)
     for caveat in paper.caveats:
         output.say(f"[dim]{escape(caveat)}[/dim]")
-    found = claims(paper, rows)
-    for outcome in dict.fromkeys(claim.outcome for claim in found):
+    for verdict in dict.fromkeys(claim.verdict for claim in found):
         named: dict[str, list[str]] = {}
         for claim in found:
-            if claim.outcome == outcome:
+            if claim.verdict == verdict:
                 name = f"{claim.focus} against {claim.other}" if paper.pairs else claim.other
                 named.setdefault(name, []).append(claim.metric)
         text = "; ".join(f"{name} ({', '.join(metrics)})" for name, metrics in named.items())
         who = "" if paper.pairs else f"{paper.focus} against others, "
-        output.say(f"{escape(who)}as in the paper, [bold]{outcome}[/bold]: {escape(text)}")
+        output.say(f"{escape(who)}as in the paper, [bold]{verdict}[/bold]: {escape(text)}")
+    if found:
+        output.say(f"[dim]{seeds_note(found)}[/dim]")
 
 
 def _accuracy(task: str) -> Column:

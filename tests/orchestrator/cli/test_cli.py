@@ -23,6 +23,7 @@ from orchestrator.cli.progress import SHARE_OF_TRAINING, Progress, RunView
 from orchestrator.cli.tables.results import show_paper, show_results
 from orchestrator.execution import events, executor
 from orchestrator.resolving.catalogue import find_target
+from orchestrator.results.claims import claims
 from orchestrator.results.reading import ResultReader
 from orchestrator.results.table import TableRow
 from orchestrator.steps.step import Step
@@ -210,7 +211,7 @@ def test_debug_lets_the_traceback_through_wherever_it_stands(tmp_path: Path) -> 
 def test_markup_in_names_and_titles_is_printed_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     row = TableRow("seqlora [bold]", (), metrics=dict.fromkeys(("AP", "MAP", "BWT", "MIF")))
     paper = Paper("a [red]", (PaperRow("Seq [/x]", ()),), caveats=("not [dim] at all",))
-    show_paper(paper, [row], Output())
+    show_paper(paper, [row], Output(), claims(paper, [row]))
     show_results("the [/title]", (), Output())
     shown = capsys.readouterr().out
     assert all(text in shown for text in ("seqlora [bold]", "a [red], beside", "Seq [/x]", "not [dim]", "the [/title]"))

@@ -19,6 +19,7 @@ from orchestrator.cli.tables.figures import show_figures
 from orchestrator.cli.tables.results import show_paper
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
+from orchestrator.results.claims import claims
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
 from orchestrator.study import Figure, Paper, Study
@@ -46,7 +47,10 @@ def test_the_page_shows_the_papers_figures_beside_ours_and_judges_its_claims(tmp
     assert "84.9" in html
     assert "scores do not compare, order does" in html
     assert '"paper +38.7, here +' in html
-    assert "2 holds" in html
+    # Two seeds: SeqLoRA forgets far more than their noise in AP, and in MIF as well.
+    assert "2 holds. A claim is decided where p of Welch" in html
+    assert "3 seeds a row are asked for; 2 of the claims are about a row of fewer." in html
+    assert "holds, told against not told" in html
 
 
 def test_the_terminal_shows_them_too(tmp_path: Path) -> None:
@@ -54,9 +58,9 @@ def test_the_terminal_shows_them_too(tmp_path: Path) -> None:
     output = Output()
     output.console = Console(file=io.StringIO(), width=200)
     rows = table(read_results(lowered, fake_store(tmp_path, lowered)).trials)
-    show_paper(PAPER, rows, output)
+    show_paper(PAPER, rows, output, claims(PAPER, rows))
     text = output.console.file.getvalue()  # type: ignore[attr-defined]
-    assert "not decided: SeqLoRA (AP, MIF)" in " ".join(text.split())
+    assert "not measured, told against not told: SeqLoRA (AP, MIF)" in " ".join(text.split())
 
 
 def test_a_figure_is_a_step_that_reads_the_state_after_each_of_its_tasks() -> None:

@@ -18,10 +18,9 @@ from orchestrator.results.claims import Claim, claim_json, claims
 from orchestrator.results.exports import table_csv
 from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import TableRow, table
+from orchestrator.results.table import is_best, table
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
-from orchestrator.study.metrics import Stat
 from orchestrator.study.search import choice_json
 
 
@@ -87,10 +86,5 @@ def _render(variables: dict[str, Any]) -> str:
         undefined=StrictUndefined,
     )
     environment.filters |= {"seconds": format_seconds, "count": format_count, "signed": format_signed}
-    environment.globals["is_best"] = _is_best
+    environment.globals["is_best"] = is_best
     return environment.get_template("page.html.jinja").render(**variables)
-
-
-def _is_best(row: TableRow, stat: Stat, best: float | None) -> bool:
-    """Whether a cell is set in bold: equal, as printed, to the best among the methods that learn in sequence."""
-    return best is not None and row.schedule == "sequential" and f"{stat.mean:.1f}" == f"{best:.1f}"

@@ -25,9 +25,9 @@ from orchestrator.report.style import heat, styles
 from orchestrator.results.claims import Claim
 from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import TableRow, columns, mean_matrix
+from orchestrator.results.table import TableRow, best_of, columns, mean_matrix
 from orchestrator.storage.record import Record
-from orchestrator.study.metrics import ALIASES, MEANINGS, Stat
+from orchestrator.study.metrics import MEANINGS, Stat
 from orchestrator.study.naming import method_name
 
 #: With more rows than these, what has a panel for each row is folded.
@@ -58,7 +58,7 @@ def page_variables(results: StudyResults, rows: Sequence[TableRow], found: Seque
         "rows": rows,
         "columns": columns(rows, lowered.study.paper),
         "meanings": MEANINGS,
-        "best": _best(rows),
+        "best": best_of(rows),
         "leaders": _leaders(rows),
         "looks": looks,
         # Figures, a block each; one that has nothing to show is left out by the template.
@@ -108,23 +108,6 @@ def _facts(lowered: Lowered, rows: Sequence[TableRow], records: Mapping[str, Rec
         "seconds": sum(record.seconds for record in records.values()),
         "task_id": any(row.needs_task_id for row in rows),
     }
-
-
-def _best(rows: Sequence[TableRow]) -> dict[str, float]:
-    """The best mean of each column among methods that learn in sequence; none where there is nothing to compare."""
-    sequential = [row for row in rows if row.schedule == "sequential"]
-    if len(sequential) < 2:
-        return {}
-    columns: dict[str, list[float]] = {}
-    for row in sequential:
-        for name, stat in (
-            *row.accuracy.items(),
-            *row.metrics.items(),
-            *((name, row.metric(name)) for name in ALIASES),
-        ):
-            if stat is not None:
-                columns.setdefault(name, []).append(stat.mean)
-    return {name: max(values) for name, values in columns.items()}
 
 
 def _leaders(rows: Sequence[TableRow]) -> list[tuple[str, list[tuple[str, Stat]]]]:

@@ -165,6 +165,27 @@ def _data_note(result: TrialResult) -> str:
 NOTES = (_cut_note, _absent_note, _data_note)
 
 
+def best_of(rows: Sequence[TableRow]) -> dict[tuple[bool, str], float]:
+    """(told the task, column) -> the best mean of the methods that learn in sequence, told and not told apart.
+
+    Nothing of a group of one row: there is nothing to compare.
+    """
+    found: dict[tuple[bool, str], float] = {}
+    for told in (False, True):
+        group = [row for row in rows if row.schedule == "sequential" and row.needs_task_id is told]
+        for row in group if len(group) > 1 else ():
+            others = {name: row.metric(name) for name in ALIASES}
+            for name, stat in {**row.accuracy, **row.metrics, **others}.items():
+                if stat is not None:
+                    found[told, name] = max(stat.mean, found.get((told, name), stat.mean))
+    return found
+
+
+def is_best(row: TableRow, stat: Stat, best: float | None) -> bool:
+    """Whether a cell is set in bold: equal, as printed, to the `best` of its group (`best_of`)."""
+    return best is not None and row.schedule == "sequential" and f"{stat.mean:.1f}" == f"{best:.1f}"
+
+
 def mean_matrix(row: TableRow, key: str = "main") -> tuple[tuple[Stat | None, ...], ...]:
     """The row's matrix of this key, cell by cell over its trials."""
     matrices = [result.matrices[key] for result in row.results if key in result.matrices]

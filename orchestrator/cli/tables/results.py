@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
 from rich.markup import escape
@@ -13,10 +13,13 @@ from orchestrator.formats import DASH, format_count, format_score
 from orchestrator.results.claims import Claim, claims, seeds_note
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.scorers import describe_scorers
-from orchestrator.results.table import TableRow, columns
+from orchestrator.results.table import TableRow, best_of, columns, is_best
 from orchestrator.study import Paper
+from orchestrator.study.metrics import Stat
 
 Column = tuple[str, Callable[[TableRow], str]]
+#: As `best_of` gives it.
+Best = Mapping[tuple[bool, str], float]
 PLACES = ("first", "second", "third")
 
 
@@ -32,9 +35,10 @@ def show_results(
     With `paper`, its figures stand below, beside ours, and its claims, where they are `found` already.
     """
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
-    accuracies = [_accuracy(task) for task in tasks]
+    best = best_of(rows)
+    accuracies = [_accuracy(task, best) for task in tasks]
     figures: list[Column] = [
-        *(_metric(name) for name in columns(rows, paper)),
+        *(_metric(name, best) for name in columns(rows, paper)),
         ("trainable", lambda row: format_count(row.trainable)),
         ("stored", lambda row: format_count(row.stored)),
         ("task id", lambda row: "needed" if row.needs_task_id else "no"),
@@ -45,6 +49,8 @@ def show_results(
         output.table(grid)
     spread = "; ± standard deviation over seeds" if any(row.count > 1 for row in rows) else ""
     output.say(f"[dim]tasks: main score in % after the last stage{spread}; trainable, stored: parameters[/dim]")
+    if best:
+        output.say("[dim]bold: the best of the methods in sequence, of those told the task and of those not told[/dim]")
     scorers = describe_scorers(result.plan for row in rows for result in row.results)
     output.say(f"[dim]scorers: {escape(scorers)}; answers are greedy, whatever settings a checkpoint brings[/dim]")
     for row in rows:
@@ -108,12 +114,19 @@ def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output, found: Se
         output.say(f"[dim]{seeds_note(found)}[/dim]")
 
 
-def _accuracy(task: str) -> Column:
-    return task, lambda row: str(row.accuracy.get(task) or DASH)
+def _accuracy(task: str, best: Best) -> Column:
+    return task, lambda row: _cell(row, row.accuracy.get(task), best.get((row.needs_task_id, task)))
 
 
-def _metric(name: str) -> Column:
-    return name, lambda row: str(row.metric(name) or DASH)
+def _metric(name: str, best: Best) -> Column:
+    return name, lambda row: _cell(row, row.metric(name), best.get((row.needs_task_id, name)))
+
+
+def _cell(row: TableRow, stat: Stat | None, best: float | None) -> str:
+    """The figure, bold where it is the best of its group."""
+    if stat is None:
+        return DASH
+    return f"[bold]{stat}[/bold]" if is_best(row, stat, best) else str(stat)
 
 
 def _grid(rows: Sequence[TableRow], columns: Sequence[Column]) -> Table:

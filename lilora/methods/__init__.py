@@ -214,6 +214,19 @@ class Method:
         """Forwards of each row in a stage after `earlier` others, for costs; only one has a backward pass."""
         return 1
 
+    def kept_to_learn(self, adapters: Adapters, state: State | None) -> int:
+        """Bytes of earlier tasks' that a stage learns by and that no answer needs, in tensors and values of its own.
+
+        By default the state's memory. The rows that it rehearses and the embeddings that it reads are counted beside
+        (`lilora.training.kept`). What the state answers with is none of it, unless a copy of its old values is needed.
+
+        Args:
+            adapters: as `begin` left them.
+            state: as `prepare` gave it; None before the first stage, which has nothing to keep.
+        """
+        memory = () if state is None else state.memory.values()
+        return sum(tensor.nbytes for tensors in memory for tensor in tensors.values())
+
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """Plain figures of a finished stage for its record's summary."""
         return {}

@@ -92,6 +92,12 @@ class EWCTIR(EWC):
         weights: Mapping[str, float] = state.values.get(WEIGHTS, {})
         return weights
 
+    def kept_to_learn(self, adapters: Adapters, state: State | None) -> int:
+        """EWC's, and the embedding of each earlier task, in float32."""
+        known = {} if state is None else state.values.get(EMBEDDINGS, {})
+        numbers = sum(len(values) for parts in known.values() for values in parts.values())
+        return super().kept_to_learn(adapters, state) + 4 * numbers
+
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """The weight of each earlier task."""
         penalty = adapters.regulariser

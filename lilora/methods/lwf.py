@@ -70,6 +70,11 @@ class LwF(SeqLoRA):
         distance = F.kl_div(now, before, reduction="sum", log_target=True)
         return self.weight * distance / part.num_tokens
 
+    def kept_to_learn(self, adapters: Adapters, state: State | None) -> int:
+        """The old model that answers beside the new one: the last stage's values."""
+        teacher = adapters.regulariser
+        return 0 if teacher is None else sum(values.nbytes for values in teacher.values.values())
+
     def num_forwards(self, earlier: int) -> int:
         """Two from the second stage on: the old model's and its own."""
         return 2 if earlier and self.weight else 1

@@ -26,6 +26,7 @@ from lilora.training import check_strategy
 from lilora.training.assertions import check_fits, check_placement
 from lilora.training.batches import rehearsing
 from lilora.training.ddp import join_group
+from lilora.training.kept import kept_to_learn
 from lilora.training.loop import Loop
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
     try:
         attach_full(adapters, preparation.full, state, trains=True)
         config.method.begin(adapters, state)
+        kept = kept_to_learn(config.method, preparation, adapters, state, rehearsal, inputs) if run.is_main else 0
         loop = Loop(config, adapters, task_rows, num_new, run, num_steps, rehearsal)
         rows = loop.run_all()
         if run.is_main:
@@ -76,6 +78,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             "optimiser": loop.optimiser,
             "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
             **({"cut_rows": data.num_cut} if data.num_cut else {}),
+            **({"kept_to_learn": kept} if run.is_main else {}),
             **config.method.notes(adapters),
         }
     finally:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from orchestrator.formats import format_count, format_seconds, format_signed
+from orchestrator.formats import format_bytes, format_count, format_seconds, format_signed
 from orchestrator.planning.lowering import Lowered
 from orchestrator.report.page import page_variables
 from orchestrator.results.claims import Claim, claim_json, claims
@@ -85,6 +85,11 @@ def _render(variables: dict[str, Any]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"seconds": format_seconds, "count": format_count, "signed": format_signed}
+    environment.filters |= {
+        "seconds": format_seconds,
+        "bytes": format_bytes,
+        "count": format_count,
+        "signed": format_signed,
+    }
     environment.globals["is_best"] = is_best
     return environment.get_template("page.html.jinja").render(**variables)

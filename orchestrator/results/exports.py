@@ -22,12 +22,12 @@ def table_csv(rows: Sequence[TableRow]) -> str:
     header = ["method", *(name for number in numbers for name in (number, f"{number} sd"))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*header, "seeds", "trainable", "stored", "task id at test", "note", "scorers"])
+    writer.writerow([*header, "seeds", "trainable", "stored", "kept to learn", "task id at test", "note", "scorers"])
     for row in rows:
         stats = [row.accuracy.get(task) for task in tasks] + [row.metrics[name] for name in METRICS]
         cells = [cell for stat in stats for cell in _csv_cells(stat)]
         task_id = "yes" if row.needs_task_id else "no"
-        counts = ["" if count is None else count for count in (row.trainable, row.stored)]
+        counts = ["" if count is None else count for count in (row.trainable, row.stored, row.kept_to_learn)]
         scorers = describe_scorers(result.plan for result in row.results)
         writer.writerow([row.name, *cells, row.count, *counts, task_id, row.note, scorers])
     return text.getvalue()
@@ -55,5 +55,6 @@ def trial_json(result: TrialResult) -> dict[str, Any]:
         **{name: numbers[ours] for name, ours in ALIASES.items()},
         "trainable": result.trainable,
         "stored": result.stored_parameters,
+        "kept_to_learn": result.kept_to_learn,
         "missing": result.num_missing,
     }

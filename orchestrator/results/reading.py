@@ -82,6 +82,18 @@ class TrialResult:
         return max(known) if known else (None if self.stages else 0)
 
     @property
+    def kept_to_learn(self) -> int | None:
+        """Bytes of earlier tasks' that the last stage learned by and no answer needs (`lilora.training.kept`).
+
+        None until that stage is finished, where its record does not say (of releases before this was noted), and for
+        all tasks at once, of which none is earlier.
+        """
+        if not self.stages or self.plan.trial.method.schedule == "joint":
+            return None if self.stages else 0
+        noted = None if self.stages[-1] is None else self.stages[-1].summary.get("kept_to_learn")
+        return None if noted is None else int(noted)
+
+    @property
     def seconds(self) -> float:
         """Training time of the finished stages, on one slot."""
         return math.fsum(record.seconds for record in self.stages if record)

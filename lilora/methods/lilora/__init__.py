@@ -164,6 +164,10 @@ class LiLoRA(Routed):
         """lam * L_reg from the second task on (Eq. 8); None where nothing holds B0."""
         return None if adapters.regulariser is None else self.lam * adapters.regulariser()
 
+    def kept_to_learn(self, adapters: Adapters, state: State | None) -> int:
+        """B0 as the last stage left it, where the basis stability loss holds it; the parts that it reads answer too."""
+        return 0 if adapters.regulariser is None else sum(basis.nbytes for basis in adapters.regulariser.basis)
+
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """Mean, least and greatest fusion coefficient; mean cosine and B0's total squared drift from the last task."""
         figures: dict[str, float] = {}

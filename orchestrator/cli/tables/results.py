@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.cli.console import Output
-from orchestrator.formats import DASH, format_count, format_score
+from orchestrator.formats import DASH, format_bytes, format_count, format_score
 from orchestrator.results.claims import Claim, claims, seeds_note
 from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.scorers import describe_scorers
@@ -41,6 +41,7 @@ def show_results(
         *(_metric(name, best) for name in columns(rows, paper)),
         ("trainable", lambda row: format_count(row.trainable)),
         ("stored", lambda row: format_count(row.stored)),
+        ("kept to learn", lambda row: DASH if row.kept_to_learn is None else format_bytes(row.kept_to_learn)),
         ("task id", lambda row: "needed" if row.needs_task_id else "no"),
     ]
     output.say("", f"[bold]{escape(title)}[/bold]")
@@ -49,6 +50,7 @@ def show_results(
         output.table(grid)
     spread = "; ± standard deviation over seeds" if any(row.count > 1 for row in rows) else ""
     output.say(f"[dim]tasks: main score in % after the last stage{spread}; trainable, stored: parameters[/dim]")
+    output.say("[dim]kept to learn: of earlier tasks, beside what answers: samples, Fisher information, copies[/dim]")
     if best:
         output.say("[dim]bold: the best of the methods in sequence, of those told the task and of those not told[/dim]")
     scorers = describe_scorers(result.plan for row in rows for result in row.results)

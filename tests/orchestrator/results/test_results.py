@@ -12,6 +12,8 @@ from lilora.methods.joint import Joint
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
+from orchestrator.cli.console import Output
+from orchestrator.cli.tables.results import show_results
 from orchestrator.planning.lowering import lower
 from orchestrator.report.panels import stages
 from orchestrator.report.style import styles
@@ -164,6 +166,27 @@ def test_stored_parameters_count_shared_tensors_once_and_all_of_what_was_trained
     assert alone.stored == 3 * (1000 + 200)
     assert (none.stored, none.trainable) == (0, 0)
     assert sequence.trainable == 1200
+
+
+def noting(result, kept):
+    """The trial with so many bytes in the record of its last stage."""
+    last = result.stages[-1]
+    noted = replace(last, summary={**last.summary, "kept_to_learn": kept})
+    return replace(result, stages=(*result.stages[:-1], noted))
+
+
+def test_what_is_kept_to_learn_is_what_the_last_stages_record_says(tmp_path, capsys):
+    lowered = lower(fake_study((SeqLoRA(), ZeroShot(), Joint()), (0, 1), TASKS))
+    one, two, *others = read_results(lowered, fake_store(tmp_path, lowered, score=by_hand)).trials
+    assert one.kept_to_learn is None, "a release before it was noted"
+    rows = table([noting(one, 5000), noting(two, 6144), *others])
+    assert [row.kept_to_learn for row in rows] == [6144, 0, None]
+    show_results("", rows, Output())
+    assert [line for line in capsys.readouterr().out.splitlines() if "seqlora" in line and "6 KiB" in line]
+    text = table_csv(rows).splitlines()
+    place = text[0].split(",").index("kept to learn")
+    assert [line.split(",")[place] for line in text[1:]] == ["6144", "0", ""]
+    assert trial_json(noting(one, 5000))["kept_to_learn"] == 5000
 
 
 def test_methods_that_are_told_the_task_are_marked(tmp_path):

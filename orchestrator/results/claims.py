@@ -28,7 +28,7 @@ class Claim:
         focus, other: labels of the rows.
         paper: focus minus other in the paper, in points.
         ours: the same here, of the means over seeds; None until both rows are finished.
-        seeds: how many of each row there are.
+        seeds: how many of each row there are; 0 of a row that trains nothing, which is the same with each.
         test: of `ours` against 0; None where a row has fewer than two seeds.
         adjusted: the test's p after Holm's correction over the study's claims.
         items: for AP, where other test items would put `ours`, the trained models being what they are.
@@ -59,8 +59,8 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """The outcome, and where one of the rows alone is told the task, that it is."""
-        if self.told[0] == self.told[1]:
+        """The outcome, and where one of the rows alone is told the task, that it is; of what is not finished, none."""
+        if self.told[0] == self.told[1] or self.ours is None:
             return self.outcome
         return f"{self.outcome}, {'told against not told' if self.told[0] else 'not told against told'}"
 
@@ -95,8 +95,9 @@ def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | 
             one, two = ours.metric(metric), theirs.metric(metric)
             claim = Claim(metric, focus.label, other.label, first - second, None, told=told)
             if one is not None and two is not None:
+                counts = (0 if _is_fixed(ours) else one.count, 0 if _is_fixed(theirs) else two.count)
                 of_ap = over_items if ALIASES.get(metric, metric) == "AP" else None
-                claim = replace(claim, ours=one.mean - two.mean, seeds=(one.count, two.count), items=of_ap)
+                claim = replace(claim, ours=one.mean - two.mean, seeds=counts, items=of_ap)
                 if (pairs := _samples(ours, theirs, metric)) is not None:
                     samples[len(found)] = pairs
             found.append(claim)
@@ -114,13 +115,18 @@ def _samples(first: TableRow, second: TableRow, metric: str) -> Samples | None:
     values = [tuple(known.values()) for known in (one, two)]
     for place, row in enumerate((first, second)):
         # What is not trained is the same for every seed: two equal values, with which Welch's is the one-sample test.
-        if row.results and row.schedule == "none" and len(values[place]) == 1:
+        if _is_fixed(row) and len(values[place]) == 1:
             values[place] *= 2
     if min(len(known) for known in values) < 2:
         return None
     if one.keys() == two.keys() and len(one) > 1:
         return Samples(values[0], tuple(two[seed] for seed in one), paired=True)
     return Samples(values[0], values[1])
+
+
+def _is_fixed(row: TableRow) -> bool:
+    """Whether nothing is trained, so that a seed has nothing to change."""
+    return bool(row.results) and row.schedule == "none"
 
 
 def _over_items(first: TableRow, second: TableRow, items: Mapping[str, Items]) -> Interval | None:
@@ -175,7 +181,7 @@ def seeds_note(found: Sequence[Claim]) -> str:
         f"A claim is decided where p of Welch's t over seeds, by Holm's correction over all {len(found)} claims, is at "
         f"most {ALPHA}. Each row's noise is its own: of a row of one seed nothing is measured."
     )
-    few = [claim for claim in found if claim.ours is not None and min(claim.seeds) < SEEDS_ASKED]
+    few = [claim for claim in found if claim.ours is not None and any(0 < count < SEEDS_ASKED for count in claim.seeds)]
     if few:
         text += f" {SEEDS_ASKED} seeds a row are asked for; {len(few)} of the claims are about a row of fewer."
     return text

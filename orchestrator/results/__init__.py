@@ -1,1 +1,1 @@
-"""Numbers read off a store: matrices, tables, claims, orders, savings."""
+"""Numbers read off a store: matrices, tables, statistics and claims, orders, savings."""

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lilora.core.files import give_usual_modes
 from lilora.core.identity import digest_of, sha256_of
 from lilora.pretraining.llava_processor import IMAGE_TOKEN, load_tokenizer, save_processor
 from lilora.pretraining.weights import Weights, load_pickle
@@ -94,6 +95,7 @@ def compose(llm: Path, vision: Path, projector: Path, out: Path, shard_bytes: in
         save_processor(tokenizer, config.vision_config.patch_size, vision, beside)
         config.save_pretrained(beside)
         revision = _write_record(beside)
+        give_usual_modes(beside)
         if out.exists():
             out.rmdir()
         beside.rename(out)
@@ -201,7 +203,6 @@ def _write_weights(config: Any, sources: Mapping[str, Any], known: int, folder: 
     for file, inside in split.filename_to_tensors.items():
         tensors = {name: _tensor(name, names[name].shape, wanted[name][1], sources, known) for name in inside}
         save_file(tensors, folder / file, metadata={"format": "pt"})
-        (folder / file).chmod(0o644)  # safetensors writes it for its owner alone
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": dict(sorted(split.tensor_to_filename.items()))}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lilora.core.files import with_usual_mode
 from lilora.core.stage_run import StageRun
 
 
@@ -36,7 +37,8 @@ class Checkpoint:
             for key, value in optimizer.state[parameter].items():
                 tensors[f"{index}.{key}"] = value
         beside = self.path.with_suffix(".new")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
+        with with_usual_mode(beside):
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
         beside.replace(self.path)
 
     def load(self, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:

@@ -27,6 +27,7 @@ from lilora.adapters.adapters import Adapters
 from lilora.adapters.full import attach_full, merge_full
 from lilora.adapters.state import State
 from lilora.backbones import Backbone
+from lilora.core.files import give_usual_modes
 from lilora.methods import Method
 from lilora.stages.peft_config import base_model, check_saved, lora_config, not_served, write_config
 
@@ -88,6 +89,7 @@ def export(
         content = _description(method, state, backbone, task, merged, dtype, full) | dict(about or {})
         content["not_served"] = list(done.not_served)
         (staged / ABOUT).write_text(json.dumps(content, indent=2) + "\n")
+        give_usual_modes(staged)
         staged.rename(out)
     finally:
         adapters.remove()
@@ -157,8 +159,6 @@ def _write_merged(adapters: Adapters, backbone: Backbone, folder: Path) -> Expor
     merge_full(adapters)
     adapters.model.save_pretrained(folder)
     backbone.load_processor().save_pretrained(folder)
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes it for its owner alone
     parameters = sum(weight.numel() for weight in adapters.model.parameters())
     return Exported(len(adapters.layers), len(adapters.full), None, parameters)
 

@@ -14,6 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lilora.core.files import with_usual_mode
+
 NAME = "checkpoint.safetensors"
 
 
@@ -25,7 +27,10 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f"{NAME}.new"
     header = {"stage": stage, "step": str(step), "rows": json.dumps(rows)}
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata=header)
+    # The next maker of the stage, in a store that people share, may be another user.
+    with with_usual_mode(beside):
+        values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(values, beside, metadata=header)
     beside.replace(folder / NAME)
 
 

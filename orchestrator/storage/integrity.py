@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,19 @@ from orchestrator.storage.record import FileEntry
 #: the rest names and sizes, since its bytes are checked when it is fetched; every byte where the store has it.
 How = Literal["sizes", "here", "bytes"]
 
+#: Answers of a file system that does not flush, and of one that does not let folders be opened or flushed.
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_FOLDERS = {errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR}
+
 
 def flush_tree(folder: Path) -> None:
-    """Put every file and folder under `folder` on the disk, so that a rename after it never shows half a result."""
+    """Put every file and folder under `folder` on the disk, so that a rename after it never shows half a result.
+
+    A file system that has no such thing is taken as it is: some of networks refuse it of folders, a few of files.
+
+    Raises:
+        OSError: the bytes did not reach the disk.
+    """
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             _flush(Path(parent) / name, os.O_RDONLY)
@@ -25,11 +36,15 @@ def flush_tree(folder: Path) -> None:
 
 
 def _flush(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (_NO_FSYNC | _NO_FOLDERS if flags & os.O_DIRECTORY else _NO_FSYNC):
+            raise
 
 
 def references_in(folder: Path) -> tuple[str, ...]:

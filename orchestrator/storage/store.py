@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lilora.core.files import give_usual_modes
 from lilora.core.identity import sha256_of
 from orchestrator.errors import DamagedError
 from orchestrator.storage.backends.folder_backend import FolderBackend, discard
@@ -205,6 +206,7 @@ class Store:
         """
         if (staged / RECORD).exists():
             raise ValueError(f"a step wrote {RECORD}: that name is the store's, choose another")
+        give_usual_modes(staged)
         files = {
             name: FileEntry(sha256_of(staged / name), (staged / name).stat().st_size) for name in sorted(names(staged))
         }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import shutil
+import stat
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -195,3 +197,45 @@ def test_a_disk_that_fills_up_is_told_with_the_remedy(store: Store) -> None:
 def test_reading_an_absent_store_shows_an_empty_one(tmp_path: Path) -> None:
     assert Store(tmp_path / "nothing").digests() == frozenset()
     assert not (tmp_path / "nothing").exists()
+
+
+def test_an_artifact_has_the_modes_that_the_umask_gives_whatever_wrote_it(store: Store) -> None:
+    staged = store.stage("e" * 64)
+    (staged / "inner").mkdir()
+    for name in ("weights", "inner/more"):
+        os.close(os.open(staged / name, os.O_CREAT | os.O_WRONLY, 0o600))
+    record = store.commit(staged, lambda files, references: Record("e" * 64, "l", "m:f", 1, {}, {}, references, files))
+    assert sorted(record.files) == ["inner/more", "weights"]
+    (store.root / "usual").touch()
+    usual = (store.root / "usual").stat().st_mode
+    found = {path.stat().st_mode for path in store.path("e" * 64).rglob("*") if path.is_file()}
+    assert found == {usual}
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.ENOTSUP, errno.EPERM, errno.ENOSYS])
+def test_a_file_system_that_flushes_no_folder_is_taken_as_it_is(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    flush = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    commit(store, "result")
+    assert store.problems("d" * 64, "bytes") == ()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_bytes_that_do_not_reach_the_disk_are_no_result(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        commit(store, "result")
+    assert not store.has("d" * 64)

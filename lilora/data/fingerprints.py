@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lilora.core.home import cache_folder
 from lilora.core.identity import sha256_of
 
 
-def cache_path() -> Path:
-    """`$XDG_CACHE_HOME/lilora/sha256.json`, or below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lilora" / "sha256.json"
+def cache_path() -> Path | None:
+    """`$XDG_CACHE_HOME/lilora/sha256.json`, or below `~/.cache`; None where the user has no home."""
+    folder = cache_folder()
+    return None if folder is None else folder / "sha256.json"
 
 
 def fingerprints(paths: Sequence[Path], fresh: bool = False) -> list[str]:
@@ -97,8 +98,11 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _read() -> dict[str, list[Any]]:
+    path = cache_path()
+    if path is None:
+        return {}
     try:
-        known = json.loads(cache_path().read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {
@@ -109,9 +113,13 @@ def _read() -> dict[str, list[Any]]:
 def _write(known: dict[str, list[Any]]) -> None:
     """Replace the cache in one rename, so that whoever reads it beside us finds it whole."""
     path = cache_path()
-    with contextlib.suppress(OSError):
+    if path is None:
+        return
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(known, file)
-        Path(name).replace(path)
+        beside.write_text(json.dumps(known), encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()

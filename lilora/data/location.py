@@ -16,6 +16,7 @@ from typing import Any
 
 from lilora.benchmarks import Benchmark, Look, Paths, Stream, Task
 from lilora.core import registry
+from lilora.core.home import expanded
 from lilora.core.identity import digest_of
 from lilora.data.fingerprints import fingerprints, num_rows
 
@@ -77,7 +78,7 @@ def find_benchmark(name: str) -> Benchmark:
 def data_root() -> Path | None:
     """`$LILORA_DATA`, or None where it is not set."""
     value = os.environ.get(VARIABLE)
-    return Path(value).expanduser() if value else None
+    return expanded(value, f"set {VARIABLE} to the folder's whole path") if value else None
 
 
 def benchmark_folder(name: str) -> Path | None:

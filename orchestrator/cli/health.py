@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.cluster.allowance import allowance
 from orchestrator.cluster.session import LONGEST_TEMP_DIR
 from orchestrator.errors import MINIMUM_FREE_BYTES
 from orchestrator.formats import format_bytes
@@ -45,9 +46,15 @@ class Finding:
 
 
 def processors() -> Iterator[Finding]:
-    """Cores and threads."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("CPU", "ok", f"{cores} cores")
+    """Cores that this process may use, as a run does, and threads."""
+    may = allowance()
+    limited = f" of the machine's {may.machine_cores}: this container's or job's limit"
+    limited = limited if may.cores < may.machine_cores else ""
+    if may.cores < 1:
+        remedy = "ask for a whole core or more: a step waits for its share between turns, and so do its heartbeats"
+        yield Finding("CPU", "warning", f"{may.cores:.2g} cores{limited}", remedy)
+    else:
+        yield Finding("CPU", "ok", f"{may.whole_cores} cores{limited}")
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads and threads.isdigit() and int(threads) > 1:
         remedy = "unset OMP_NUM_THREADS: with several workers a second thread each loses up to 12 times the speed"
@@ -57,12 +64,12 @@ def processors() -> Iterator[Finding]:
 
 
 def memory() -> Iterator[Finding]:
-    """Main memory and shared memory."""
-    import psutil
-
-    free = psutil.virtual_memory()
-    text = f"{format_bytes(free.available)} free of {format_bytes(free.total)}"
-    low = free.available < 3 * GIB
+    """Main memory that this process may use, and shared memory."""
+    may = allowance()
+    text = f"{format_bytes(may.free_memory)} free of {format_bytes(may.memory)}"
+    if may.memory < may.machine_memory:
+        text += f": this container's or job's limit; the machine has {format_bytes(may.machine_memory)}"
+    low = may.free_memory < 3 * GIB
     remedy = "close something, or run with --slots 1: a worker takes about 1 GiB on the tiny backbone"
     yield Finding("memory", "warning" if low else "ok", text, remedy if low else "")
     shared = Path("/dev/shm")

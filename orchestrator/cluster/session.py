@@ -24,8 +24,10 @@ from typing import Any
 
 import psutil
 
+from lilora.core.home import cache_folder, expanded
 from lilora.data.location import VARIABLE as DATA_VARIABLE
 from lilora.data.location import data_root
+from orchestrator.cluster.allowance import allowance
 from orchestrator.cluster.demand import Demand
 from orchestrator.errors import ClusterError, UserError
 
@@ -73,7 +75,8 @@ class Node:
 
 @contextlib.contextmanager
 def session(address: str | None, cores: int | None = None) -> Iterator[tuple[Node, ...]]:
-    """Ray, ready to use, and its nodes. `cores` is how many an own local cluster counts (None: what is there).
+    """Ray, ready to use, and its nodes. `cores` is how many an own local cluster counts (None: those that this
+    process may use, `orchestrator.cluster.allowance`).
 
     Raises:
         ClusterError: Ray does not start, or nothing answers at `address`.
@@ -100,7 +103,7 @@ def session(address: str | None, cores: int | None = None) -> Iterator[tuple[Nod
         else:
             _ensure_token()
             folder = own_folder("ray")
-            _start_local(folder, cores)
+            _start_local(folder, allowance().whole_cores if cores is None else cores)
     if ends_by is not None:
         # Ray has put its own there, which ends the process where it stands.
         signal.signal(signal.SIGTERM, ends_by)
@@ -117,7 +120,7 @@ def _handler() -> Any:
     return signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
 
 
-def _start_local(folder: Path, cores: int | None) -> None:
+def _start_local(folder: Path, cores: int) -> None:
     """Start an own cluster. Ray gives its node 30 s to come up, too few on a machine that does much else: try twice."""
     import ray
 
@@ -192,12 +195,12 @@ def token() -> str | None:
         return word
     if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
         try:
-            return Path(named).expanduser().read_text(encoding="utf-8").strip() or None
+            return expanded(named, "name the file's whole path").read_text(encoding="utf-8").strip() or None
         except OSError as error:
             raise UserError(
                 f"RAY_AUTH_TOKEN_PATH names {named}, which cannot be read ({error.strerror}): name the cluster's token"
             ) from error
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):
         return (Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8").strip() or None
     return None
 
@@ -210,16 +213,26 @@ def _ensure_token() -> None:
     """
     if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lilora"
-    path = cache / "ray-token"
+    cache = cache_folder()
+    try:
+        path = _token_in(cache if cache is not None else own_folder("ray").parent)
+    except OSError:
+        # A home that is read-only or not there: the token lives as long as the folder of temporary files.
+        path = _token_in(own_folder("ray").parent)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+
+
+def _token_in(folder: Path) -> Path:
+    """The file with this user's token in `folder`, made if it is not there."""
+    path = folder / "ray-token"
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
         beside.replace(path)
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+    return path
 
 
 def own_folder(purpose: str) -> Path:

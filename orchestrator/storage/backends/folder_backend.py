@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from lilora.core.home import expanded
 from orchestrator.errors import MINIMUM_FREE_BYTES, StoreError, explain_os_error
 from orchestrator.storage.integrity import How, problems_of_files
 from orchestrator.storage.leases.lease import Lease
@@ -42,7 +43,7 @@ class FolderBackend:
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).expanduser().absolute()
+        self.root = expanded(root, "name the store's whole path with --store DIR").absolute()
         self.url = str(self.root)
         self.leases = Leases(FolderFiles(self.root / "running"))
 

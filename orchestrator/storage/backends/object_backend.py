@@ -24,6 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lilora.core.home import expanded
 from lilora.core.identity import sha256_of
 from orchestrator.errors import DamagedError, StoreError
 from orchestrator.storage.backends.folder_backend import Entry, FolderBackend
@@ -44,7 +45,9 @@ TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
 
 def cache_folder(url: str) -> Path:
     """The folder of this machine that caches the store at `url`: in LILORA_CACHE, by default ~/.cache/lilora."""
-    base = Path(os.environ.get("LILORA_CACHE") or "~/.cache/lilora").expanduser()
+    base = expanded(
+        os.environ.get("LILORA_CACHE") or "~/.cache/lilora", "set LILORA_CACHE to a folder for the store's cache"
+    )
     readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
     return base / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 

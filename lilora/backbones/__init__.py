@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
+
+from lilora.backbones import _hub
 
 #: Gate, up and down of every language-model layer and both projector linears: what LiLoRA and SMoLoRA adapt.
 LLAVA_SITES = (
@@ -113,11 +114,23 @@ class Backbone:
                     return name if projector == "frozen" else f"{name}, projector {projector}"
         return "; ".join([*self.sites, *(f"{pattern} full" for pattern in self.full)])
 
+    def is_here(self) -> bool:
+        """Whether the weights are on this machine: in a folder, or in the hub's cache; asks no network."""
+        return _hub.is_here(self.location, self.revision)
+
+    def fetch(self) -> None:
+        """Have the weights on this machine, from the hub if they are not here.
+
+        Raises:
+            ValueError: they cannot be had; the message says what to do, also of a gated model.
+        """
+        _hub.fetch(self.location, self.revision)
+
     def load_model(self, dtype: str = "float32", device: str = "cpu") -> Any:
         """The frozen model in evaluation mode; the same object every time in one process.
 
         Raises:
-            ValueError: the weights are neither a folder nor to be had from the hub.
+            ValueError: see `fetch`.
         """
         return _load_model(self.location, self.revision, dtype, device)
 
@@ -140,7 +153,7 @@ class Backbone:
         from transformers import AutoConfig, AutoModelForImageTextToText
 
         if self.architecture is None:
-            config = _from_pretrained(AutoConfig, self.location, self.revision)
+            config = _hub.read_config(self.location, self.revision)
         else:
             # A copy: a configuration fills in the mappings it is made of.
             config = AutoConfig.for_model(self.family, **copy.deepcopy(dict(self.architecture)))
@@ -251,7 +264,7 @@ def _load_model(location: str, revision: str, dtype: str, device: str) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
-    model = _from_pretrained(AutoModelForImageTextToText, location, revision, dtype=getattr(torch, dtype))
+    model = _hub.from_pretrained(AutoModelForImageTextToText, location, revision, dtype=getattr(torch, dtype))
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -267,27 +280,15 @@ def _load_processor(location: str, revision: str, family: str) -> Any:
     if family in ("qwen2_vl", "qwen2_5_vl"):
         from lilora.backbones._processor import Qwen2VLProcessor
 
-        processor = _from_pretrained(Qwen2VLProcessor, location, revision)
+        processor = _hub.from_pretrained(Qwen2VLProcessor, location, revision)
     else:
-        processor = _from_pretrained(AutoProcessor, location, revision)
+        processor = _hub.from_pretrained(AutoProcessor, location, revision)
     if family == "llava":
         from lilora.backbones._processor import complete_llava, is_complete
 
         if not is_complete(processor):
-            complete_llava(processor, _from_pretrained(AutoConfig, location, revision))
+            complete_llava(processor, _hub.from_pretrained(AutoConfig, location, revision))
     if getattr(processor, "image_processor", None) is not None:
         # Not above: transformers would hand the choice to the tokenizer and to a video processor as well.
-        processor.image_processor = _from_pretrained(AutoImageProcessor, location, revision, backend="pil")
+        processor.image_processor = _hub.from_pretrained(AutoImageProcessor, location, revision, backend="pil")
     return processor
-
-
-def _from_pretrained(factory: Any, location: str, revision: str, **options: Any) -> Any:
-    if not Path(location).is_dir():
-        options["revision"] = revision
-    try:
-        return factory.from_pretrained(location, **options)
-    except OSError as error:
-        raise ValueError(
-            f"no backbone to be had at '{location}': give `location` a folder with config.json and model.safetensors, "
-            "or a name on the hub and a network"
-        ) from error

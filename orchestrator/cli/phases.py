@@ -13,7 +13,7 @@ from rich.console import Console
 from orchestrator.cli.progress import Progress
 from orchestrator.cluster.demand import ScaleLimit
 from orchestrator.execution.events import Event, Listener, Outcome, StepFinished
-from orchestrator.planning.data import require_data
+from orchestrator.planning.data import absent_backbones, require_data
 from orchestrator.planning.lowering import Lowered
 from orchestrator.resolving.resolve import resolve
 from orchestrator.results.reading import ResultReader
@@ -117,6 +117,11 @@ class Phases(contextlib.ExitStack):
         self, plan: Plan, lowered: Lowered | None, label: str, last: bool, always: bool = False
     ) -> Iterator[_Heard]:
         require_data(plan, self.store)
+        if self.address in (None, "local"):
+            # In one process, before a step waits for it. Elsewhere each machine has its own cache.
+            for model in absent_backbones(plan, self.store):
+                self.console.print(f"downloading {model.location} ({model.revision}), once", markup=False)
+                model.fetch()
         with Progress(self.console, phase=label) as progress:
             made = Made()
             yield _Heard(progress, made, [progress, made, *self._trackers(plan, lowered, always)])

@@ -38,10 +38,12 @@ OBJECT_STORE_BYTES = 128 * 2**20
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
 }
 """What every worker process sees. One thread each: a second one gains little and loses much on a busy machine."""
+
+#: By these a user forbids downloads from the hub; a model that is cached is loaded from the cache in any case.
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -173,9 +175,9 @@ def worker_environment() -> tuple[tuple[str, str], ...]:
     """`WORKER_ENVIRONMENT`, with what the user set himself, and where he has put published data."""
     root = data_root()
     data = {} if root is None else {DATA_VARIABLE: str(root.absolute())}
-    return tuple((name, os.environ.get(name, value)) for name, value in WORKER_ENVIRONMENT.items()) + tuple(
-        data.items()
-    )
+    said = {name: os.environ[name] for name in OFFLINE if name in os.environ}
+    usual = {name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()}
+    return tuple((usual | said | data).items())
 
 
 def import_path() -> tuple[str, ...]:

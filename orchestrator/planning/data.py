@@ -1,7 +1,8 @@
-"""The data of a plan: files that are there, or declared sizes; what cannot be had is refused before anything runs."""
+"""The data and models of a plan: files that are there, or declared sizes; what cannot be had is refused beforehand."""
 
 from __future__ import annotations
 
+from lilora.backbones import Backbone
 from lilora.benchmarks import BuildConfig
 from lilora.data.location import VARIABLE, find_benchmark, located
 from orchestrator.errors import UserError
@@ -42,6 +43,13 @@ def require_data(plan: Plan, store: Store) -> None:
         benchmark = find_benchmark(config.benchmark)
         located(benchmark, benchmark.task(config.task), config.instructions)
         raise UserError(f"the data of '{config.benchmark}' have come since this was planned: run it again")
+
+
+def absent_backbones(plan: Plan, store: Store) -> list[Backbone]:
+    """The models that the plan's missing steps load and that are not on this machine, each once."""
+    used = [getattr(step.config, "backbone", None) for step in plan.missing(store)]
+    models = {(model.location, model.revision): model for model in used if isinstance(model, Backbone)}
+    return [model for model in models.values() if not model.is_here()]
 
 
 def data_notes(plan: Plan) -> list[str]:

@@ -132,10 +132,12 @@ def read_columns(path: Path, columns: Sequence[Column]) -> polars.DataFrame:
     """
     import polars
 
-    there = polars.read_parquet_schema(path)
+    # A path may hold what polars would take for a pattern.
+    there = polars.scan_parquet(path, glob=False).collect_schema().names()
     lacking = [column for column in columns if column.name not in there]
     if names := [column.name for column in lacking if column.default is NEEDED]:
         raise ValueError(f"{path} has no column '{names[0]}'; it has: {', '.join(there)}")
-    table = polars.read_parquet(path, columns=[column.name for column in columns if column.name in there])
+    wanted = [column.name for column in columns if column.name in there]
+    table = polars.read_parquet(path, columns=wanted, glob=False)
     table = table.with_columns(polars.Series(column.name, [column.default] * len(table)) for column in lacking)
     return table.select(column.name for column in columns)

@@ -6,6 +6,7 @@ evaluators pad, and others leave the picture to the processor, whose CLIP crop c
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 from dataclasses import dataclass
@@ -90,18 +91,20 @@ def load_pictures(path: str, in_memory: bool) -> tuple[list[str | None], dict[st
 
     folder, look = picture_folder(Path(path).parent), how_to_look(Path(path).parent)
     if folder is not None:
-        images = polars.read_parquet(path, columns=["image"])["image"].to_list()
+        images = polars.read_parquet(path, columns=["image"], glob=False)["image"].to_list()
         if all(image is None or image["bytes"] is None for image in images):
             paths = [None if image is None else clean_path(image["path"]) for image in images]
             return list(paths), {name: Filed(name, folder, look) for name in paths if name is not None}
     rows: Any
     if in_memory:
-        rows = polars.read_parquet(path, columns=["image"])["image"].to_list()
+        rows = polars.read_parquet(path, columns=["image"], glob=False)["image"].to_list()
     else:
         from datasets import Dataset
         from datasets import Image as ImageFeature
 
-        mapped = Dataset.from_parquet(path, columns=["image"]).cast_column("image", ImageFeature(decode=False))
+        # A path may hold what datasets would take for a pattern.
+        table = Dataset.from_parquet(glob.escape(str(path)), columns=["image"])
+        mapped = table.cast_column("image", ImageFeature(decode=False))
         rows = (mapped[row]["image"] for row in range(len(mapped)))
     names: list[str | None] = []
     pictures: dict[str, Picture] = {}

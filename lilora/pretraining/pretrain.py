@@ -37,7 +37,7 @@ def parts_of(sizes: TinyArchitecture) -> Parts:
 
 
 def _read_corpus(folder: Path) -> polars.DataFrame:
-    return polars.read_parquet(folder / "train.parquet")
+    return polars.read_parquet(folder / "train.parquet", glob=False)
 
 
 def _vocabulary(parts: Parts, corpus: polars.DataFrame, inputs: Mapping[str, Path]) -> list[str]:
@@ -46,7 +46,8 @@ def _vocabulary(parts: Parts, corpus: polars.DataFrame, inputs: Mapping[str, Pat
     texts += all_templates() * 50
     for name in sorted(inputs):
         if name.startswith("task-"):
-            rows = polars.read_parquet(inputs[name] / "train.parquet", columns=["instruction", "answer"])
+            path = inputs[name] / "train.parquet"
+            rows = polars.read_parquet(path, columns=["instruction", "answer"], glob=False)
             texts += [parts.text(question, answer) for question, answer in rows.iter_rows()]
     return texts
 

@@ -102,7 +102,7 @@ def _allocation(config: AnalysisConfig, artifacts: Sequence[Path], run: StageRun
     """Mean weight of each block over a task's rows (ProgLoRA, Fig. 5 and 6); None where the block takes no part."""
     weights: list[list[float | None]] = []
     for task, artifact in zip(config.tasks, artifacts, strict=True):
-        table = polars.read_parquet(artifact / "predictions.parquet")
+        table = polars.read_parquet(artifact / "predictions.parquet", glob=False)
         if "weights" not in table.columns:
             raise ValueError(
                 f"the answers to '{task}' have no weights of blocks beside them: look at a trial of ProgLoRA after its "

@@ -109,7 +109,8 @@ def score(config: ScoreSettings, inputs: Mapping[str, Path], out: Path) -> dict[
     scorer, _ = version_of(load("scorers", config.scorer), config.scores)
     truth_path = inputs["data"] / f"{config.split}.parquet"
     truth = read_columns(truth_path, JUDGED)
-    predicted = polars.read_parquet(inputs["predictions"] / "predictions.parquet", columns=["id", "prediction"])
+    answers = inputs["predictions"] / "predictions.parquet"
+    predicted = polars.read_parquet(answers, columns=["id", "prediction"], glob=False)
     given = dict(zip(predicted["id"].to_list(), predicted["prediction"].to_list(), strict=True))
     ids = truth["id"].to_list()
     _check_same_items(ids, given, predicted.height, truth_path)

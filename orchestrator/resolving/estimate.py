@@ -254,7 +254,7 @@ class _Works:
             return None
         import polars
 
-        table = polars.scan_parquet(self.store.fetch(data.digest) / "train.parquet")
+        table = polars.scan_parquet(self.store.fetch(data.digest) / "train.parquet", glob=False)
         columns = table.collect_schema().names()
         asked, answered = (polars.col(column).str.len_chars() for column in ("instruction", "answer"))
         asked, answered = TEMPLATE_TOKENS + asked / CHARACTERS_A_TOKEN, 1 + answered / CHARACTERS_A_TOKEN

@@ -28,7 +28,7 @@ class Tracker:
     Args:
         lowered: the study that runs.
         reader: of its results, in the store that they go to.
-        tracking_uri: MLflow's; by default a SQLite file in the store (see `writer.default_uri`).
+        tracking_uri: MLflow's; by default a SQLite file in the store (see `place.default_uri`).
         remedy: the command that writes what this leaves unwritten, for messages.
     """
 

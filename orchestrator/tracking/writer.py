@@ -25,18 +25,13 @@ from orchestrator.results.reading import ResultReader, TrialResult
 from orchestrator.results.routing import accuracy_of
 from orchestrator.results.table import metrics_after, table
 from orchestrator.storage.record import Record
-from orchestrator.storage.store import Store
 from orchestrator.study.naming import method_name
 from orchestrator.study.search import choice_json
+from orchestrator.tracking.place import default_uri, files_uri, follow_move
 
 SEARCHABLE = ("method", "backbone", "benchmark", "order", "instructions", "split", "seed")
 # MLflow takes at most 1000 metrics at once.
 BATCH = 500
-
-
-def default_uri(store: Store) -> str:
-    """Where MLflow keeps this store's runs unless another place is named."""
-    return f"sqlite:///{store.root / 'mlflow.db'}"
 
 
 def metrics_of_row(result: TrialResult, row: int) -> dict[str, float]:
@@ -60,6 +55,8 @@ class StudyWriter:
 
     def __init__(self, lowered: Lowered, reader: ResultReader, tracking_uri: str | None = None) -> None:
         self.lowered, self.reader, self.store = lowered, reader, reader.store
+        if tracking_uri is None:
+            follow_move(self.store)
         self.client = _client(tracking_uri or default_uri(self.store))
         self.experiment = self._experiment(tracking_uri)
         self.parent = self._run(
@@ -125,7 +122,7 @@ class StudyWriter:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = None if tracking_uri else (self.store.root / "mlartifacts").as_uri()
+        location = None if tracking_uri else files_uri(self.store)
         # The UI opens an experiment of this kind in its view of training runs, not of chats.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(self.client.create_experiment(name, artifact_location=location, tags=tags))

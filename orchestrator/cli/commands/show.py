@@ -106,7 +106,7 @@ def _pick(artifact: Path, split: str, count: int) -> list[dict[str, Any]]:
     if not path.is_file():
         has = ", ".join(sorted(item.stem for item in artifact.glob("*.parquet")))
         raise UserError(f"these data have no split '{split}'; they have: {has}")
-    rows = polars.read_parquet(path)
+    rows = polars.read_parquet(path, glob=False)
     by_type: dict[str, list[int]] = {}
     for place, kind in enumerate(rows["type"].to_list()):
         by_type.setdefault(kind or "", []).append(place)

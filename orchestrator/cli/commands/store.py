@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -107,7 +108,8 @@ def copy(
         f"{len(done.copied)} artifacts copied ({format_bytes(done.size)}), {len(done.there)} were there, "
         f"{len(done.damaged)} damaged{unfinished}"
     )
-    output.say(f"to look at it there: lilora status {escape(study)} --store {escape(other.url)}")
+    command = shlex.join(["lilora", "status", study, "--store", other.url])
+    output.say(f"to look at it there: {escape(command)}")
     answer = {"copied": len(done.copied), "there": len(done.there), "bytes": done.size, "damaged": done.damaged}
     output.finish(answer | {"missing": left, "destination": other.url})
     raise typer.Exit(1 if done.damaged else 0)

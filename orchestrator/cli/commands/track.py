@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
@@ -23,7 +25,7 @@ def track(study: StudyName, store: StoreFolder = STORE, tracking: TrackingUri = 
     from orchestrator.resolving.catalogue import find_target
     from orchestrator.results.reading import ResultReader
     from orchestrator.tracking.listener import track as rebuild
-    from orchestrator.tracking.writer import default_uri
+    from orchestrator.tracking.place import default_uri
 
     output, place = Output(json), open_store(store)
     reader = ResultReader(place)
@@ -33,7 +35,8 @@ def track(study: StudyName, store: StoreFolder = STORE, tracking: TrackingUri = 
     with output.quiet():
         for lowered in lowereds:
             rebuild(lowered, reader, tracking)
-    look = f"tracked at {escape(tracking)}" if tracking else f"to look: lilora ui --store {escape(str(place.root))}"
+    command = shlex.join(["lilora", "ui", "--store", str(place.root)])
+    look = f"tracked at {escape(tracking)}" if tracking else f"to look: {escape(command)}"
     for lowered in lowereds:
         output.say(f"{escape(lowered.study.name)}: {look}")
     if resolved.provisional:

@@ -33,8 +33,9 @@ def ui(
     import signal
     import subprocess
 
-    from orchestrator.tracking.writer import default_uri
+    from orchestrator.tracking.place import default_uri, follow_move
 
+    follow_move(place)
     Output().say(f"MLflow starts (about 20 s); then open http://{HOST}:{port} and stop it with Ctrl-C")
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", default_uri(place)]

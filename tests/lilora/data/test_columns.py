@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import json
@@ -12,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+import lilora
 from lilora.benchmarks import AlignmentConfig, BuildConfig, Stream
 from lilora.benchmarks.mini import BENCHMARK, pictures
 from lilora.core import registry
@@ -20,6 +22,7 @@ from lilora.data.build import build_alignment, build_config, build_task
 from lilora.data.columns import ANSWER, DRAWN, ID, IMAGE, INSTRUCTION, JUDGED, PUBLISHED, read_columns, write_rows
 from lilora.data.location import find_benchmark
 from lilora.data.readers.row import Row
+from lilora.model.pictures import load_pictures
 from tests.lilora.data import layouts
 
 #: What this code wrote before its columns were in one table. "content" holds wherever the tests run; the SHA-256 of the
@@ -109,3 +112,27 @@ def test_a_column_that_every_row_needs_is_asked_for_by_its_name(tmp_path: Path) 
     pyarrow.parquet.write_table(pyarrow.table({"id": ["a"]}), tmp_path / "b.parquet")
     with pytest.raises(ValueError, match=r"b\.parquet has no column 'answer'; it has: id"):
         read_columns(tmp_path / "b.parquet", JUDGED)
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a?b", "a*", "{a,b}", "a%20b", "#1 ä"])
+def test_a_path_is_no_pattern(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name / "a.parquet"
+    path.parent.mkdir()
+    image = {"bytes": b"a picture", "path": None}
+    write_rows([{"id": "a", "image": image, "instruction": "?", "answer": "I", "type": ""}], DRAWN, path)
+    assert read_columns(path, JUDGED)["id"].to_list() == ["a"]
+    for in_memory in (True, False):
+        [key], known = load_pictures(str(path), in_memory)
+        assert key is not None and known[key].read() == b"a picture"
+
+
+def test_nobody_gives_polars_a_path_that_it_may_take_for_a_pattern() -> None:
+    root = Path(lilora.__file__).parents[1]
+    found = 0
+    for path in (path for package in ("lilora", "orchestrator") for path in (root / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+            if name in ("read_parquet", "scan_parquet", "read_parquet_schema", "read_csv", "scan_csv", "read_ndjson"):
+                found += 1
+                assert "glob=False" in ast.unparse(node), f"{path}: {ast.unparse(node)}"
+    assert found

@@ -239,3 +239,16 @@ def test_bytes_that_do_not_reach_the_disk_are_no_result(
     with pytest.raises(OSError, match=re.escape(os.strerror(number))):
         commit(store, "result")
     assert not store.has("d" * 64)
+
+
+def test_a_full_or_closed_place_outside_the_store_is_not_taken_for_the_store(store: Store) -> None:
+    def said(number: int, name: Path) -> str:
+        return describe_error(OSError(number, os.strerror(number), str(name)), store)
+
+    inside, elsewhere = store.root / "staging" / "a", store.root.parent / "cache" / "a"
+    assert said(errno.ENOSPC, inside).startswith(f"the store {store.root} is full")
+    assert said(errno.EACCES, store.root.parent).startswith(f"the store {store.root} cannot be written")
+    assert said(errno.ENOSPC, elsewhere).startswith(f"no room for {elsewhere}") and "HF_HOME" in said(28, elsewhere)
+    for refused in (errno.EACCES, errno.EROFS):
+        assert said(refused, elsewhere).startswith(f"{elsewhere} (")
+        assert f"is not in the store {store.root}" in said(refused, elsewhere)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+
+#: Begins the name of the folder among temporary files that is the home of a user without one.
+STAND_IN = "lilora-home-"
 
 
 def cache_folder() -> Path | None:
@@ -14,6 +18,21 @@ def cache_folder() -> Path | None:
         return Path.home() / ".cache" / "lilora"
     except RuntimeError:
         return None
+
+
+def have_home() -> None:
+    """Let `HOME` name a folder among temporary files where this user has no home: libraries ask for one and end else.
+
+    For a program's own start: workers that it starts find the same.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"{STAND_IN}{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            folder = Path(tempfile.mkdtemp(prefix=STAND_IN))
+        os.environ["HOME"] = str(folder)
 
 
 def expanded(path: Path | str, remedy: str) -> Path:

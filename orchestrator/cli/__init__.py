@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lilora.core.home import have_home
 from orchestrator.cli.commands import (
     check_data,
     compose_llava,
@@ -128,4 +129,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
     # One thread a process, before anything loads a maths library: a second one loses much on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    have_home()
     app(args=None if arguments is None else list(arguments), prog_name="lilora")

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from lilora.core.home import STAND_IN
 from orchestrator.cluster.allowance import allowance
 from orchestrator.cluster.session import LONGEST_TEMP_DIR
 from orchestrator.errors import MINIMUM_FREE_BYTES
@@ -83,6 +84,20 @@ def memory() -> Iterator[Finding]:
             f"{format_bytes(room.free)} free of {format_bytes(room.total)}",
             remedy,
         )
+
+
+def home() -> Iterator[Finding]:
+    """The home folder, where libraries keep caches, and downloaded models."""
+    folder = Path.home()
+    remedy = "set HOME, or HF_HOME (models), XDG_CACHE_HOME and MPLCONFIGDIR, to folders of your own"
+    if folder.name.startswith(STAND_IN):
+        yield Finding("home", "warning", f"this user has none; {folder} stands in, and may go at any time", remedy)
+        return
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            yield Finding("home", "ok", str(folder))
+    except OSError as error:
+        yield Finding("home", "warning", f"{folder} cannot be written ({error.strerror}): nothing is cached", remedy)
 
 
 def accelerators() -> Iterator[Finding]:
@@ -174,7 +189,7 @@ def cluster() -> Iterator[Finding]:
 def storage(store: Store) -> Iterator[Finding]:
     """Whether the store can be written, and how much room it has."""
     root = store.root
-    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    existing = _existing(root)
     remedy = "name a folder that you can write to with --store DIR or LILORA_STORE"
     if not existing.is_dir():
         yield Finding("store", "error", f"{existing} is not a folder", remedy)
@@ -194,6 +209,10 @@ def storage(store: Store) -> Iterator[Finding]:
     yield Finding("disk", state, f"{format_bytes(free)} free", remedy)
 
 
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def _module(name: str) -> Any:
     """The module, or what is wrong with it as text."""
     try:
@@ -204,5 +223,7 @@ def _module(name: str) -> Any:
 
 def findings(store: Store) -> list[Finding]:
     """Everything, in the order in which it is shown."""
-    looks: tuple[Callable[[], Iterator[Finding]], ...] = (processors, memory, accelerators, packages, vision, cluster)
+    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        processors, memory, home, accelerators, packages, vision, cluster
+    )  # fmt: skip
     return [finding for look in looks for finding in look()] + list(storage(store))

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from lilora.core.files import give_usual_modes, with_usual_mode
-from lilora.core.home import cache_folder, expanded
+from lilora.core.home import STAND_IN, cache_folder, expanded, have_home
 from lilora.data import fingerprints as module
 from lilora.training.checkpoint import NAME, load_checkpoint, save_checkpoint
+from orchestrator.cli import health
+from orchestrator.cluster import session
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o077], ids=oct)
@@ -81,6 +83,52 @@ def test_without_a_home_files_are_read_each_time_and_a_path_in_it_is_refused(tmp
     assert module.num_rows(tmp_path / "a.json", lambda path: 7) == 7
     with pytest.raises(ValueError, match="~/data is in the home folder of a user who has none here: set IT"):
         expanded("~/data", "set IT")
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_program_of_a_user_without_a_home_gets_one_and_doctor_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", "to be put back")
+    monkeypatch.delenv("HOME")
+    have_home()
+    assert Path.home().parent == tmp_path and Path.home().name.startswith(STAND_IN)
+    assert mode(Path.home()) == 0o700
+    [found] = health.home()
+    assert (found.state, "HF_HOME" in found.remedy) == ("warning", True) and "this user has none" in found.detail
+
+
+def test_a_home_is_left_as_it_is_and_doctor_sees_whether_it_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    have_home()
+    [found] = health.home()
+    assert (os.environ["HOME"], found.state) == (str(tmp_path), "ok")
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+    [found] = health.home()
+    assert found.state == "warning" and "cannot be written" in found.detail
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_rays_token_is_made_for_this_user_alone_where_a_folder_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "to be put back")
+        monkeypatch.delenv(name)
+    (tmp_path / "own" / "1").mkdir(parents=True)
+    monkeypatch.setattr(session, "own_folder", lambda purpose: tmp_path / "own" / "1")
+    cache = tmp_path / "cache"
+    if closed:
+        cache.write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    session._ensure_token()
+    path = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert path.parent == (tmp_path / "own" if closed else cache / "lilora")
+    assert mode(path) == 0o600 and session.token() == path.read_text()
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

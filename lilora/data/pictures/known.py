@@ -1,6 +1,6 @@
 """The pictures that this machine has looked at: sizes and faults, remembered by path, size and time of change.
 
-A small database in the user's cache (`lilora.data.fingerprints.cache_path`'s folder). A file that changed is looked at
+A small database in the user's cache (`lilora.core.home.cache_folder`). A file that changed is looked at
 again. The cache is a convenience: where it cannot be read or written, every file is looked at every time.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lilora.benchmarks import Look
-from lilora.data.fingerprints import cache_path
+from lilora.core.home import cache_folder
 from lilora.data.pictures.files import PictureError, check_size, examine, why_not_decoded
 from lilora.data.pictures.upright import UNCLEAR, unclear
 
@@ -130,8 +130,11 @@ def _decoded(paths: Sequence[Path], note: Callable[[int, int], None]) -> Iterato
 
 @contextlib.contextmanager
 def _database() -> Iterator[sqlite3.Connection]:
-    path = cache_path().with_name("pictures.sqlite")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder()
+    if folder is None:
+        raise FileNotFoundError("the user has no home, and so no cache")
+    path = folder / "pictures.sqlite"
+    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path, timeout=5)) as database, database:
         database.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE} ({_COLUMNS})")
         yield database

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from lilora.measures.cider import cider_mean
+from lilora.measures.rouge import longest_common_subsequence
 
 _WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+")
 #: Characters of scripts in which a word's bounds are not written: Thai to Khmer, kana, Han, and Hangul, whose particles
@@ -59,17 +60,6 @@ def contains_words(text: str, answer: str) -> bool:
     return any(found[start : start + len(wanted)] == wanted for start in range(len(found) - len(wanted) + 1))
 
 
-def _longest_common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
-    lengths = [0] * (len(right) + 1)
-    for word in left:
-        diagonal = 0
-        for position, other in enumerate(right, 1):
-            above = lengths[position]
-            lengths[position] = diagonal + 1 if word == other else max(above, lengths[position - 1])
-            diagonal = above
-    return lengths[-1]
-
-
 def rouge_l(prediction: str, reference: str) -> tuple[float, float]:
     """(F, recall) of ROUGE-L, each in 0..1.
 
@@ -79,7 +69,7 @@ def rouge_l(prediction: str, reference: str) -> tuple[float, float]:
     left, right = words(prediction), words(reference)
     if not left or not right:
         return 0.0, 0.0
-    common = _longest_common_subsequence(left, right)
+    common = longest_common_subsequence(left, right)
     return 2 * common / (len(left) + len(right)), common / len(right)
 
 

@@ -1,8 +1,8 @@
 """UCIT (HiDe-LLaVA, arXiv 2503.12941; used by MCITlib): six tasks in a row that LLaVA's own training data do not cover.
 
 Read from the published files: `instructions/TASK/*.json` and the pictures in `datasets`. The two captioning tasks keep
-all captions of a test picture in a file of COCO's form. The release averages BLEU, METEOR, ROUGE-L and CIDEr for those
-two; here they are scored by CIDEr alone, so their numbers do not compare with its.
+all captions of a test picture in a file of COCO's form; their score is the mean of seven metrics, as in the release
+(`lilora.scorers.ucit_caption`, which says how far our METEOR is from its).
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ BENCHMARK = Benchmark(
     tasks=(
         _task("ImageNet-R", "classification", "ucit", 128, 24000, "train.json"),
         _task("ArxivQA", "option", "ucit", 128, 40000, "train_4w.json"),
-        _task("VizWiz-caption", "caption", "textcaps", 128, 40000, "train.json", "VizWiz", "val_coco_type_3000.json"),
+        _task("VizWiz-caption", "caption", "ucit_caption", 128, 40000, "train.json", "VizWiz",
+              "val_coco_type_3000.json"),
         _task("IconQA", "vqa", "ucit", 128, 30000, "train.json"),
         _task("CLEVR-Math", "vqa", "ucit", 128, 40000, "train_4w.json", "CLEVR"),
-        _task("Flickr30k", "caption", "textcaps", 128, 40000, "train_brief_4w.json",
+        _task("Flickr30k", "caption", "ucit_caption", 128, 40000, "train_brief_4w.json",
               captions="val_coco_type_3000.json"),
     ),
     builder="",

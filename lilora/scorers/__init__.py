@@ -1,12 +1,13 @@
 """Scorers: judges of predictions, in one version or in two: a paper's evaluator, and the field's own rule.
 
 Each task has one main score in 0..1 per item (0-100 as the task's mean; CIDEr goes to 10, and 1000), the one that AP
-averages. Beside it stand a strict score (the answer and nothing else) and a lenient one (the answer is in there
-somewhere): their distance tells lost knowledge from a lost answer format. They enter no average that does not say so.
+averages; where a published figure is no mean over items, the task has a score of its own (`Scorer.whole`). Beside it
+stand a strict score (the answer and nothing else) and a lenient one (the answer is in there somewhere): their distance
+tells lost knowledge from a lost answer format. They enter no average that does not say so.
 
 - option: the letter alone; the one letter in the text, or the right option's text (`scorers.scienceqa.means`).
 - short answers, names of classes: the answer alone; a right answer as whole words in the text.
-- captions by CIDEr: the score of what has the asked form, 0 for the rest; the score whatever the form.
+- captions by CIDEr or UCIT's mean: the score of what has the asked form, 0 for the rest; that whatever the form.
 - boxes: four numbers in square brackets alone; the first four numbers in the text.
 
 Each file opens with an example: a prediction, what is right ("for"; with counts: what annotators said, the commonest
@@ -48,7 +49,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class ItemScore:
-    """One prediction's scores, each in 0..1, or 0..10 where the task's score is CIDEr."""
+    """One prediction's scores, or a whole task's: each in 0..1, or 0..10 where the task's score has CIDEr in it."""
 
     main: float
     strict: float
@@ -80,6 +81,8 @@ class Scorer:
             mean over items or that AP must not average.
         judge: in place of `item`, `judge(predictions, truths) -> [ItemScore]`, where an item's score needs more than
             its references, or all items.
+        whole: `whole(predictions, references) -> ItemScore`, the scores of a task where they are not the means of its
+            items' (BLEU counts over a corpus); the items keep theirs. None: the means.
         version: raised when its results change: its tasks are scored again from the predictions that are there.
         form: the test of the asked form behind MIF: "" ours, "paper" the published one (`lilora.benchmarks._kinds`).
         counts_absent: whether questions of the official test split that have no row count as wrong.
@@ -89,6 +92,7 @@ class Scorer:
     item: Item | None = None
     extra: Callable[[Sequence[str], Sequence[Sequence[str]]], dict[str, float]] = no_extra
     judge: Judge | None = None
+    whole: Callable[[Sequence[str], Sequence[Sequence[str]]], ItemScore] | None = None
     version: int = 1
     form: str = ""
     counts_absent: bool = False

@@ -2,8 +2,7 @@
 
 paper: equal in capitals to the published answer, as in the copy of UCIT's evaluator that Prism ships; other copies
 accept a part of the answer. standard: equal by the answer rule (`lilora.measures.words.normalise_answer`). UCIT's
-captions are scored by `textcaps`: their evaluator averages BLEU, METEOR, ROUGE-L and CIDEr, and METEOR is a Java
-program.
+captions are scored by `ucit_caption`.
 
 Example: "B." for "B": paper 0, 0, 1; standard 1, 1, 1.
 """

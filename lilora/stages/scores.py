@@ -75,17 +75,20 @@ def aggregate(
 ) -> dict[str, Any]:
     """The task's scores: percentages of the items, figures of the whole, and the main score by question type.
 
-    `by_type` is empty where no item has a type.
+    `by_type` is empty where no item has a type. Its scores are means over items, as is `item_mean`, which is there
+    where the main score is none (`Scorer.whole`).
     """
     by_type: dict[str, list[float]] = defaultdict(list)
     for (item, _), kind_of_question in zip(items, types, strict=True):
         by_type[kind_of_question].append(item.main)
     if set(by_type) == {""}:
         by_type.clear()
+    means = {name: _percent(getattr(item, name) for item, _ in items) for name in ("main", "strict", "lenient")}
+    if scorer.whole is not None:
+        scores = scorer.whole(predictions, references)
+        means = {name: 100 * getattr(scores, name) for name in means} | {"item_mean": means["main"]}
     return {
-        "main": _percent(item.main for item, _ in items),
-        "strict": _percent(item.strict for item, _ in items),
-        "lenient": _percent(item.lenient for item, _ in items),
+        **means,
         "following": _percent(float(following) for _, following in items),
         "extra": scorer.extra(predictions, references),
         "by_type": {name: {"main": _percent(by_type[name]), "count": len(by_type[name])} for name in sorted(by_type)},

@@ -261,8 +261,15 @@ def _read_object(store: Store, digest: str, name: str) -> dict[str, Any] | None:
 
 
 def _read_items(store: Store, digest: str, scores: Mapping[str, Any]) -> Items | None:
-    """Each item's main score of a score step; None where there is nothing that can be read."""
+    """Each item's main score of a score step; None where there is nothing that can be read.
+
+    None, too, where the task's score is no mean over items (`lilora.scorers.Scorer.whole`): what other items would do
+    to it is not known from theirs.
+    """
     import polars
+
+    if "item_mean" in scores:
+        return None
 
     try:
         table = polars.read_parquet(store.fetch(digest) / "items.parquet", columns=["id", "main"])

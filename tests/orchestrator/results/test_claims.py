@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -225,6 +226,17 @@ def test_the_items_of_a_cell_have_its_score_as_their_mean_with_absent_questions_
     items = read_results(lowered, store).items[digest]
     assert len(items.names) == 10
     assert sum(items.scores) / 10 == pytest.approx(27.5)
+
+
+def test_a_score_that_is_no_mean_over_items_has_no_interval_over_them(tmp_path: Path) -> None:
+    lowered, store = of_items(tmp_path)
+    cell = lowered.trials[1].cells[1, 0][1].digest
+    path = store.fetch(cell) / "scores.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"item_mean": 12.0}))
+    results = read_results(lowered, store)
+    assert cell not in results.items
+    claim = judged(results)["SeqLoRA", "AP"]
+    assert claim.items is None and claim.outcome == "holds"
 
 
 def test_without_all_items_there_is_a_verdict_and_no_interval(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from orchestrator.report.blocks.panels import curves
 from orchestrator.report.figures import lines_png
-from orchestrator.report.panels import curves
 from orchestrator.report.style import styles
 from orchestrator.resolving.catalogue import find_target
 from orchestrator.results.reading import read_results

@@ -8,11 +8,11 @@ from typing import Any
 
 from lilora.matrix import Matrix, average_performance, backward_transfer
 from orchestrator.planning.lowering import Lowered
-from orchestrator.report.choices import choices_block
-from orchestrator.report.orders import order_blocks
-from orchestrator.report.panels import curve_panels, legend, pair_panels, stage_panels
-from orchestrator.report.papers import figure_blocks, paper_block
-from orchestrator.report.provenance import (
+from orchestrator.report.blocks.choices import choices_block
+from orchestrator.report.blocks.orders import order_blocks
+from orchestrator.report.blocks.panels import curve_panels, legend, pair_panels, stage_panels
+from orchestrator.report.blocks.papers import figure_blocks, paper_block
+from orchestrator.report.blocks.provenance import (
     environment_lines,
     finished_at,
     kind_lines,
@@ -20,7 +20,7 @@ from orchestrator.report.provenance import (
     task_lines,
     trial_block,
 )
-from orchestrator.report.routing import routing_block
+from orchestrator.report.blocks.routing import routing_block
 from orchestrator.report.style import heat, styles
 from orchestrator.results.claims import Claim
 from orchestrator.results.form import following_after, format_gap

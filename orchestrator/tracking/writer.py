@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.planning.lowering import Lowered, TrialPlan
+from orchestrator.report.blocks.panels import curves, stages
 from orchestrator.report.figures import heat_map_png, lines_png
-from orchestrator.report.panels import curves, stages
 from orchestrator.report.style import styles
 from orchestrator.results.exports import table_csv
 from orchestrator.results.reading import ResultReader, TrialResult

@@ -13,7 +13,7 @@ import lilora.stages
 from lilora.methods.lilora import LiLoRA
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
-from orchestrator.report.choices import curve
+from orchestrator.report.blocks.choices import curve
 from orchestrator.resolving.questions import search_study
 from orchestrator.resolving.resolve import resolve
 from orchestrator.results.reading import read_results

@@ -15,7 +15,7 @@ from lilora.methods.zeroshot import ZeroShot
 from orchestrator.cli.console import Output
 from orchestrator.cli.tables.results import show_results
 from orchestrator.planning.lowering import lower
-from orchestrator.report.panels import stages
+from orchestrator.report.blocks.panels import stages
 from orchestrator.report.style import styles
 from orchestrator.resolving.swept import figure_of
 from orchestrator.results.exports import table_csv, trial_json

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from lilora.core.home import have_home
 from orchestrator.cli.commands import (
     check_data,
+    claims,
     compose_llava,
     costs,
     doctor,
@@ -115,7 +116,8 @@ def lilora(
     """How much does a multimodal model forget, and at what cost in parameters?"""
 
 
-_add(app, STUDIES, run.run, plan.plan, status.status, why.why, report.report, export.export, track.track, ui.ui)
+_add(app, STUDIES, run.run, plan.plan, status.status, why.why, report.report, claims.claims, export.export)
+_add(app, STUDIES, track.track, ui.ui)
 _add(app, "Studies on a cluster", jobs.submit, jobs.attach, jobs.stop)
 _add(app, "Data and models", show.show, check_data.check_data, sites.sites, compose_llava.compose_llava)
 _add(app, "Figures and costs", metrics.metrics, params.params, costs.costs)

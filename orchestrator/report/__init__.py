@@ -9,16 +9,15 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-from orchestrator.formats import format_bytes, format_count, format_seconds, format_signed
 from orchestrator.planning.lowering import Lowered
 from orchestrator.report.page import page_variables
+from orchestrator.report.rendering import render
 from orchestrator.results.claims import Claim, claim_json, claims
 from orchestrator.results.exports import table_csv
 from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import is_best, table
+from orchestrator.results.table import table
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.study.search import choice_json
@@ -44,7 +43,7 @@ def write_report(results: StudyResults, folder: Path) -> Path:
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
         (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
     target = folder / "index.html"
-    target.write_text(_render(page_variables(results, rows, found)), encoding="utf-8")
+    target.write_text(render("page.html.jinja", page_variables(results, rows, found)), encoding="utf-8")
     return target
 
 
@@ -73,23 +72,3 @@ def _write_matrices(results: tuple[TrialResult, ...], folder: Path) -> None:
             path.write_text(matrix.to_csv(), encoding="utf-8")
         path = folder / f"{file_name(result.plan.name)}.lenient-minus-strict.csv"
         path.write_text(format_gap(result).to_csv(), encoding="utf-8")
-
-
-def _render(variables: dict[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "seconds": format_seconds,
-        "bytes": format_bytes,
-        "count": format_count,
-        "signed": format_signed,
-    }
-    environment.globals["is_best"] = is_best
-    return environment.get_template("page.html.jinja").render(**variables)

@@ -47,6 +47,11 @@ class Claim:
     told: tuple[bool, bool] = (False, False)
 
     @property
+    def statement(self) -> str:
+        """What the paper says, over rows: "AP(LiLoRA) > AP(SeqLoRA)"."""
+        return f"{self.metric}({self.focus}) {'>' if self.paper > 0 else '<'} {self.metric}({self.other})"
+
+    @property
     def outcome(self) -> Outcome:
         """Whether the order is the paper's; not decided within the noise, not measured where the noise is not."""
         if self.ours is None:
@@ -163,6 +168,7 @@ def claim_json(claim: Claim) -> dict[str, Any]:
     """A claim, what it was judged by and its outcome, for machines."""
     test, items = claim.test, claim.items
     return {
+        "statement": claim.statement,
         "metric": claim.metric, "focus": claim.focus, "other": claim.other, "paper": round(claim.paper, 4),
         "ours": claim.ours, "seeds_focus": claim.seeds[0], "seeds_other": claim.seeds[1],
         "low": test and test.interval.low, "high": test and test.interval.high,

@@ -1,0 +1,30 @@
+"""Pages made of templates: one environment, with the project's way to write numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.formats import format_bytes, format_count, format_seconds, format_signed
+from orchestrator.results.table import is_best
+
+
+def render(template: str, variables: dict[str, Any]) -> str:
+    """The text of a file of `templates` with its variables; one that is missing is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "seconds": format_seconds,
+        "bytes": format_bytes,
+        "count": format_count,
+        "signed": format_signed,
+    }
+    environment.globals["is_best"] = is_best
+    return environment.get_template(template).render(**variables)

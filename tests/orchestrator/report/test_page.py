@@ -20,7 +20,8 @@ from orchestrator.cli.console import Output
 from orchestrator.cli.tables.results import show_results
 from orchestrator.formats import format_signed
 from orchestrator.planning.lowering import lower
-from orchestrator.report import choices, page, write_report
+from orchestrator.report import page, write_report
+from orchestrator.report.blocks import choices
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
 from orchestrator.study import Study

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ class State:
     def num_parameters(self) -> int:
         """Elements of every loaded tensor that answers; the memory is not counted."""
         return sum(tensor.numel() for tensors in (self.shared, *self.parts.values()) for tensor in tensors.values())
+
+    def with_shared(self, other: State, names: str) -> State:
+        """This state with the shared tensors whose names match the pattern `names` as `other` has them."""
+        taken = {name: value for name, value in other.shared.items() if re.fullmatch(names, name)}
+        return replace(self, shared={**self.shared, **taken})
 
 
 def save_state(state: State, folder: Path) -> None:

@@ -7,7 +7,7 @@ methods.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -230,6 +230,36 @@ class Method:
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """Plain figures of a finished stage for its record's summary."""
         return {}
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """What all tasks share and later stages change, which is what forgets: group -> pattern of its tensors' names.
+
+        Each shared tensor of a sequence's state is in one group. By default none: every task has its own.
+        """
+        return {}
+
+    def put_back(self, state: State, own: State, group: str) -> State:
+        """`state` with one of `shared_groups` as it was in `own`, an earlier state; with all of them it answers as it.
+
+        By default the group's tensors are taken from `own`.
+        """
+        return state.with_shared(own, self.shared_groups()[group])
+
+    def mechanisms(self, state: State, before: State | None, seed: int) -> dict[str, Any]:
+        """Figures of what is to keep a stage from forgetting, read off the state it left and the one it started from.
+
+        Any of "similarity" (the cosines that weigh a penalty, as `_mechanisms.spread`), "alpha" ("moved": by how much
+        fusion coefficients moved, likewise) and "weights" (of each earlier task).
+        """
+        return {}
+
+    def watch_routers(self, adapters: Adapters, see: Callable[[str, str, Tensor], None]) -> list[Any]:
+        """Let `see(router, module, weights (..., E))` be called in each forward, with what a router gave its experts.
+
+        Returns:
+            handles whose `remove` ends it; none where nothing is routed.
+        """
+        return []
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Closed form of the parameter numbers; `first`: in the first stage, or in a later one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +32,10 @@ class DirLoRA(Routed, SeqLoRA):
     def stage_method(self, first: bool = False) -> Method:
         """The SeqLoRA with the same fields."""
         return self.as_seqlora()
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """None: each task has its own module."""
+        return {}
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Sum of r (d + k), trainable and per task."""

@@ -6,6 +6,7 @@ Fine-tuned task after task like SeqLoRA, so nothing but the low rank keeps it fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -33,6 +34,10 @@ class DoRA(SeqLoRA):
         """Sum of r (d + k) + d, trainable and shared."""
         count, magnitudes = super().count(sites, first), sum(d for d, _ in sites.values())
         return replace(count, trainable=count.trainable + magnitudes, shared=count.shared + magnitudes)
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """A, B and m."""
+        return {**super().shared_groups(), "m": r".+\.magnitude"}
 
     def keeps(self, d: int, k: int, element: int) -> Kept:
         """LoRA's; W x, which m's gradient needs, and B A x in float32: (4 + element) d bytes a token (PEFT's forward).

@@ -98,6 +98,11 @@ class EWCTIR(EWC):
         numbers = sum(len(values) for parts in known.values() for values in parts.values())
         return super().kept_to_learn(adapters, state) + 4 * numbers
 
+    def mechanisms(self, state: State, before: State | None, seed: int) -> dict[str, Any]:
+        """The weight of each earlier task."""
+        weights = self.task_weights(state)
+        return {"weights": dict(weights)} if weights else {}
+
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """The weight of each earlier task."""
         penalty = adapters.regulariser

@@ -121,6 +121,15 @@ class ProgLoRA(BlockPerTask):
         shares = {name: 1.0 if self.recall == "random" else 1.0 - weight for name, weight in weights.items()}
         return {name: min(self.phi, max(0, round(share * self.phi))) for name, share in shares.items()}
 
+    def shared_groups(self) -> Mapping[str, str]:
+        """None: a block stays as its task left it."""
+        return {}
+
+    def mechanisms(self, state: State, before: State | None, seed: int) -> dict[str, Any]:
+        """The likeness of each earlier task."""
+        weights = state.values.get(WEIGHTS, {}).get(state.tasks[-1], {})
+        return {"weights": dict(weights)} if weights else {}
+
     def put_pool(
         self, model: Any, sites: Sequence[str], past: Sequence[Tensors], own: Tensors, allocation: Allocation
     ) -> Adapters:

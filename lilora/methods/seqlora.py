@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -81,6 +81,10 @@ class SeqLoRA(Method):
         """Sum of r (d + k), trainable and shared."""
         total = sum(self.rank * (d + k) for d, k in sites.values())
         return ParameterCount(trainable=total, shared=total, per_task=0)
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """A and B."""
+        return {"A": r".+\.A", "B": r".+\.B"}
 
     def keeps(self, d: int, k: int, element: int) -> Kept:
         """What is between A and B, and the dropout's mask."""

@@ -71,6 +71,14 @@ class Training:
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
         return self.learning_rate * (1 - done if self.schedule == "linear" else 1.0)
 
+    def reach(self, num_steps: int) -> float:
+        """Sum of `rate` over the steps: how far AdamW moves a number whose gradient never changes its sign, at most.
+
+        Each step is at most its rate then (Kingma and Ba 2015, section 2.1); weight decay, and the longer steps of a
+        gradient that is nil nearly always, come on top.
+        """
+        return math.fsum(self.rate(step, num_steps) for step in range(num_steps))
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -19,6 +19,7 @@ from lilora.adapters.full import attach_full
 from lilora.adapters.preparation import Preparation, TaskRows
 from lilora.adapters.state import load_state, save_state
 from lilora.core.stage_run import StageRun
+from lilora.methods._routers import described, router_use
 from lilora.model.features import Features, load_features
 from lilora.model.precision import float32_products
 from lilora.model.tokens import load_task
@@ -28,8 +29,11 @@ from lilora.training.batches import rehearsing
 from lilora.training.ddp import join_group
 from lilora.training.kept import kept_to_learn
 from lilora.training.loop import Loop
+from lilora.training.mechanisms import stage_mechanisms
 
 if TYPE_CHECKING:
+    from lilora.adapters.adapters import Adapters
+    from lilora.adapters.state import State
     from lilora.training import TrainConfig
 
 #: Rows of history.json, at most; a row averages the steps since the last.
@@ -80,9 +84,25 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             **({"cut_rows": data.num_cut} if data.num_cut else {}),
             **({"kept_to_learn": kept} if run.is_main else {}),
             **config.method.notes(adapters),
+            **({"mechanisms": _mechanisms(config, preparation, adapters, state, loop)} if run.is_main else {}),
         }
     finally:
         adapters.remove()
+
+
+def _mechanisms(
+    config: TrainConfig, preparation: Preparation, adapters: Adapters, state: State | None, loop: Loop
+) -> dict[str, Any]:
+    """What kept the stage from forgetting, for its record; see `lilora.training.mechanisms`."""
+    after = adapters.state_after(state, config.task)
+    found = stage_mechanisms(config, state, after, loop.num_steps, adapters.factors)
+    # What ZeRO-3 divided lies on many workers, and the model was let go.
+    use = (
+        {}
+        if loop.divided
+        else router_use(config.method, adapters, preparation.current, f"{config.seed}/{config.task}/routers")
+    )
+    return {**found, **({"routers": described(use)} if use else {})}
 
 
 def prepare_stage(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun) -> tuple[Preparation, int]:

@@ -7,7 +7,7 @@ there (new word tokens, prompts without the class word) has no counterpart here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,16 @@ class CLoRA(BlockPerTask):
     def penalty(self, adapters: Adapters) -> Tensor | None:
         """lam * L_forget from the second task on (Eq. 1); None where nothing is held."""
         return None if adapters.regulariser is None or not self.lam else self.lam * adapters.regulariser()
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """The later tasks' blocks, which are added to every task's answers; to put them back is to leave them off."""
+        return {"later blocks": r".+\.[AB]"}
+
+    def put_back(self, state: State, own: State, group: str) -> State:
+        """Without the blocks that came after `own`."""
+        from lilora.methods._mechanisms import without_later
+
+        return without_later(state, own, self.shared_groups()[group])
 
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """L_forget, without its weight, at the end of a stage from the second on."""

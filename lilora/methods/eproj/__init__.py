@@ -7,7 +7,7 @@ expansion; what the paper leaves open is as in its release, but for what is name
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -154,6 +154,19 @@ class Eproj(Method):
         pictures, instructions = embed_rows(adapters.model, batch, images)
         groups = selection.nearest({"images": pictures, "instructions": instructions})
         selection.of_pictures = _each(images, groups[torch.tensor(batch.image_rows, dtype=torch.long)])
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """The groups' projectors, which a later task of the same group trains on, and the keys that choose among them.
+
+        Keys are values of the state, and no tensor.
+        """
+        return {"projectors": r".+\.(weight|bias)\..+", "keys": ""}
+
+    def put_back(self, state: State, own: State, group: str) -> State:
+        """The keys of `own` know the tasks that were learned then, and their groups alone."""
+        if group == "keys":
+            return replace(state, tasks=own.tasks, values=own.values)
+        return super().put_back(state, own, group)
 
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """How many groups there are."""

@@ -7,7 +7,7 @@ Source: Che et al., "LoRA in LoRA", Eq. 3-8 and Algorithm 1; where it is silent,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -179,6 +179,17 @@ class LiLoRA(Routed):
             figures["similarity"] = float(adapters.regulariser.similarities().detach().mean())
             figures["basis_drift"] = float(adapters.regulariser.drifts().detach().sum())
         return figures
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """A and B0, as far as tasks share them."""
+        shared = [*(["A"] if self.share_a else []), *(["B0"] if self.decompose_b else [])]
+        return {name: rf".+\.{name}" for name in shared}
+
+    def mechanisms(self, state: State, before: State | None, seed: int) -> dict[str, Any]:
+        """How far alpha moved, and the cosine of this task's and the last one's residual, over modules."""
+        from lilora.methods.lilora.layer import mechanisms
+
+        return mechanisms(state, before, seed) if self.decompose_b else {}
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Sums over sites of the sizes in the class's docstring, by what is shared and what this stage trains."""

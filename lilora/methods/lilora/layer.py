@@ -7,9 +7,15 @@ is formed once a forward to fuse it with B0; the cosine of two such products nee
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lilora.adapters.initial import initial_normal
+from lilora.adapters.state import State
+from lilora.methods._mechanisms import spread
 
 
 class LiLoRALinear(nn.Module):
@@ -127,3 +133,31 @@ class BasisStability:
         with torch.set_grad_enabled(self.with_gradient and torch.is_grad_enabled()):
             similarities = self.similarities()
         return ((1 - similarities) * self.drifts()).sum()
+
+
+def mechanisms(state: State, before: State | None, seed: int) -> dict[str, Any]:
+    """Least, mean and greatest over modules of |alpha - the alpha that was drawn| and of the cosine with the last task.
+
+    Both of the state's last task; read off its frozen part, so that they can be told of any finished stage.
+    """
+    task, found = state.tasks[-1], dict[str, Any]()
+    part = state.parts[task]
+    thetas = [name for name in part if name.endswith(".theta")]
+    if thetas:
+        drawn = [torch.sigmoid(initial_normal(seed, task, name, (1,))) for name in thetas]
+        moves = [abs(float(torch.sigmoid(part[name]) - alpha)) for name, alpha in zip(thetas, drawn, strict=True)]
+        found["alpha"] = {"moved": spread(moves)}
+    if before is not None:
+        last = before.parts[before.tasks[-1]]
+        pairs = [
+            tuple(tensors[f"{site}.{name}"] for tensors in (part, last) for name in ("B_task", "A_task"))
+            for site in (name.removesuffix(".A_task") for name in part if name.endswith(".A_task"))
+        ]
+        cosines = [
+            float(
+                cosine(product_inner(*pair), product_inner(*pair[:2], *pair[:2]), product_inner(*pair[2:], *pair[2:]))
+            )
+            for pair in pairs
+        ]
+        found["similarity"] = spread(cosines)
+    return found

@@ -7,7 +7,7 @@ public code: experts of rank r/E, all of them active, no loss that balances them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -79,6 +79,21 @@ class MoeLoRA(Method):
             model.set_submodule(site, layer)
         adapters.declare(list(adapters.tensors) if seed is not None else ())
         return adapters
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """The experts, and their router."""
+        routers = {"router": r".+\.router"} if self.experts > 1 else {}
+        return {"experts": r".+\.[AB]", **routers}
+
+    def watch_routers(self, adapters: Adapters, see: Callable[[str, str, Tensor], None]) -> list[Any]:
+        """Each token's weights at every module."""
+
+        def hook(site: str) -> Callable[..., None]:
+            return lambda layer, inputs, _: see("router", site, layer.gates(inputs[0].to(layer.tensors["A"].dtype)))
+
+        if self.experts == 1:
+            return []
+        return [layer.register_forward_hook(hook(site)) for site, layer in adapters.layers.items()]
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Sum of r (d + k) + E k (no E k for one expert), trainable and shared."""

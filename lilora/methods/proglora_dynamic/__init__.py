@@ -6,7 +6,7 @@ see `lilora.methods.proglora_static` for the other form and for what both share.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -219,6 +219,24 @@ class ProgLoRADynamic(ProgLoRA):
         hidden = hidden_size(sites)
         blocks = super().num_written(sites, earlier) + hidden * (2 if earlier == 1 else 1)
         return blocks + self.count(sites, first=False).shared + (self.phi * (hidden + earlier) if self.recalls else 0)
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """The router, and the later tasks' blocks, which take a share of every row; with keys that stay, their keys."""
+        keys = "" if self.keys == "all" else "(?!key_)"
+        return {"router": rf"{ROUTER}\.{keys}.+", "later blocks": r".+\.[AB]"}
+
+    def put_back(self, state: State, own: State, group: str) -> State:
+        """Without the blocks that came after `own`; a first stage's router gave all to the one block there was."""
+        from lilora.methods._mechanisms import without_later
+
+        if group == "router" and len(own.tasks) > 1:
+            return super().put_back(state, own, group)
+        return without_later(state, own, self.shared_groups()["later blocks"])
+
+    def watch_routers(self, adapters: Adapters, see: Callable[[str, str, Tensor], None]) -> list[Any]:
+        """Each row's weights of the blocks."""
+        router = adapters.modules.get(ROUTER)
+        return [router.register_forward_hook(lambda *call: see("blocks", ROUTER, call[-1]))] if router else []
 
     def notes(self, adapters: Adapters) -> dict[str, Any]:
         """The recall's loss at the end of a stage, without its weight."""

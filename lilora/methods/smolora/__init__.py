@@ -7,7 +7,7 @@ sentence below says where it does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -136,6 +136,20 @@ class SMoLoRA(Method):
             instructions = sentence_embeddings(self.instruction_encoder, batch.instructions)
         tokens = () if images is None else images.tokens
         routing.begin(batch.prompt_mask, batch.image_rows, instructions, tokens)
+
+    def shared_groups(self) -> Mapping[str, str]:
+        """The experts, what fuses their outputs, and the routers."""
+        routers = {"routers": r".+\.router_\w+"} if self._routes else {}
+        return {"experts": r".+\.[AB]", "fusion": r".+\.fusion", **routers}
+
+    def watch_routers(self, adapters: Adapters, see: Callable[[str, str, Tensor], None]) -> list[Any]:
+        """Each row's choice at every module, of a visual and of an instruction expert."""
+
+        def hook(layer: Any, inputs: Any, output: Any) -> None:
+            for router, chosen in zip(ROUTERS, layer.routing.chosen[layer.site].chunk(2, -1), strict=True):
+                see(router.removeprefix("router_"), layer.site, chosen)
+
+        return [layer.register_forward_hook(hook) for layer in adapters.layers.values()] if self._routes else []
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Sum of r (d + k) + 2 d + (E / 2) (k + m), shared; without the last term for two experts."""

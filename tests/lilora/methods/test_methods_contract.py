@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import polars
 import pytest
@@ -12,6 +13,7 @@ from lilora import stages
 from lilora.adapters import adapters as adapters_module
 from lilora.adapters.state import load_state
 from lilora.methods import Method
+from lilora.methods._mechanisms import put_back
 from lilora.methods.eproj import Eproj
 from lilora.training import Training
 from tests.lilora.lab import TASKS, Lab, cases, files, num_in_memory
@@ -231,3 +233,23 @@ def test_a_model_whose_weights_find_no_room_to_return_is_not_used_again(monkeypa
     with pytest.raises(torch.OutOfMemoryError):
         adapters.remove()
     assert forgotten == [True]
+
+
+def test_what_tasks_share_is_in_one_group_each_and_put_back_it_answers_as_the_tasks_own_state(
+    lab: Lab, method: Method
+) -> None:
+    groups = method.shared_groups()
+    if method.schedule != "sequential":
+        assert not groups, "each task is learned alone, so that nothing is shared"
+        return
+    own, last = load_state(lab.stage(method, 0)), load_state(lab.stage(method, 1))
+    for name in last.shared:
+        assert [group for group, names in groups.items() if re.fullmatch(names, name)] in [[group] for group in groups]
+    then, now = (lab.adapted_logits(method, state, TASKS[0]) for state in (own, last))
+    state = last
+    for group in groups:
+        state = put_back(method, lab.backbone, state, own, group)
+    assert torch.equal(lab.adapted_logits(method, state, TASKS[0]), then)
+    assert groups or torch.equal(now, then), "what forgets has a group"
+    with pytest.raises(ValueError, match="shares no 'C' among tasks"):
+        put_back(method, lab.backbone, last, own, "C")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lilora.core.stage_run import StageRun
-from lilora.stages.configs import AnalysisConfig, EmbedConfig, Inputs, PredictConfig, ScoreConfig
+from lilora.stages.configs import AnalysisConfig, EmbedConfig, Inputs, InspectConfig, PredictConfig, ScoreConfig
 from lilora.training import TrainConfig
 
 
@@ -71,3 +71,10 @@ def analyse(config: AnalysisConfig, inputs: Inputs, out: Path, run: StageRun) ->
     from lilora.stages.analysis import analyse
 
     return analyse(config, inputs, out, run)
+
+
+def inspect(config: InspectConfig, inputs: Inputs, out: Path, run: StageRun) -> dict[str, Any]:
+    """Read a trial's states `inputs["state-TASK"]` and its data `inputs["data-TASK"]`; write `inspection.json`."""
+    from lilora.stages.inspection import inspect
+
+    return inspect(config, inputs, out, run)

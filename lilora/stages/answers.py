@@ -21,6 +21,7 @@ from lilora.adapters.full import attach_full
 from lilora.adapters.preparation import TaskRows
 from lilora.adapters.state import State, load_state
 from lilora.core.stage_run import StageRun
+from lilora.methods._mechanisms import put_back
 from lilora.model.families import family_of
 from lilora.model.features import load_features
 from lilora.model.generate import Answer, generate, last_position_only
@@ -68,7 +69,13 @@ def predict(config: PredictConfig, inputs: Mapping[str, Path], out: Path, run: S
 def _load_state(config: PredictConfig, inputs: Mapping[str, Path], run: StageRun, task: str) -> State | None:
     """The state that answers with `task`'s part: the task's own where there is one of each, else the one for all."""
     folder = inputs.get(f"state-{task}") or inputs.get("state")
-    return None if folder is None else load_state(folder, run.find, config.method.parts_to_answer(task))
+    if folder is None:
+        return None
+    parts = config.method.parts_to_answer(task)
+    state = load_state(folder, run.find, parts)
+    if not config.put_back:
+        return state
+    return put_back(config.method, config.backbone, state, load_state(inputs["own"], run.find, parts), config.put_back)
 
 
 def _answer(

@@ -9,6 +9,7 @@ from pathlib import Path
 from lilora.backbones import Backbone
 from lilora.benchmarks import Framing
 from lilora.methods import Method
+from lilora.training import Training
 
 Inputs = Mapping[str, Path]
 
@@ -49,6 +50,8 @@ class PredictConfig:
         candidates: tasks learned so far, in order, among which each row's is looked for by the inputs `embedding-TASK`;
             none where the task is told, or is of no matter. A method that learns each task alone has the inputs
             `state-TASK` of them.
+        put_back: a group of what tasks share (`lilora.methods._mechanisms.shared_groups`) that is as it was in the
+            input `own`, the state after `task`'s own stage; "" for the state as it is.
     """
 
     method: Method
@@ -61,6 +64,26 @@ class PredictConfig:
     framing: Framing = "crop"
     candidates: tuple[str, ...] = ()
     decoding: str = ""
+    put_back: str = ""
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """A look at what tasks share, as it changed over a trial's stages, and at what was to keep it from that.
+
+    Attributes:
+        tasks: in the order learned; the inputs are `state-TASK`, the state after each one's stage, and `data-TASK`.
+        training: of the stages, whose rates bound how far AdamW moves a scalar.
+        seed: of the stages, from which initial values follow.
+        framing: how pictures become squares; see `lilora.model.pictures`.
+    """
+
+    method: Method
+    backbone: Backbone
+    tasks: tuple[str, ...]
+    training: Training
+    seed: int
+    framing: Framing = "crop"
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,11 @@ def _defaults() -> dict[str, Any]:
     from lilora.backbones import Backbone
     from lilora.benchmarks import AlignmentConfig, BuildConfig, Stream
     from lilora.pretraining.config import PretrainConfig, TinyArchitecture
-    from lilora.stages.configs import AnalysisConfig, EmbedConfig, PredictConfig, ScoreConfig
+    from lilora.stages.configs import AnalysisConfig, EmbedConfig, InspectConfig, PredictConfig, ScoreConfig
     from lilora.training import TrainConfig, Training
 
     made = (AlignmentConfig, BuildConfig, PretrainConfig)
-    steps = (*made, AnalysisConfig, EmbedConfig, PredictConfig, ScoreConfig, TrainConfig)
+    steps = (*made, AnalysisConfig, EmbedConfig, InspectConfig, PredictConfig, ScoreConfig, TrainConfig)
     parts = (Axis, Backbone, Stopping, Stream, Sweep, TinyArchitecture, Training, Trial)
     found = {kind.__name__: _fields(kind) for kind in (*steps, *parts)}
     for name in registry.names("methods"):

@@ -21,6 +21,7 @@ from orchestrator.cli.commands import (
     compose_llava,
     costs,
     doctor,
+    explain,
     export,
     gc,
     jobs,
@@ -116,8 +117,8 @@ def lilora(
     """How much does a multimodal model forget, and at what cost in parameters?"""
 
 
-_add(app, STUDIES, run.run, plan.plan, status.status, why.why, report.report, claims.claims, export.export)
-_add(app, STUDIES, track.track, ui.ui)
+_add(app, STUDIES, run.run, plan.plan, status.status, why.why, report.report, explain.explain, claims.claims)
+_add(app, STUDIES, export.export, track.track, ui.ui)
 _add(app, "Studies on a cluster", jobs.submit, jobs.attach, jobs.stop)
 _add(app, "Data and models", show.show, check_data.check_data, sites.sites, compose_llava.compose_llava)
 _add(app, "Figures and costs", metrics.metrics, params.params, costs.costs)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.planning.lowering import Lowered
 from orchestrator.report.page import page_variables
 from orchestrator.report.rendering import render
+from orchestrator.resolving.explanation import Explanation
 from orchestrator.results.claims import Claim, claim_json, claims
 from orchestrator.results.exports import table_csv
 from orchestrator.results.form import format_gap
@@ -28,10 +30,10 @@ def report_folder(store: Store, study: Study) -> Path:
     return store.root / "reports" / study.name
 
 
-def write_report(results: StudyResults, folder: Path) -> Path:
+def write_report(results: StudyResults, folder: Path, explained: Sequence[Explanation] = ()) -> Path:
     """Write `index.html`, `table.csv`, `matrices/TRIAL[.KEY].csv`, after a search `choices.json`; the page's path.
 
-    What is not finished is left empty and said.
+    What is not finished is left empty and said. `explained`: the trials that `lilora explain` was asked about.
     """
     lowered, rows = results.lowered, table(results.trials)
     paper = lowered.study.paper
@@ -43,7 +45,7 @@ def write_report(results: StudyResults, folder: Path) -> Path:
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
         (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
     target = folder / "index.html"
-    target.write_text(render("page.html.jinja", page_variables(results, rows, found)), encoding="utf-8")
+    target.write_text(render("page.html.jinja", page_variables(results, rows, found, explained)), encoding="utf-8")
     return target
 
 

@@ -22,6 +22,7 @@ from orchestrator.report.blocks.provenance import (
 )
 from orchestrator.report.blocks.routing import routing_block
 from orchestrator.report.style import heat, styles
+from orchestrator.resolving.explanation import Explanation, mechanism_lines, mechanism_notes
 from orchestrator.results.claims import Claim
 from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
@@ -45,8 +46,12 @@ class HeatCell:
     learned: bool = False
 
 
-def page_variables(results: StudyResults, rows: Sequence[TableRow], found: Sequence[Claim]) -> dict[str, Any]:
-    """The template's variables; `rows` is the results' table, `found` the claims of its paper."""
+def page_variables(
+    results: StudyResults, rows: Sequence[TableRow], found: Sequence[Claim], explained: Sequence[Explanation] = ()
+) -> dict[str, Any]:
+    """The template's variables; `rows` is the results' table, `found` the claims of its paper, `explained` what is
+    known of why trials forget.
+    """
     lowered, records = results.lowered, results.records
     looks = styles(rows)
     return {
@@ -73,6 +78,9 @@ def page_variables(results: StudyResults, rows: Sequence[TableRow], found: Seque
         "beside": paper_block(lowered, rows, found),
         "orders": order_blocks(rows),
         "routing": routing_block(results, rows),
+        "explained": explained,
+        "mechanism_lines": mechanism_lines,
+        "noted": mechanism_notes(results),
         "many": len(rows) > MOST_OPEN,
         "figures": figure_blocks(results),
         # What the numbers were made of.

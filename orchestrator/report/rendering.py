@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.formats import format_bytes, format_count, format_seconds, format_signed
+from orchestrator.formats import format_bytes, format_count, format_score, format_seconds, format_signed
 from orchestrator.results.table import is_best
 
 
@@ -26,5 +26,10 @@ def render(template: str, variables: dict[str, Any]) -> str:
         "count": format_count,
         "signed": format_signed,
     }
-    environment.globals["is_best"] = is_best
+    environment.globals |= {"is_best": is_best, "score": _score}
     return environment.get_template(template).render(**variables)
+
+
+def _score(value: float | None, decimals: int = 1) -> str:
+    """A score as pages print it; a dash where there is none."""
+    return format_score(value, decimals)

@@ -7,19 +7,25 @@ from collections.abc import Iterator
 from orchestrator.planning.lowering import lower
 from orchestrator.resolving.catalogue import Target
 from orchestrator.resolving.choosing import table_study
+from orchestrator.resolving.explanation import explaining_digests
 from orchestrator.resolving.resolve import Resolved
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
 
 
 def digests_of(target: Target, store: Store) -> frozenset[str]:
-    """Every step that a study or a list of steps takes; while its search is open, the table's with every option."""
+    """Every step that a study or a list of steps takes; while its search is open, the table's with every option.
+
+    What explains a trial of its table is among them, where the store has it.
+    """
     if target.asked is None:
         return frozenset(target.plan.by_digest)
     resolved = target.resolve(store)
     found = set(resolved.plan.by_digest)
     for table in _possible_tables(target.asked, resolved) if resolved.provisional else ():
         found.update(lower(table).plan.by_digest)
+    if not resolved.provisional:
+        found |= explaining_digests(resolved.known_table(), store)
     return frozenset(found)
 
 

@@ -244,6 +244,11 @@ def read_scores(store: Store, digest: str) -> dict[str, Any] | None:
     return _read_object(store, digest, "scores.json")
 
 
+def read_inspection(store: Store, digest: str) -> dict[str, Any] | None:
+    """What an inspection of a trial wrote; None where there is nothing that can be read."""
+    return _read_object(store, digest, "inspection.json")
+
+
 def read_record(store: Store, digest: str) -> Record | None:
     """The artifact's record; None where there is none that can be read."""
     try:

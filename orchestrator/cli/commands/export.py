@@ -102,7 +102,7 @@ def find_trial(lowered: Lowered, method: str, seed: int | None) -> TrialPlan:
     if found:
         raise UserError(
             f"{len(found)} trials of '{lowered.study.name}' are called '{method}'{with_seed}: {listed}; "
-            "give one of these names to --method, or add --seed N"
+            "give one of these names, or add --seed N"
         )
     raise UserError(f"no trial of '{lowered.study.name}' is called '{method}'{with_seed}; there are: {listed}")
 

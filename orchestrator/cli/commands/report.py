@@ -25,12 +25,14 @@ def report(
     """
     from orchestrator.report import report_folder, write_report
     from orchestrator.resolving.catalogue import find_target
+    from orchestrator.resolving.explanation import explanations
     from orchestrator.results.reading import ResultReader
 
     output, place = Output(json), open_store(store)
     reader = ResultReader(place)
     lowered = find_target(chosen(study, real)).study(place, reader)
     with output.quiet():
-        path = write_report(reader.study(lowered), out or report_folder(place, lowered.study))
+        folder = out or report_folder(place, lowered.study)
+        path = write_report(reader.study(lowered), folder, explanations(lowered, place))
     output.say(f"report   {escape(str(path))}")
     output.finish({"study": lowered.study.name, "report": str(path)})

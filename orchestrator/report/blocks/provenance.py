@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.planning.lowering import Lowered
@@ -64,8 +64,18 @@ def _notes(record: Record | None) -> str:
     if record is None:
         return "not finished"
     plain = {key: value for key, value in record.summary.items() if isinstance(value, int | float | str)}
+    plain |= dict(_flat("", record.summary.get("mechanisms", {})))
     texts = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in plain.items()}
     return ", ".join(f"{key} {text}" for key, text in texts.items())
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The numbers in nested figures, by their names behind one another: "drift A"."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(f"{name} {key}".strip(), item)
+    elif isinstance(value, int | float):
+        yield name, value
 
 
 def kind_lines(lowered: Lowered, records: Mapping[str, Record]) -> list[dict[str, Any]]:

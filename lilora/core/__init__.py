@@ -1,1 +1,1 @@
-"""Identity of values, the registry of plug-ins, the handle of a running step, and limits that rooms share."""
+"""Identity of values, the registry of plug-ins, the handle of a running step, and what machine and user have."""

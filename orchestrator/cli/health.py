@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from lilora.core.allowance import allowance
 from lilora.core.home import STAND_IN
-from orchestrator.cluster.allowance import allowance
 from orchestrator.cluster.session import LONGEST_TEMP_DIR
 from orchestrator.errors import MINIMUM_FREE_BYTES
 from orchestrator.formats import format_bytes

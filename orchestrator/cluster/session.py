@@ -24,10 +24,10 @@ from typing import Any
 
 import psutil
 
+from lilora.core.allowance import allowance
 from lilora.core.home import cache_folder, expanded
 from lilora.data.location import VARIABLE as DATA_VARIABLE
 from lilora.data.location import data_root
-from orchestrator.cluster.allowance import allowance
 from orchestrator.cluster.demand import Demand
 from orchestrator.errors import ClusterError, UserError
 
@@ -78,7 +78,7 @@ class Node:
 @contextlib.contextmanager
 def session(address: str | None, cores: int | None = None) -> Iterator[tuple[Node, ...]]:
     """Ray, ready to use, and its nodes. `cores` is how many an own local cluster counts (None: those that this
-    process may use, `orchestrator.cluster.allowance`).
+    process may use, `lilora.core.allowance`).
 
     Raises:
         ClusterError: Ray does not start, or nothing answers at `address`.

@@ -277,7 +277,7 @@ def _read_items(store: Store, digest: str, scores: Mapping[str, Any]) -> Items |
         return None
 
     try:
-        table = polars.read_parquet(store.fetch(digest) / "items.parquet", columns=["id", "main"])
+        table = polars.read_parquet(store.fetch(digest) / "items.parquet", columns=["id", "main"], glob=False)
     except (OSError, polars.exceptions.PolarsError):
         return None
     share = len(table) / (len(table) + int(scores.get("absent", 0)))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lilora.benchmarks import Look
+from lilora.core.allowance import allowance
 from lilora.core.home import cache_folder
 from lilora.data.pictures.files import PictureError, check_size, examine, why_not_decoded
 from lilora.data.pictures.upright import UNCLEAR, unclear
@@ -122,7 +123,8 @@ def _decoded(paths: Sequence[Path], note: Callable[[int, int], None]) -> Iterato
 
     if not paths:
         return
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(allowance().whole_cores, mp_context=spawn) as pool:
         for done, why in enumerate(pool.map(why_not_decoded, paths, chunksize=64), 1):
             note(done, len(paths))
             yield why

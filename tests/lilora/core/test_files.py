@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from lilora.core.files import give_usual_modes, with_usual_mode
 from lilora.core.home import STAND_IN, cache_folder, expanded, have_home
 from lilora.data import fingerprints as module
+from lilora.data.pictures.known import looked_at
 from lilora.training.checkpoint import NAME, load_checkpoint, save_checkpoint
 from orchestrator.cli import health
 from orchestrator.cluster import session
@@ -146,3 +147,11 @@ def test_the_cache_has_the_usual_mode_and_nothing_lies_beside_it(
     path = module.cache_path()
     assert path is not None and mode(path) == usual
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_pictures_are_looked_at_each_time(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    for _ in range(2):
+        [seen] = looked_at(tmp_path, ["a.png"]).values()
+        assert seen.broken

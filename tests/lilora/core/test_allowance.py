@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
+from lilora.core import allowance as module
+from lilora.core.allowance import Allowance, allowance
 from orchestrator.cli import health
-from orchestrator.cluster import allowance as module
 from orchestrator.cluster import session as session_module
-from orchestrator.cluster.allowance import Allowance, allowance
 
 GIB = 2**30
 V2 = "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate"

@@ -55,6 +55,8 @@ def cases() -> dict[str, Method]:
         "own-a": {"share_a": False},
         "whole-b": {"decompose_b": False},
         "sim-global": {"similarity": "global", "similarity_gradient": True},
+        "both-held": {"regularise": "both", "compared": "mean"},
+        "plain-l2": {"weighting": "none", "alpha_rate": 10.0, "init_by_task": False},
         "dropout": {"dropout": 0.2},
     }
     trained |= {f"{name}-nearest": small(name, route="nearest") for name in ("lilora", "dirlora")}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lilora.methods import Kept, Method, ParameterCount, Sites
 from lilora.methods._routed import Routed
+from lilora.methods.lilora.checks import check_fields
 from lilora.methods.seqlora import check_lora_fields
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from lilora.adapters.adapters import Adapters
     from lilora.adapters.initial import InitA
     from lilora.adapters.state import State
+
+
+#: Fields that say what holds A and B0 from the second task on.
+LATER = ("lam", "basis", "shared_a", "similarity", "similarity_gradient", "regularise", "weighting", "compared")
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,17 @@ class LiLoRA(Routed):
         dropout: on the adapter's input.
         lam: lambda, weight of the basis stability loss. The paper names none; the default is what
             `experiments/lambda_pair.py` chose on validation data of the mini benchmark's first two tasks.
+        regularise: which of what all tasks share the loss holds: "B0" (the paper), "A" or "both". A's term is
+            (1 - sim) ||A - A'||_F^2 with the same cosine.
+        weighting: of the drift: "cosine" (Eq. 8), or "none", plain L2: every module weighs 1.
+        compared: with what Eq. 7 compares this task's B~ A~: the "last" task's (the paper), or the "mean" of all
+            earlier tasks'.
         alpha: None for a learned one per module and task, theta ~ N(0, 1); or fixed, 0 to 1 (Table 4). At 1 the task's
             part has no effect and is not trained, at 0 B0 is not.
-        basis: "regularised" (the paper), "frozen" (B0 trains on the first task only, as the authors' release does), or
-            "free" (no loss, whatever `lam`).
+        alpha_rate: factor on theta's learning rate, above 0. Adam moves an entry by about the rate a step, so that at
+            the default theta goes no further than the sum of the rates, 0.0005 in the paper's own setting.
+        basis: "regularised" (the paper), "frozen" (B0 trains on the first task only, as the authors' release does; the
+            loss may still hold A), or "free" (no loss, whatever `lam`).
         shared_a: "trained" (Algorithm 1), "frozen" after the first task, or a number: the factor on A's learning rate
             after the first task.
         similarity: "module" (a cosine for each module) or "global" (one of all modules' products together).
@@ -49,6 +61,8 @@ class LiLoRA(Routed):
         share_a, decompose_b: the components of Table 2. Without `share_a` each task has its own A (r k more a task);
             without `decompose_b` each has its own full B (d r a task), no B0, no alpha, no loss (Eq. 3).
         init_a: "kaiming" or "gaussian", for A and A~; see `adapters.initial`. B0 and B~ start at 0.
+        init_by_task: draw A and A~ anew for each task that draws them; False: the same for all. See `SeqLoRA`. Theta is
+            drawn for each task in both cases, as Eq. 5 says.
         route: "told" the task at test (the paper), or "nearest": each row x takes the part of argmax over the tasks t
             learned so far of the mean over pictures and instructions of cos(e(x) - m, e_t - m), e the embeddings under
             the frozen backbone, e_t their mean over t's training rows and m the mean of these over tasks. Our choice:
@@ -60,7 +74,11 @@ class LiLoRA(Routed):
     lora_alpha: float = 32
     dropout: float = 0.0
     lam: float = 0.1
+    regularise: Literal["B0", "A", "both"] = "B0"
+    weighting: Literal["cosine", "none"] = "cosine"
+    compared: Literal["last", "mean"] = "last"
     alpha: float | None = None
+    alpha_rate: float = 1.0
     basis: Literal["regularised", "frozen", "free"] = "regularised"
     shared_a: Literal["trained", "frozen"] | float = "trained"
     similarity: Literal["module", "global"] = "module"
@@ -68,32 +86,19 @@ class LiLoRA(Routed):
     share_a: bool = True
     decompose_b: bool = True
     init_a: InitA = "kaiming"
+    init_by_task: bool = True
 
     def __post_init__(self) -> None:
         check_lora_fields(self.rank, self.dropout, self.init_a)
         self.check_route()
-        if self.decompose_b and not 1 <= self.inner_rank < self.rank:
-            raise ValueError(
-                f"task_rank is {self.inner_rank} and rank is {self.rank}: LiLoRA's inner rank must be at least 1 and "
-                "below the rank; lower task_rank or leave it out for rank // 2"
-            )
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha is {self.alpha}; fix it from 0 to 1, or leave it out to learn it")
-        if self.lam < 0:
-            raise ValueError(f"lam is {self.lam}; the weight of the basis stability loss cannot be negative")
-        if self.basis not in ("regularised", "frozen", "free"):
-            raise ValueError(f"no basis '{self.basis}'; there are: regularised, frozen, free")
-        if self.similarity not in ("module", "global"):
-            raise ValueError(f"no similarity '{self.similarity}'; there are: module, global")
-        if isinstance(self.shared_a, str) and self.shared_a not in ("trained", "frozen"):
-            raise ValueError(f"no shared_a '{self.shared_a}'; there are: trained, frozen, or a learning-rate factor")
-        if not isinstance(self.shared_a, str) and not 0 < self.shared_a <= 1:
-            raise ValueError(f"shared_a is {self.shared_a}; a factor is above 0 and at most 1 ('frozen' holds A still)")
+        check_fields(self)
         # One spelling for one meaning, since fields are identity.
         if self.shared_a == 1:
             object.__setattr__(self, "shared_a", "trained")
         if self.task_rank == self.rank // 2:
             object.__setattr__(self, "task_rank", None)
+        if not self._has_theta:
+            object.__setattr__(self, "alpha_rate", 1.0)
 
     @property
     def inner_rank(self) -> int:
@@ -105,8 +110,7 @@ class LiLoRA(Routed):
         told = super().stage_method(first)
         if not first:
             return told
-        later = ("lam", "basis", "shared_a", "similarity", "similarity_gradient")
-        defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in later}
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in LATER}
         return replace(told, **defaults)
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
@@ -117,7 +121,7 @@ class LiLoRA(Routed):
         """
         from lilora.adapters.adapters import Adapters, LoraPair
         from lilora.adapters.initial import as_parameter
-        from lilora.methods.lilora.layer import BasisStability, LiLoRALinear
+        from lilora.methods.lilora.layer import LiLoRALinear
 
         originals = {site: model.get_submodule(site) for site in sites}
         shared, part = self._values(originals, state, task, seed)
@@ -144,40 +148,56 @@ class LiLoRA(Routed):
             return adapters
         first = state is None
         adapters.declare([name for name in adapters.tensors if self._trains(name.rpartition(".")[2], first)])
+        if self._has_theta and self.alpha_rate != 1:
+            adapters.factors = {f"{site}.theta": self.alpha_rate for site in sites}
         # The first stage learns A at the full rate, whatever slows it later.
         if not first and self.share_a and not isinstance(self.shared_a, str):
-            adapters.factors = {f"{site}.A": float(self.shared_a) for site in sites}
-        if state is not None and self._regularises:
-            # Eq. 7 compares with the task before alone, not with all earlier ones.
-            last = state.parts[state.tasks[-1]]
-            device = next(iter(adapters.tensors.values())).device
-            adapters.regulariser = BasisStability(
-                [adapters.layers[site] for site in sites],
-                [state.shared[f"{site}.B0"].to(device) for site in sites],
-                [(last[f"{site}.B_task"].to(device), last[f"{site}.A_task"].to(device)) for site in sites],
-                self.similarity == "global",
-                self.similarity_gradient,
-            )
+            adapters.factors |= {f"{site}.A": float(self.shared_a) for site in sites}
+        if state is not None and self._held:
+            self._hold(adapters, state)
         return adapters
 
+    def _hold(self, adapters: Adapters, state: State) -> None:
+        """Give the adapters the loss that holds them to what the stage finds."""
+        from lilora.methods.lilora.layer import BasisStability
+
+        device = next(iter(adapters.tensors.values())).device
+        # Eq. 7 compares with the task before alone; "mean" with all earlier ones.
+        compared = [state.parts[task] for task in (state.tasks if self.compared == "mean" else state.tasks[-1:])]
+        adapters.regulariser = BasisStability(
+            list(adapters.layers.values()),
+            {name: [state.shared[f"{site}.{name}"].to(device) for site in adapters.layers] for name in self._held},
+            [
+                [(part[f"{site}.B_task"].to(device), part[f"{site}.A_task"].to(device)) for site in adapters.layers]
+                for part in compared
+            ],
+            self.similarity == "global",
+            self.similarity_gradient,
+            self.weighting == "cosine",
+        )
+
     def penalty(self, adapters: Adapters) -> Tensor | None:
-        """lam * L_reg from the second task on (Eq. 8); None where nothing holds B0."""
+        """lam * L_reg from the second task on (Eq. 8); None where nothing is held."""
         return None if adapters.regulariser is None else self.lam * adapters.regulariser()
 
     def kept_to_learn(self, adapters: Adapters, state: State | None) -> int:
-        """B0 as the last stage left it, where the basis stability loss holds it; the parts that it reads answer too."""
-        return 0 if adapters.regulariser is None else sum(basis.nbytes for basis in adapters.regulariser.basis)
+        """What the basis stability loss holds, as the last stage left it; the parts that it reads answer too."""
+        if adapters.regulariser is None:
+            return 0
+        return sum(tensor.nbytes for tensors in adapters.regulariser.held.values() for tensor in tensors)
 
     def notes(self, adapters: Adapters) -> dict[str, Any]:
-        """Mean, least and greatest fusion coefficient; mean cosine and B0's total squared drift from the last task."""
+        """Mean, least and greatest fusion coefficient; mean cosine and total squared drift of what the loss holds."""
         figures: dict[str, float] = {}
         layers = list(adapters.layers.values())
-        if self.decompose_b and self.alpha is None:
+        if self._has_theta:
             alphas = [layer.fusion().item() for layer in layers]
             figures = {"alpha": sum(alphas) / len(alphas), "alpha_least": min(alphas), "alpha_greatest": max(alphas)}
         if adapters.regulariser is not None:
             figures["similarity"] = float(adapters.regulariser.similarities().detach().mean())
-            figures["basis_drift"] = float(adapters.regulariser.drifts().detach().sum())
+            for name in self._held:
+                drift = adapters.regulariser.drifts(name).detach().sum()
+                figures["basis_drift" if name == "B0" else f"{name}_drift"] = float(drift)
         return figures
 
     def shared_groups(self) -> Mapping[str, str]:
@@ -199,7 +219,7 @@ class LiLoRA(Routed):
             sizes = {"A": r * k, "B_task": d * r}
             if self.decompose_b:
                 sizes = {"A": r * k, "B0": d * r, "B_task": d * inner, "A_task": inner * r}
-                if self.alpha is None:
+                if self._has_theta:
                     sizes["theta"] = 1
             trainable += sum(size for name, size in sizes.items() if self._trains(name, first))
             shared += sum(size for name, size in sizes.items() if self._is_shared(name))
@@ -211,16 +231,29 @@ class LiLoRA(Routed):
         return Kept.by_lora(self.rank, self.dropout, k)
 
     def num_held(self, sites: Sites, earlier: int) -> int:
-        """With what the basis stability loss compares: B0 and the last task's B~ and A~ as the stage found them."""
-        held, r, inner = super().num_held(sites, earlier), self.rank, self.inner_rank
-        if not earlier or not self._regularises:
-            return held
-        return held + sum(d * r + inner * (d + r) for d, _ in sites.values())
+        """With what the basis stability loss compares: what it holds and the tasks' B~ and A~ as the stage found them.
+
+        Those of the last task, or of all earlier ones.
+        """
+        total, r, inner = super().num_held(sites, earlier), self.rank, self.inner_rank
+        if not earlier or not self._held:
+            return total
+        num_parts = earlier if self.compared == "mean" else 1
+        for d, k in sites.values():
+            total += num_parts * inner * (d + r) + sum(d * r if name == "B0" else r * k for name in self._held)
+        return total
 
     @property
-    def _regularises(self) -> bool:
-        # At alpha = 0 B0 takes no part and is not trained: there is nothing to hold.
-        return self.decompose_b and self.basis == "regularised" and self.lam > 0 and self.alpha != 0
+    def _held(self) -> tuple[str, ...]:
+        """What the loss holds: of the shared tensors that `regularise` names, those that later stages train."""
+        if not self.decompose_b or self.basis == "free" or not self.lam:
+            return ()
+        named = ("B0", "A") if self.regularise == "both" else (self.regularise,)
+        return tuple(name for name in named if self._is_shared(name) and self._trains(name, first=False))
+
+    @property
+    def _has_theta(self) -> bool:
+        return self.decompose_b and self.alpha is None
 
     def _is_shared(self, name: str) -> bool:
         return name == "B0" or (name == "A" and self.share_a)
@@ -255,17 +288,18 @@ class LiLoRA(Routed):
         from lilora.adapters.initial import initial_a, initial_normal
 
         values: dict[str, Tensor] = {}
+        of_task = task if self.init_by_task else ""
         for site, original in originals.items():
             d, k = original.weight.shape
-            values[f"{site}.A"] = initial_a(seed, task, f"{site}.A", (self.rank, k), self.init_a)
+            values[f"{site}.A"] = initial_a(seed, of_task, f"{site}.A", (self.rank, k), self.init_a)
             if not self.decompose_b:
                 values[f"{site}.B_task"] = torch.zeros(d, self.rank)
                 continue
             shape = (self.inner_rank, self.rank)
             values[f"{site}.B0"] = torch.zeros(d, self.rank)
             values[f"{site}.B_task"] = torch.zeros(d, self.inner_rank)
-            values[f"{site}.A_task"] = initial_a(seed, task, f"{site}.A_task", shape, self.init_a)
-            if self.alpha is None:  # Eq. 5: alpha = sigmoid(theta), theta ~ N(0, 1), of each module and task
+            values[f"{site}.A_task"] = initial_a(seed, of_task, f"{site}.A_task", shape, self.init_a)
+            if self._has_theta:  # Eq. 5: alpha = sigmoid(theta), theta ~ N(0, 1), of each module and task
                 values[f"{site}.theta"] = initial_normal(seed, task, f"{site}.theta", (1,))
         return values
 

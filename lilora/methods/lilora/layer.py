@@ -7,6 +7,7 @@ is formed once a forward to fuse it with B0; the cosine of two such products nee
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -94,45 +95,59 @@ class BasisStability:
     """L_reg of one stage: sum over modules m of (1 - sim_m) ||B0_m - B0_m'||_F^2, ' for the end of the last stage.
 
     sim_m is the cosine of this task's and the last task's B~ A~ (Eq. 7). With `over_all` there is one cosine of all
-    modules' products together. `with_gradient` lets the gradient pass through the cosine; else it only weighs.
+    modules' products together. `with_gradient` lets the gradient pass through the cosine; else it only weighs. With
+    `weighs` False each module weighs 1: plain L2. Of several earlier tasks' parts, the mean of their B~ A~ is compared.
     """
 
     def __init__(
         self,
         layers: list[LiLoRALinear],
-        basis: list[Tensor],
-        last_parts: list[tuple[Tensor, Tensor]],
-        over_all: bool,
-        with_gradient: bool,
+        held: Mapping[str, list[Tensor]],
+        earlier_parts: Sequence[list[tuple[Tensor, Tensor]]],
+        over_all: bool = False,
+        with_gradient: bool = False,
+        weighs: bool = True,
     ) -> None:
-        """`basis`: each module's B0 as the stage found it; `last_parts`: the last task's (B~, A~)."""
-        self.layers, self.basis, self.last_parts = layers, basis, last_parts
-        self.over_all, self.with_gradient = over_all, with_gradient
+        """`held`: by name ("B0", "A") each module's tensor as the stage found it; the drift is summed over the names.
+
+        `earlier_parts`: of each earlier task that is compared, each module's (B~, A~).
+        """
+        self.layers, self.held, self.earlier_parts = layers, held, earlier_parts
+        self.over_all, self.with_gradient, self.weighs = over_all, with_gradient, weighs
         # Of frozen parts, so once a stage.
-        self.last_squares = torch.stack([product_inner(b, a, b, a) for b, a in last_parts])
+        self.earlier_squares = torch.stack([_square_of_mean(parts) for parts in zip(*earlier_parts, strict=True)])
 
     def similarities(self) -> Tensor:
         """sim per module (M), or the one of all (1)."""
         inners, squares = [], []
-        for layer, (last_b, last_a) in zip(self.layers, self.last_parts, strict=True):
+        for layer, parts in zip(self.layers, zip(*self.earlier_parts, strict=True), strict=True):
             b, a = layer.tensors["B_task"], layer.tensors["A_task"]
-            inners.append(product_inner(b, a, last_b, last_a))
+            inners.append(torch.stack([product_inner(b, a, *part) for part in parts]).sum() / len(parts))
             squares.append(product_inner(b, a, b, a))
-        inner, square, last_square = torch.stack(inners), torch.stack(squares), self.last_squares
+        inner, square, other_square = torch.stack(inners), torch.stack(squares), self.earlier_squares
         if self.over_all:
-            inner, square, last_square = inner.sum(0, True), square.sum(0, True), last_square.sum(0, True)
-        return cosine(inner, square, last_square)
+            inner, square, other_square = inner.sum(0, True), square.sum(0, True), other_square.sum(0, True)
+        return cosine(inner, square, other_square)
 
-    def drifts(self) -> Tensor:
-        """||B0 - B0'||_F^2 per module (M)."""
-        pairs = zip(self.layers, self.basis, strict=True)
-        return torch.stack([(layer.tensors["B0"] - basis).square().sum() for layer, basis in pairs])
+    def drifts(self, name: str) -> Tensor:
+        """||X - X'||_F^2 per module (M), X the tensor called `name`."""
+        pairs = zip(self.layers, self.held[name], strict=True)
+        return torch.stack([(layer.tensors[name] - start).square().sum() for layer, start in pairs])
 
     def __call__(self) -> Tensor:
         """L_reg (scalar), Eq. 8."""
+        drifts = torch.stack([self.drifts(name) for name in self.held]).sum(0)
+        if not self.weighs:
+            return drifts.sum()
         with torch.set_grad_enabled(self.with_gradient and torch.is_grad_enabled()):
             similarities = self.similarities()
-        return ((1 - similarities) * self.drifts()).sum()
+        return ((1 - similarities) * drifts).sum()
+
+
+def _square_of_mean(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """||mean over parts of B~ A~||_F^2."""
+    return torch.stack([product_inner(*one, *other) for one in parts for other in parts]).sum() / len(parts) ** 2
+
 
 
 def mechanisms(state: State, before: State | None, seed: int) -> dict[str, Any]:

@@ -181,15 +181,21 @@ def written(lab: Lab, method: Method) -> int:
     )
 
 
-@pytest.mark.parametrize("name", ["seqlora", "dirlora", "dora", "moelora", "clora", "eproj", "lilora"])
+HELD = {name: small(name) for name in ("seqlora", "dirlora", "dora", "moelora", "clora", "eproj", "lilora")}
+HELD |= {f"lilora {held}": small("lilora", regularise=held) for held in ("A", "both")}
+
+
+@pytest.mark.parametrize("name", HELD)
 def test_a_second_stage_holds_as_many_parameters_as_the_closed_form(lab: Lab, name: str) -> None:
-    method = small(name).stage_method()
+    method = HELD[name].stage_method()
     adapters = method.attach(lab.model, list(lab.sites), load_state(lab.stage(method, 0)), "Place", 0)
     adapters.remove()
     backbone = {id(tensor) for linear in adapters.originals.values() for tensor in linear.parameters()}
     held = [tensor for layer in adapters.layers.values() for tensor in (*layer.parameters(), *layer.buffers())]
     if isinstance(adapters.regulariser, BasisStability):
-        held += [*adapters.regulariser.basis, *(part for pair in adapters.regulariser.last_parts for part in pair)]
+        stability = adapters.regulariser
+        held += [tensor for tensors in stability.held.values() for tensor in tensors]
+        held += [tensor for parts in stability.earlier_parts for pair in parts for tensor in pair]
     sizes = {id(tensor): tensor.numel() for tensor in held if id(tensor) not in backbone}
     assert sum(sizes.values()) == method.num_held(lab.sites, 1)
 

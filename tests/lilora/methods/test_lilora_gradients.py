@@ -85,9 +85,19 @@ class Problem:
         return bare
 
 
-@pytest.fixture(name="problem", params=[False, True], ids=["cosine weighs", "cosine learns"])
+HELD = {"B0": ("B0",), "A": ("A",), "both": ("B0", "A")}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cosine weighs": {},
+    "cosine learns": {"similarity_gradient": True},
+    "A is held": {"regularise": "A", "similarity_gradient": True},
+    "both are held": {"regularise": "both"},
+    "plain L2": {"regularise": "both", "weighting": "none"},
+}
+
+
+@pytest.fixture(name="problem", params=SETTINGS)
 def _problem(request: pytest.FixtureRequest, lab: Lab, _double: None) -> Iterator[Problem]:
-    method = LiLoRA(rank=4, lora_alpha=8, lam=0.7, similarity_gradient=request.param)
+    method = LiLoRA(rank=4, lora_alpha=8, lam=0.7, **SETTINGS[request.param])
     state = load_state(lab.stage(LiLoRA(rank=4, lora_alpha=8)))
     model = lab.backbone.load_model("float64")
     adapters = method.attach(model, list(lab.sites), state, TASK, 0)
@@ -100,10 +110,10 @@ def _problem(request: pytest.FixtureRequest, lab: Lab, _double: None) -> Iterato
         last = found.last()
         adapters.regulariser = BasisStability(
             list(adapters.layers.values()),
-            [part["B0"] for part in last],
-            [(part["B_task"], part["A_task"]) for part in last],
-            False,
-            method.similarity_gradient,
+            {name: [part[name] for part in last] for name in HELD[method.regularise]},
+            [[(part["B_task"], part["A_task"]) for part in last]],
+            with_gradient=method.similarity_gradient,
+            weighs=method.weighting == "cosine",
         )
         yield found
     finally:
@@ -123,8 +133,10 @@ class Independent:
         with torch.no_grad():
             self.pixels = pixels.double()
         # Without a gradient through the cosine, the loss that is differentiated has it as a constant.
-        learns = problem.method.similarity_gradient
-        self.cosines = None if learns else similarities(list(problem.values().values()), problem.last())
+        method = problem.method
+        modules = list(problem.values().values())
+        weights = similarities(modules, problem.last()) if method.weighting == "cosine" else [0.0] * len(modules)
+        self.cosines = None if method.similarity_gradient else weights
 
     @torch.no_grad()
     def loss(self, values: Values) -> float:
@@ -140,7 +152,8 @@ class Independent:
         tokens = -scores[wanted != IGNORED].mean().item()
         modules, last = list(values.values()), self.problem.last()
         cosines = similarities(modules, last) if self.cosines is None else self.cosines
-        return tokens + self.problem.method.lam * lilora_penalty(modules, last, cosines)
+        method = self.problem.method
+        return tokens + method.lam * lilora_penalty(modules, last, cosines, HELD[method.regularise])
 
 
 def test_the_loss_of_a_step_and_its_gradient_are_those_of_full_matrices_and_finite_differences(

@@ -36,10 +36,19 @@ def _last(layers: list[LiLoRALinear]) -> list[dict[str, torch.Tensor]]:
     return _tensors([_layer(100 + index) for index in range(len(layers))])
 
 
-def _stability(layers: list[LiLoRALinear], over_all: bool = False, with_gradient: bool = False) -> BasisStability:
+def _stability(
+    layers: list[LiLoRALinear],
+    over_all: bool = False,
+    with_gradient: bool = False,
+    held: tuple[str, ...] = ("B0",),
+    more: tuple[list[LiLoRALinear], ...] = (),
+    weighs: bool = True,
+) -> BasisStability:
+    """Of the last task, and of `more` earlier ones."""
     last = _last(layers)
-    pairs = [(part["B_task"], part["A_task"]) for part in last]
-    return BasisStability(layers, [part["B0"] for part in last], pairs, over_all, with_gradient)
+    parts = [[(part["B_task"], part["A_task"]) for part in task] for task in (*map(_tensors, more), last)]
+    starts = {name: [part[name] for part in last] for name in held}
+    return BasisStability(layers, starts, parts, over_all, with_gradient, weighs)
 
 
 def test_the_layer_computes_equation_6() -> None:
@@ -90,14 +99,42 @@ def test_by_default_the_cosine_only_weighs_the_drift() -> None:
     stability = _stability([layer])
     stability().backward()
     weight = 1 - stability.similarities().item()
-    torch.testing.assert_close(layer.tensors["B0"].grad, 2 * weight * (layer.tensors["B0"] - stability.basis[0]))
+    torch.testing.assert_close(layer.tensors["B0"].grad, 2 * weight * (layer.tensors["B0"] - stability.held["B0"][0]))
     assert layer.tensors["B_task"].grad is None
+
+
+@pytest.mark.parametrize("held", [("A",), ("B0", "A")])
+def test_the_loss_on_a_is_the_one_on_b0_with_as_drift(held: tuple[str, ...]) -> None:
+    layers = [_layer(0), _layer(1)]
+    cosines = similarities(_tensors(layers), _last(layers))
+    wanted = lilora_penalty(_tensors(layers), _last(layers), cosines, held)
+    assert _stability(layers, held=held)().item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_without_the_cosine_each_modules_drift_weighs_1() -> None:
+    layers = [_layer(0), _layer(1)]
+    plain = lilora_penalty(_tensors(layers), _last(layers), [0.0, 0.0])
+    assert _stability(layers, weighs=False)().item() == pytest.approx(plain, rel=1e-12)
+
+
+@pytest.mark.parametrize("over_all", [False, True])
+def test_the_mean_of_several_tasks_residuals_is_compared(over_all: bool) -> None:
+    layers, more = [_layer(0), _layer(1)], ([_layer(7), _layer(8)], [_layer(9), _layer(10)])
+    stability = _stability(layers, over_all, more=more)
+    mean = [
+        sum(layer.tensors["B_task"] @ layer.tensors["A_task"] for layer in column).detach() / 3
+        for column in zip(*more, [_layer(100), _layer(101)], strict=True)
+    ]
+    # B~ A~ of inner rank d, which holds any matrix: B~ = 1, A~ = the mean.
+    whole = [{"B_task": torch.eye(D, dtype=torch.float64), "A_task": matrix} for matrix in mean]
+    shown = similarities(_tensors(layers), whole, over_all)
+    assert stability.similarities().tolist() == pytest.approx(shown[:1] if over_all else shown, rel=1e-12)
 
 
 @pytest.mark.parametrize("over_all", [False, True])
 def test_gradients_of_the_whole_loss_are_those_of_finite_differences(over_all: bool) -> None:
     layers = [_layer(0), _layer(1)]
-    stability = _stability(layers, over_all, with_gradient=True)
+    stability = _stability(layers, over_all, with_gradient=True, held=("B0", "A"), more=([_layer(7), _layer(8)],))
     x = torch.randn(3, K, dtype=torch.float64)
     names = [(index, name) for index in range(2) for name in SHAPES]
 
@@ -130,6 +167,7 @@ def test_the_default_inner_rank_is_half_the_rank() -> None:
 
 def test_two_spellings_of_one_meaning_are_one_value() -> None:
     assert LiLoRA(rank=16, task_rank=8, shared_a=1.0) == LiLoRA(rank=16)
+    assert LiLoRA(alpha=0.5, alpha_rate=10.0) == LiLoRA(alpha=0.5)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +179,10 @@ def test_two_spellings_of_one_meaning_are_one_value() -> None:
         ({"shared_a": "slow"}, "no shared_a 'slow'; there are: trained, frozen, or a learning-rate factor"),
         ({"shared_a": 0.0}, "shared_a is 0.0; a factor is above 0"),
         ({"similarity": "layer"}, "no similarity 'layer'; there are: module, global"),
+        ({"regularise": "B"}, "no regularise 'B'; there are: B0, A, both"),
+        ({"weighting": "l2"}, "no weighting 'l2'; there are: cosine, none"),
+        ({"compared": "first"}, "no compared 'first'; there are: last, mean"),
+        ({"alpha_rate": 0.0}, "alpha_rate is 0.0; a factor is above 0"),
         ({"init_a": "zeros"}, "no init_a 'zeros'; there are: kaiming, gaussian"),
         ({"dropout": 1.0}, "dropout is 1.0"),
     ],

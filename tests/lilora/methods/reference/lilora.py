@@ -33,9 +33,12 @@ def similarities(modules: Sequence[Module], last: Sequence[Module], over_all: bo
     return cosines * (len(modules) if over_all else 1)
 
 
-def lilora_penalty(modules: Sequence[Module], last: Sequence[Module], cosines: Sequence[float]) -> float:
-    """Sum over modules of (1 - cosine) ||B0 - B0'||_F^2 (Eq. 8)."""
+def lilora_penalty(
+    modules: Sequence[Module], last: Sequence[Module], cosines: Sequence[float], held: Sequence[str] = ("B0",)
+) -> float:
+    """Sum over modules of (1 - cosine) ||B0 - B0'||_F^2 (Eq. 8), or of the tensors named `held`."""
     drifts = [
-        sum((m["B0"] - before["B0"]).square().flatten().tolist()) for m, before in zip(modules, last, strict=True)
+        sum(value for name in held for value in (m[name] - before[name]).square().flatten().tolist())
+        for m, before in zip(modules, last, strict=True)
     ]
     return sum((1 - cosine) * drift for cosine, drift in zip(cosines, drifts, strict=True))

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments.controls import BACKBONE, ROWS
 from experiments.proglora_table1 import proglora_table1
+from lilora.costs.parameters import account
+from lilora.methods.dirlora import DirLoRA
+from lilora.methods.lilora import LiLoRA
 from orchestrator.planning.lowering import Lowered
 from orchestrator.resolving.catalogue import find_target, studies
 from orchestrator.results.claims import claims
@@ -35,6 +39,7 @@ def test_every_experiment_has_a_plan(name: str, tmp_path: Path) -> None:
 
 def test_the_papers_tables_and_figures_are_here() -> None:
     assert WITH_PAPER == [
+        "controls",
         "fig1",
         "fig3",
         "proglora_fig3",
@@ -59,6 +64,14 @@ def test_the_papers_tables_and_figures_are_here() -> None:
     ]
 
 
+def test_the_dirlora_of_equal_storage_stores_no_more_than_lilora() -> None:
+    sites = BACKBONE.find_sites(BACKBONE.meta_model())
+    stored = {str(method): account(method, sites, 6).total for method, _ in ROWS}
+    small, lilora = stored[str(DirLoRA(rank=7, lora_alpha=14))], stored[str(LiLoRA())]
+    assert (small, lilora) == (384_384, 409_172)
+    assert account(DirLoRA(rank=8), sites, 6).total > lilora
+
+
 #: Backbones, where there are others than LLaVA-1.5-7B.
 REAL = {
     "table5": ("llava-1.5-7b", "qwen2-vl-2b"),
@@ -75,7 +88,7 @@ def test_the_papers_own_setting_has_a_plan_at_its_rank_on_its_backbone(name: str
             assert trial.backbone.name in REAL.get(name, ("llava-1.5-7b",))
             assert trial.stream.benchmark == ("coin" if of_proglora else "cvit")
             assert trial.training.batch_size == (384 if of_proglora else 64)
-            assert getattr(trial.method, "rank", 128) in ((16, 64, 128) if of_proglora else (64, 128))
+            assert getattr(trial.method, "rank", 128) in ((16, 64, 128) if of_proglora else (56, 64, 128))
             assert trial.backbone.full if of_proglora else not trial.backbone.full
             assert getattr(trial.method, "width", 256) == 256, "what gives the 42M of ProgLoRA's Table 13"
 

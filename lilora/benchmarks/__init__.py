@@ -176,6 +176,8 @@ class Stream:
             ends the run before training; "drop" for those whose picture is; or the published ids of rows. Which rows
             are left out is part of the data's name, and said under every table.
         missing_share: of each file's rows, at most this share is dropped; more is refused.
+        task_prompt: tell the task in words: each instruction begins with its name, in training and at test. Such a
+            trial needs the task id, whatever its method (`lilora.benchmarks._instructions.told`).
     """
 
     benchmark: str = "mini"
@@ -187,6 +189,7 @@ class Stream:
     pictures: Look = "as-llava"
     missing: str | tuple[str, ...] = "refuse"
     missing_share: float = 0.05
+    task_prompt: bool = False
 
     def __post_init__(self) -> None:
         if self.instructions not in INSTRUCTION_SETTINGS:
@@ -214,7 +217,7 @@ class BuildConfig:
     Attributes:
         files: (role, SHA-256) of each file that is read; () for data that are drawn here, and where the files are not
             there (such a step can be planned, not run).
-        limit, limit_seed: see `Stream`.
+        limit, limit_seed, task_prompt: see `Stream`.
         holdout: training rows that are set aside as the validation split; 0 for none, and then there is no such split.
         pictures: see `Stream`.
         left_out: ("train" or "test", which of the file's rows are left out); see `Stream.missing`.
@@ -230,6 +233,7 @@ class BuildConfig:
     holdout: int = 0
     pictures: Look = "as-llava"
     left_out: tuple[tuple[str, Spans], ...] = ()
+    task_prompt: bool = False
 
     @property
     def num_left_out(self) -> dict[str, int]:

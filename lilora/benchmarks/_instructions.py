@@ -156,6 +156,14 @@ COIN: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+def told(task: str, instruction: str) -> str:
+    """The instruction behind its task's name: what a model that is told the task in words reads. Our choice of words.
+
+    An empty instruction stays a name alone.
+    """
+    return f"Task: {task}.\n{instruction}".rstrip("\n")
+
+
 def ends_with_template(text: str, templates: Sequence[str]) -> bool:
     """Whether `text` ends with one of `templates`; a final period and outer white space do not matter."""
     whole = text.rstrip().rstrip(".")

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lilora.benchmarks import AlignmentConfig, Benchmark, BuildConfig, Stream, Task
+from lilora.benchmarks._instructions import told
 from lilora.core import registry
 from lilora.core.stage_run import StageRun
-from lilora.data.columns import ALIGNMENT, ANSWER, DRAWN, ID, TYPE, write_rows
+from lilora.data.columns import ALIGNMENT, ANSWER, DRAWN, ID, INSTRUCTION, TYPE, write_rows
 from lilora.data.location import benchmark_folder, find_benchmark, identities, task_files
 from lilora.data.published import build_published, count_answers, left_out
 from lilora.data.sampling import limited_rows
@@ -36,7 +37,13 @@ def build_config(benchmark: Benchmark, task: Task, stream: Stream, split: str = 
     benchmark.check_setting(stream.instructions)
     limit_seed = stream.limit_seed if stream.limit is not None else 0
     config = BuildConfig(
-        benchmark.name, task.name, stream.instructions, benchmark.revision, limit=stream.limit, limit_seed=limit_seed
+        benchmark.name,
+        task.name,
+        stream.instructions,
+        benchmark.revision,
+        limit=stream.limit,
+        limit_seed=limit_seed,
+        task_prompt=stream.task_prompt,
     )
     if task.files is None:
         return config
@@ -84,6 +91,8 @@ def build_task(config: BuildConfig, inputs: Mapping[str, Path], out: Path, run: 
     for split in SPLITS:
         rows = []
         for row in builder(task, config.instructions, split):
+            if config.task_prompt:
+                row = row | {INSTRUCTION.name: told(task.name, row[INSTRUCTION.name])}  # noqa: PLW2901
             rows.append(row)
             run.report(sum(counts.values()) + len(rows), total, {})
         ids, types, answers = ([row[column.name] for row in rows] for column in (ID, TYPE, ANSWER))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lilora.benchmarks import Benchmark, BuildConfig, Look, Spans, Stream, Task
-from lilora.benchmarks._instructions import ends_with_template
+from lilora.benchmarks._instructions import ends_with_template, told
 from lilora.core.stage_run import StageRun
 from lilora.data.columns import ID, IMAGE, PUBLISHED, write_rows
 from lilora.data.fingerprints import cache_num_rows
@@ -61,6 +61,8 @@ def build_published(config: BuildConfig, benchmark: Benchmark, task: Task, out: 
         split: [rows[place] for place in limited_rows(config, split, *_names_types_answers(rows))]
         for split, rows in splits.items()
     }
+    for row in (row for rows in splits.values() for row in rows if config.task_prompt):
+        row.instruction = told(task.name, row.instruction)
     _check_pictures(splits, files, config.pictures)
     total, done = sum(len(rows) for rows in splits.values()), 0
     broken: list[str] = []

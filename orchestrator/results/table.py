@@ -28,7 +28,7 @@ class TableRow:
         by_seed: of each metric its value for each seed; None where it was not measured.
         trainable, stored: parameters (see `TrialResult`).
         kept_to_learn: bytes (see `TrialResult`); the most of any seed, since sampled rows differ in size.
-        needs_task_id: whether the method is told at test which task an item is from.
+        needs_task_id: whether the trials are told at test which task an item is from.
         note: what is missing; empty if nothing is.
     """
 
@@ -121,7 +121,7 @@ def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
         next((result.trainable for result in results if result.trainable is not None), None),
         next((result.stored_parameters for result in results if result.stored_parameters is not None), None),
         max((result.kept_to_learn for result in results if result.kept_to_learn is not None), default=None),
-        results[0].plan.trial.method.needs_task_id,
+        results[0].plan.trial.needs_task_id,
         "; ".join(filter(None, (_missing_note(trials), *(note(results[0]) for note in NOTES)))),
     )
 

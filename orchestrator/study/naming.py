@@ -1,7 +1,8 @@
 """Readable names of trials, from their flat parameters: only what differs among them is said.
 
-"lilora lam=1.0 seed 0". A method's own fields are compared among the trials of that method, all others among all. That
-a trial sees a subset of the data is always said.
+"lilora lam=1.0 seed 0". A method's own fields are compared among the trials of that method, all others among all. Where
+many differ, only what sets a trial apart from the first of its method is said. That a trial sees a subset of the data
+is always said.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from lilora.core import registry
 from lilora.methods import Method
 
 #: Fields that are named by their value alone; of others the field is said too.
-PLAIN = ("backbone", "sites", "benchmark", "instructions", "split")
+PLAIN = ("backbone", "sites", "benchmark", "instructions", "split", "task_prompt")
+#: Of more fields of a method's own than these, a name says those alone that are not as in the method's first trial.
+MANY = 3
+#: What only some trials have a value of; that of the others is said by saying nothing.
+SOMETIMES = ("sites", "task_prompt")
 
 
 def method_name(method: Method) -> str:
@@ -39,8 +44,9 @@ def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tup
             known = values.setdefault(_scope(flat, key), {})
             known.setdefault(str(value), len(known) + 1)
     # A trial that adapts a backbone's usual layers says nothing of them; beside one that adapts others that is a value.
-    if any("sites" not in flat for flat in flats):
-        values.get(("", "sites"), {}).setdefault("", 0)
+    for key in SOMETIMES:
+        if any(key not in flat for flat in flats):
+            values.get(("", key), {}).setdefault("", 0)
     with_seed = seed and len({flat["seed"] for flat in flats}) > 1
     return tuple(_name(flat, values, with_seed) for flat in flats)
 
@@ -51,12 +57,15 @@ def _scope(flat: Mapping[str, Any], key: str) -> tuple[str, str]:
 
 def _name(flat: Mapping[str, Any], values: Mapping[tuple[str, str], Mapping[str, int]], with_seed: bool) -> str:
     words = [str(flat["method"])]
+    own = [key for key in flat if key.startswith("method.") and len(values[_scope(flat, key)]) > 1]
     for key, value in flat.items():
         numbers = values[_scope(flat, key)]
         if key == "subset":
             words.append(f"subset of {value}")
             continue
         if key in ("method", "seed") or len(numbers) < 2:
+            continue
+        if len(own) > MANY and key in own and numbers[str(value)] == 1:
             continue
         if key == "order":
             words.append(f"order {numbers[str(value)]}")

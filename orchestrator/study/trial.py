@@ -52,6 +52,11 @@ class Trial:
     transfer: bool = field(default=False, metadata={"identity": False})
     resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
 
+    @property
+    def needs_task_id(self) -> bool:
+        """Whether it is told at test which task an item is from: to its method, or in the words of the instruction."""
+        return self.method.needs_task_id or self.stream.task_prompt
+
 
 @dataclass(frozen=True)
 class BoundTrial:
@@ -147,4 +152,6 @@ def _parameters(trial: Trial, tasks: tuple[str, ...], scores: str) -> dict[str, 
         flat |= {"missing": missing if isinstance(missing, str) else f"{len(missing)} ids left out"}
     if scores:
         flat |= {"scores": scores}
+    if trial.stream.task_prompt:
+        flat |= {"task_prompt": "told the task"}
     return flat | {"split": trial.split, "seed": trial.seed}

@@ -159,6 +159,13 @@ def test_a_task_is_written_as_parquet_with_an_image_column(tmp_path: Path, monke
     assert frame["image"][0]["bytes"].startswith(b"\x89PNG")
     for split in SPLITS:
         assert (out / f"{split}.parquet").read_bytes() == (again / f"{split}.parquet").read_bytes()
+    told = tmp_path / "told"
+    told.mkdir()
+    build_task(BuildConfig("mini", "VQAv2", "single", 1, task_prompt=True), {}, told, StageRun(tmp_path))
+    for split in SPLITS:
+        plain, named = (polars.read_parquet(folder / f"{split}.parquet") for folder in (out, told))
+        assert named["instruction"].to_list() == [f"Task: VQAv2.\n{words}" for words in plain["instruction"]]
+        assert named.drop("instruction").equals(plain.drop("instruction"))
 
 
 def test_another_revision_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -101,6 +101,16 @@ def test_what_the_official_files_say_stands_in_the_rows(data: Path, tmp_path: Pa
     assert {row["type"] for row in rows(tmp_path / "GQA", "test")} == {"query", "verify"}
 
 
+def test_a_task_that_is_told_in_words_stands_before_each_instruction_and_nothing_else_changes(
+    data: Path, tmp_path: Path
+) -> None:
+    for told in (False, True):
+        build(Stream("cvit", task_prompt=told), "GQA", tmp_path / str(told))
+    for split in ("train", "test"):
+        plain, named = (rows(tmp_path / str(told), split) for told in (False, True))
+        assert named == [row | {"instruction": f"Task: GQA.\n{row['instruction']}"} for row in plain]
+
+
 def test_tasks_can_be_keys() -> None:
     assert all({task: 1}[task] == 1 for name in ("mini", "cvit") for task in every_task(name))
 

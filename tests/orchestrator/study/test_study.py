@@ -14,7 +14,10 @@ from lilora.methods.zeroshot import ZeroShot
 from lilora.stages.configs import ANALYSES
 from lilora.training import Training
 from orchestrator.planning.lowering import lower
+from orchestrator.results.reading import read_results
+from orchestrator.results.table import table
 from orchestrator.steps.step import Resources
+from orchestrator.storage.store import Store
 from orchestrator.study import Figure, Paper, Study, Trial
 from orchestrator.study.paper import PaperRow
 from orchestrator.study.trial import bind
@@ -112,6 +115,24 @@ def test_names_say_which_layers_are_adapted_where_trials_differ_in_them():
     assert [trial.name for trial in lower(alone).trials] == ["seqlora"]
     usual, *_ = (trial.bound.parameters for trial in lower(study).trials)
     assert "sites" not in usual, "what runs of the usual layers are called by stays as it was"
+
+
+def test_of_many_fields_a_name_says_what_sets_the_trial_apart_from_the_first_of_its_method():
+    changes = ({}, {"lam": 1.0}, {"regularise": "A"}, {"weighting": "none"}, {"shared_a": "frozen", "lam": 1.0})
+    names = [trial.name for trial in lower(fake_study(tuple(LiLoRA(**change) for change in changes))).trials]
+    assert names == [
+        "lilora", "lilora lam=1.0", "lilora regularise=A", "lilora weighting=none", "lilora lam=1.0 shared_a=frozen",
+    ]  # fmt: skip
+
+
+def test_a_trial_that_is_told_the_task_in_words_says_so_needs_it_and_shares_no_data_with_one_that_is_not(tmp_path):
+    plain, told = (Trial(SeqLoRA(), BACKBONE, Stream(tasks=TASKS, task_prompt=told)) for told in (False, True))
+    lowered = lower(Study("told", (plain, told)))
+    assert [trial.name for trial in lowered.trials] == ["seqlora", "seqlora told the task"]
+    assert [row.needs_task_id for row in table(read_results(lowered, Store(tmp_path)).trials)] == [False, True]
+    first, second = ({step.digest for step in trial.steps} for trial in lowered.trials)
+    assert not first & second
+    assert "task_prompt" not in lowered.trials[0].bound.parameters
 
 
 def test_task_orders_are_numbered_in_names_and_spelled_out_in_parameters():

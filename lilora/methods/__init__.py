@@ -176,10 +176,11 @@ class Method:
         """
         return preparation.state
 
-    def candidates(self, learned: Sequence[str]) -> Sequence[str]:
+    def candidates(self, learned: Sequence[str], own: bool = True) -> Sequence[str]:
         """Tasks of `learned` among which a row's is looked for by its embedding; see `lilora.stages.routing`.
 
-        By default none: the row's task is told, or is of no matter.
+        By default none: the row's task is told, or is of no matter. `own`: whether the row's task is among them; else
+        it is answered by what was learned of others.
         """
         return ()
 

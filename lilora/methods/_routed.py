@@ -47,6 +47,6 @@ class Routed(Method):
         """After the first stage the told method: of one task's parts there is nothing to choose."""
         return self.stage_method(first) if first or self.route == "told" else self
 
-    def candidates(self, learned: Sequence[str]) -> Sequence[str]:
-        """All that are learned, where a row's is looked for among several."""
-        return learned if self.route == "nearest" and len(learned) > 1 else ()
+    def candidates(self, learned: Sequence[str], own: bool = True) -> Sequence[str]:
+        """All that are learned, where a row's is looked for among several, or is of a task that has no part."""
+        return learned if self.route == "nearest" and (len(learned) > 1 or not own) else ()

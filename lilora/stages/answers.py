@@ -61,7 +61,7 @@ def predict(config: PredictConfig, inputs: Mapping[str, Path], out: Path, run: S
     in_order = [answers[row] for row in range(len(data))]
     _table(data.ids, in_order, parts if config.candidates else None).write_parquet(out / "predictions.parquet")
     summary: dict[str, Any] = {"rows": len(data), "tokens": sum(answer.num_tokens for answer in in_order)}
-    if config.candidates:
+    if config.task in config.candidates:
         summary["routing_accuracy"] = 100 * parts.count(config.task) / len(parts)
     return summary | _allocation(in_order, learned)
 

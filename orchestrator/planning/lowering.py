@@ -7,8 +7,8 @@ or no training at all.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from lilora.benchmarks import Stream
@@ -41,6 +41,9 @@ class TrialPlan:
         cells: (row, column), both from 0 -> (predict step, score step).
         alone: of each task, in the order learned, the stage that learns it from the backbone, its predict and score
             step, where the trial asks for forward transfer.
+        bare: of each task that is scored before it is learned, or never is, the predict and score step of the backbone
+            as it is, by name: the stream's, then the unseen.
+        unseen: of each unseen task the predict and score step after the last stage.
         whole: of a trial that a sweep stopped early, what it was to be; this is its beginning.
     """
 
@@ -52,6 +55,8 @@ class TrialPlan:
     stages: tuple[Step, ...]
     cells: dict[Cell, tuple[Step, Step]]
     alone: tuple[tuple[Step, Step, Step], ...] = ()
+    bare: dict[str, tuple[Step, Step]] = field(default_factory=dict)
+    unseen: dict[str, tuple[Step, Step]] = field(default_factory=dict)
     whole: TrialPlan | None = None
 
     @property
@@ -73,12 +78,26 @@ class TrialPlan:
                 steps += self.cells.get((row, column), ())
             for alone in self.alone[row : row + 1]:
                 steps += alone
+            for task in self.beside(row):
+                steps += (*self.bare.get(task, ()), *self.unseen.get(task, ()))
         return steps
+
+    def beside(self, row: int) -> tuple[str, ...]:
+        """Tasks whose `bare` or `unseen` scores come with a row: what it learned, with the last the unseen."""
+        own = self.tasks[row : self.num_learned(row)] if self.bare else ()
+        return (*own, *self.unseen) if row == len(self.after) - 1 else own
+
+    def scores_for(self, row: int) -> list[Step]:
+        """The score steps that the figures after a row are read off."""
+        scores = [score for (place, _), (_, score) in self.cells.items() if place == row]
+        scores += [score for _, _, score in self.alone[: self.num_learned(row)]]
+        names = [name for place in range(row + 1) for name in self.beside(place)]
+        return scores + [group[name][1] for group in (self.bare, self.unseen) for name in names if name in group]
 
     @property
     def num_scores(self) -> int:
-        """Scores that its figures are read off: its cells, and those of tasks learned alone."""
-        return len(self.cells) + len(self.alone)
+        """Scores that its figures are read off: its cells, and those of `alone`, `bare` and `unseen`."""
+        return len(self.cells) + len(self.alone) + len(self.bare) + len(self.unseen)
 
     def num_learned(self, row: int) -> int:
         """How many tasks the trial has learned, or met, after a row (from 0)."""
@@ -87,7 +106,8 @@ class TrialPlan:
     @property
     def requested(self) -> Counter[str]:
         """Steps by kind if the trial were run alone and shared nothing: a task's data, a stage, two for each cell."""
-        return Counter({"build_task": len(self.tasks)}) + Counter(step.kind for step in self.steps)
+        tasks = len(self.tasks) + len(self.unseen)
+        return Counter({"build_task": tasks}) + Counter(step.kind for step in self.steps)
 
     @cached_property
     def digest(self) -> str:
@@ -203,8 +223,9 @@ def _sequential(steps: TrialSteps, name: str) -> TrialPlan:
     for row, task in enumerate(tasks):
         stages.append(steps.train(row, tasks[:row], stages[-1] if stages else None))
         for column in steps.columns(row):
-            cells[row, column] = steps.evaluate(tasks[column], stages[row], task, steps.candidates(row))
-    return TrialPlan(steps.bound, name, steps.group, tasks, tasks, tuple(stages), cells, _alone(steps))
+            cells[row, column] = steps.evaluate(tasks[column], stages[row], task, steps.candidates(row, tasks[column]))
+    plan = TrialPlan(steps.bound, name, steps.group, tasks, tasks, tuple(stages), cells, _alone(steps))
+    return _beside(plan, steps, stages[-1])
 
 
 def _alone(steps: TrialSteps) -> tuple[tuple[Step, Step, Step], ...]:
@@ -225,17 +246,32 @@ def _independent(steps: TrialSteps, name: str) -> TrialPlan:
     alone = [steps.evaluate(task, stage, task) for task, stage in zip(tasks, stages, strict=True)]
     cells = {(row, column): alone[column] for row in range(len(tasks)) for column in steps.columns(row)}
     for row, column in cells:
-        if candidates := steps.candidates(row):
+        if candidates := steps.candidates(row, tasks[column]):
             known = dict(zip(candidates, stages, strict=False))
             cells[row, column] = steps.evaluate(tasks[column], known, tasks[row], candidates)
-    return TrialPlan(steps.bound, name, steps.group, tasks, tasks, stages, cells, _alone(steps))
+    plan = TrialPlan(steps.bound, name, steps.group, tasks, tasks, stages, cells, _alone(steps))
+    return _beside(plan, steps, dict(zip(tasks, stages, strict=True)))
+
+
+def _beside(plan: TrialPlan, steps: TrialSteps, last: Step | Mapping[str, Step]) -> TrialPlan:
+    """The plan with the unseen tasks after its last stage, and the backbone as it is on all tasks, where it asks for
+    those that it has not learned.
+    """
+    if not steps.trial.scores_unlearned:
+        return plan
+    row, unseen = len(plan.tasks) - 1, steps.bound.unseen
+    return replace(
+        plan,
+        bare={task: steps.bare(task) for task in (*plan.tasks, *unseen)},
+        unseen={task: steps.evaluate(task, last, plan.after[-1], steps.candidates(row, task)) for task in unseen},
+    )
 
 
 def _joint(steps: TrialSteps, name: str) -> TrialPlan:
     """One stage on all tasks at once: one row, every task."""
     tasks, stage = steps.tasks, steps.train_together()
     cells = {(0, column): steps.evaluate(task, stage, JOINT) for column, task in enumerate(tasks)}
-    return TrialPlan(steps.bound, name, steps.group, tasks, (JOINT,), (stage,), cells)
+    return _beside(TrialPlan(steps.bound, name, steps.group, tasks, (JOINT,), (stage,), cells), steps, stage)
 
 
 def _zero_shot(steps: TrialSteps, name: str) -> TrialPlan:

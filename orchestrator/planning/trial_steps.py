@@ -11,6 +11,8 @@ from typing import Any
 from lilora.benchmarks import BuildConfig, Stream
 from lilora.core.identity import digest_of
 from lilora.data.build import build_config
+from lilora.methods import Method
+from lilora.methods.zeroshot import ZeroShot
 from lilora.scorers import version_of
 from lilora.stages.configs import EmbedConfig, PredictConfig, ScoreConfig
 from lilora.stages.scores import step_version
@@ -74,8 +76,10 @@ class TrialSteps:
         return dataclasses.replace(self.trial.stream, tasks=(), scores=Stream().scores)
 
     def columns(self, row: int) -> range:
-        """The tasks that are scored after stage `row`: all that are learned, or none, by what the trial asks for."""
-        wanted = self.trial.scored == "each" or row == len(self.tasks) - 1
+        """The tasks that are scored after stage `row`: all that are learned, all, or none, by what the trial asks."""
+        if self.trial.scores_unlearned:
+            return range(len(self.tasks))
+        wanted = self.trial.scored != "last" or row == len(self.tasks) - 1
         return range(row + 1 if wanted else 0)
 
     def once(self, step: Step) -> Step:
@@ -141,36 +145,51 @@ class TrialSteps:
         data = (("data", self.data(task)),)
         return self.once(Step(f"embed {where}", "lilora.stages:embed", config, data, resources=resources))
 
-    def candidates(self, row: int) -> tuple[str, ...]:
-        """The tasks among which items' own is looked for after stage `row`; none where it is told, or of no matter."""
-        return tuple(self.trial.method.candidates(self.tasks[: row + 1]))
+    def candidates(self, row: int, task: str) -> tuple[str, ...]:
+        """The tasks among which that of `task`'s items is looked for after stage `row`; none where it is told, or of no
+        matter.
+        """
+        learned = self.tasks[: row + 1]
+        method = self.trial.method
+        return tuple(method.candidates(learned) if task in learned else method.candidates(learned, own=False))
+
+    def bare(self, task: str) -> tuple[Step, Step]:
+        """Predictions of the backbone as it is, those of a zero-shot trial, and their scores."""
+        return self.evaluate(task, None, "nothing", method=ZeroShot())
 
     def evaluate(
-        self, task: str, state: Step | Mapping[str, Step] | None, after: str, candidates: tuple[str, ...] = ()
+        self,
+        task: str,
+        state: Step | Mapping[str, Step] | None,
+        after: str,
+        candidates: tuple[str, ...] = (),
+        method: Method | None = None,
     ) -> tuple[Step, Step]:
         """Predictions on `task` from `state` (None: the backbone as it is), and their scores.
 
         Args:
             state: one for all tasks, or where each task is learned alone those of `candidates`.
             candidates: the tasks among which each row's is looked for.
+            method: that answers, if not the trial's.
         """
         states = {"state": state} if isinstance(state, Step) else {}
         if isinstance(state, Mapping):
             states = {f"state-{name}": own for name, own in state.items()}
-        key = ("evaluate", self.alike, task, tuple(step.digest for step in states.values()), candidates)
+        key = ("evaluate", self.alike, task, tuple(step.digest for step in states.values()), candidates, method)
         if key not in self.memo.asked:
-            self.memo.asked[key] = self._evaluate(task, states, after, candidates)
+            answering = self.trial.method if method is None else method
+            self.memo.asked[key] = self._evaluate(task, states, after, candidates, answering)
         pair: tuple[Step, Step] = self.memo.asked[key]
         return pair
 
     def _evaluate(
-        self, task: str, states: Mapping[str, Step], after: str, candidates: tuple[str, ...]
+        self, task: str, states: Mapping[str, Step], after: str, candidates: tuple[str, ...], method: Method
     ) -> tuple[Step, Step]:
         trial, about = self.trial, self.bound.benchmark.task(task)
         resources = Resources(trial.resources.cpus, trial.resources.gpus)
         begun = [state for state in states.values() if "previous" not in dict(state.inputs)]
         config = PredictConfig(
-            trial.method.answer_method(first=bool(begun) and not candidates),
+            method.answer_method(first=bool(begun) and not candidates),
             trial.backbone,
             task,
             trial.split,

@@ -129,7 +129,7 @@ def describe_judging(sweep: Sweep) -> str:
 
 def truncated(plan: TrialPlan, tasks: int) -> TrialPlan:
     """The trial as if its stream ended after so many tasks."""
-    cells = {cell: steps for cell, steps in plan.cells.items() if cell[0] < tasks}
+    cells = {cell: steps for cell, steps in plan.cells.items() if max(cell) < tasks}
     return replace(
         plan,
         tasks=plan.tasks[:tasks],
@@ -137,6 +137,8 @@ def truncated(plan: TrialPlan, tasks: int) -> TrialPlan:
         stages=plan.stages[:tasks],
         cells=cells,
         alone=plan.alone[:tasks],
+        bare={task: steps for task, steps in plan.bare.items() if task in plan.tasks[:tasks]},
+        unseen={},
         whole=plan,
     )
 

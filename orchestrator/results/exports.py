@@ -10,21 +10,22 @@ from typing import Any
 from orchestrator.results.form import form_json
 from orchestrator.results.reading import TrialResult
 from orchestrator.results.scorers import describe_scorers, scorer_names
-from orchestrator.results.table import TableRow, metrics_after
-from orchestrator.study.metrics import ALIASES, METRICS, Stat
+from orchestrator.results.table import TableRow, metrics_after, unlearned_metrics
+from orchestrator.study.metrics import ALIASES, METRICS, UNLEARNED, Stat
 from orchestrator.study.naming import method_name
 
 
 def table_csv(rows: Sequence[TableRow]) -> str:
     """The table as CSV text: for each number its mean, and its standard deviation in a column named "... sd"."""
     tasks = list(dict.fromkeys(task for row in rows for task in row.accuracy))
-    numbers = [*tasks, *METRICS]
+    metrics = [*METRICS, *(name for name in UNLEARNED if any(name in row.metrics for row in rows))]
+    numbers = [*tasks, *metrics]
     header = ["method", *(name for number in numbers for name in (number, f"{number} sd"))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*header, "seeds", "trainable", "stored", "kept to learn", "task id at test", "note", "scorers"])
     for row in rows:
-        stats = [row.accuracy.get(task) for task in tasks] + [row.metrics[name] for name in METRICS]
+        stats = [row.accuracy.get(task) for task in tasks] + [row.metrics.get(name) for name in metrics]
         cells = [cell for stat in stats for cell in _csv_cells(stat)]
         task_id = "yes" if row.needs_task_id else "no"
         counts = ["" if count is None else count for count in (row.trainable, row.stored, row.kept_to_learn)]
@@ -53,6 +54,7 @@ def trial_json(result: TrialResult) -> dict[str, Any]:
         **form_json(result),
         **{name: numbers[name] for name in ("AP", "MAP", "BWT", "MIF", "BWT_N", "FWT")},
         **{name: numbers[ours] for name, ours in ALIASES.items()},
+        **unlearned_metrics(result),
         "trainable": result.trainable,
         "stored": result.stored_parameters,
         "kept_to_learn": result.kept_to_learn,

@@ -35,6 +35,7 @@ class TrialResult:
         stored_parameters: what must be kept beside the backbone to use every task, counted in the files: the last
             stage's state for a sequence, all states for tasks trained alone. None until those stages are finished.
         alone: of the tasks that are also learned alone, what `scores.json` says there, by name.
+        bare, unseen: the same of the backbone as it is, and of unseen tasks after the last stage.
     """
 
     plan: TrialPlan
@@ -42,6 +43,8 @@ class TrialResult:
     stages: tuple[Record | None, ...]
     stored_parameters: int | None = None
     alone: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    bare: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    unseen: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def matrices(self) -> dict[str, Matrix]:
@@ -59,20 +62,35 @@ class TrialResult:
 
     @property
     def num_missing(self) -> int:
-        """Cells, and scores of tasks learned alone, that the trial asks for and the store does not hold."""
-        return self.plan.num_scores - len(self.scores) - len(self.alone)
+        """Cells, and scores beside them, that the trial asks for and the store does not hold."""
+        return self.plan.num_scores - sum((len(self.scores), len(self.alone), len(self.bare), len(self.unseen)))
 
     def has_row(self, row: int) -> bool:
-        """Whether all that the figures after a row need is there: its cells, and each task so far learned alone."""
-        columns = [column for place, column in self.plan.cells if place == row]
-        tasks = self.plan.tasks[: self.plan.num_learned(row)] if self.plan.alone else ()
-        return all((row, column) in self.scores for column in columns) and all(task in self.alone for task in tasks)
+        """Whether all that the figures after a row need is there: its cells, each task so far learned alone, and what
+        stands beside (`TrialPlan.beside`).
+        """
+        plan = self.plan
+        columns = [column for place, column in plan.cells if place == row]
+        tasks = plan.tasks[: plan.num_learned(row)] if plan.alone else ()
+        beside = [name for place in range(row + 1) for name in plan.beside(place)]
+        return (
+            all((row, column) in self.scores for column in columns)
+            and all(task in self.alone for task in tasks)
+            and all(name in self.bare or name not in plan.bare for name in beside)
+            and all(name in self.unseen or name not in plan.unseen for name in beside)
+        )
 
     def alone_scores(self, tasks: Sequence[str]) -> dict[str, float] | None:
         """The main score on each of `tasks` when it is learned alone; None where one is not there."""
-        known = {task: _value(self.alone.get(task), "main") for task in tasks}
-        found = {task: value for task, value in known.items() if value is not None}
-        return found if len(found) == len(known) else None
+        return _main_scores(self.alone, tasks)
+
+    def bare_scores(self) -> dict[str, float] | None:
+        """The main score of the backbone as it is on each task; None where one is not there, or none is asked for."""
+        return _main_scores(self.bare, tuple(self.plan.bare)) or None
+
+    def unseen_scores(self) -> dict[str, float] | None:
+        """The main score on each unseen task after the last stage; None as in `bare_scores`."""
+        return _main_scores(self.unseen, tuple(self.plan.unseen)) or None
 
     @property
     def trainable(self) -> int | None:
@@ -97,6 +115,12 @@ class TrialResult:
     def seconds(self) -> float:
         """Training time of the finished stages, on one slot."""
         return math.fsum(record.seconds for record in self.stages if record)
+
+
+def _main_scores(said: Mapping[str, dict[str, Any]], tasks: Sequence[str]) -> dict[str, float] | None:
+    known = {task: _value(said.get(task), "main") for task in tasks}
+    found = {task: value for task, value in known.items() if value is not None}
+    return found if len(found) == len(known) else None
 
 
 def _value(scores: Mapping[str, Any] | None, key: str) -> float | None:
@@ -183,7 +207,11 @@ class ResultReader:
         scores = {cell: found for cell, (_, step) in plan.cells.items() if (found := read[step.digest]) is not None}
         stages = tuple(self._record(step.digest, present) for step in plan.stages)
         alone = scores_alone(plan, lambda digest: self._scores_of(digest, present))
-        return TrialResult(plan, scores, stages, self._stored_parameters(plan, present), alone)
+        bare, unseen = (
+            {task: found for task, (_, step) in group.items() if (found := self._scores_of(step.digest, present))}
+            for group in (plan.bare, plan.unseen)
+        )
+        return TrialResult(plan, scores, stages, self._stored_parameters(plan, present), alone, bare, unseen)
 
     # `present` stands for a look at each artifact: on an object store a look at one that is missing is a request.
 

@@ -59,7 +59,7 @@ def accuracy_of(plan: TrialPlan, row: int, record: Callable[[str], Record | None
     """Percent of rows that found their task, by task, as the predictions after `row` (from 0) noted; {} if told."""
     found: dict[str, float | None] = {}
     for (place, column), (predict, _) in plan.cells.items():
-        if place == row and predict.config.candidates:
+        if place == row and predict.config.task in predict.config.candidates:
             known = record(predict.digest)
             value = None if known is None else known.summary.get("routing_accuracy")
             found[plan.tasks[column]] = None if value is None else float(value)

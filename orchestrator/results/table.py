@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lilora.matrix import Matrix
+from lilora.matrix import Matrix, forward_transfer_before, unseen_change, zero_shot_change
 from orchestrator.results.reading import TrialResult
-from orchestrator.study.metrics import ALIASES, METRICS, Stat
+from orchestrator.study.metrics import ALIASES, METRICS, UNLEARNED, Stat
 from orchestrator.study.paper import PAPER_METRICS, Paper
 
 
@@ -24,7 +24,8 @@ class TableRow:
         results: the trials that are averaged: the finished ones, or all while none is. A method without a seed of its
             own (zero-shot) counts once.
         accuracy: the main score on each task after the last stage, in percent.
-        metrics: those of `METRICS`, by name; `metric` knows their other names too.
+        metrics: those of `METRICS`, by name, and of `UNLEARNED` where they are asked for; `metric` knows their other
+            names too.
         by_seed: of each metric its value for each seed; None where it was not measured.
         trainable, stored: parameters (see `TrialResult`).
         kept_to_learn: bytes (see `TrialResult`); the most of any seed, since sampled rows differ in size.
@@ -84,11 +85,26 @@ def metrics_after(result: TrialResult, row: int | None = None) -> dict[str, floa
     }
 
 
+def unlearned_metrics(result: TrialResult) -> dict[str, float | None]:
+    """The metrics of tasks before they are learned, or that never are; {} where the trial does not ask for them."""
+    if not result.plan.bare:
+        return {}
+    main, bare = result.matrices["main"], result.bare_scores()
+    return {
+        "FWT_GEM": forward_transfer_before(main, bare),
+        "ZSC": zero_shot_change(main, bare),
+        **({"UNSEEN": unseen_change(result.unseen_scores(), bare)} if result.plan.unseen else {}),
+    }
+
+
 def columns(rows: Sequence[TableRow], paper: Paper | None = None) -> tuple[str, ...]:
-    """Names of the metrics that a table of these rows shows: the paper's, or LiLoRA's; and FWT where it was asked."""
+    """Names of the metrics that a table of these rows shows: the paper's, or LiLoRA's; and those that were asked for:
+    FWT, and those of `UNLEARNED`.
+    """
     shown = PAPER_METRICS if paper is None else paper.metrics
     asked = any(result.plan.alone for row in rows for result in row.results)
-    return (*shown, "FWT") if asked and "FWT" not in shown else shown
+    unlearned = [name for name in UNLEARNED if any(name in row.metrics for row in rows)]
+    return (*shown, *(["FWT"] if asked and "FWT" not in shown else []), *unlearned)
 
 
 def _beginning(matrix: Matrix, row: int, count: int) -> Matrix:
@@ -108,12 +124,12 @@ def table(results: Sequence[TrialResult]) -> tuple[TableRow, ...]:
 def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
     results = tuple(result for result in trials if not result.num_missing) or trials
     lasts = [result.matrices["main"].last for result in results]
-    each = [metrics_after(result) for result in results]
+    each = [metrics_after(result) | unlearned_metrics(result) for result in results]
     return TableRow(
         name,
         results,
         {task: Stat.of(last[task] for last in lasts) for task in results[0].plan.tasks},
-        {metric: Stat.of(values[metric] for values in each) for metric in METRICS},
+        {metric: Stat.of(values[metric] for values in each) for metric in each[0]},
         {
             metric: {result.plan.trial.seed: values[metric] for result, values in zip(results, each, strict=True)}
             for metric in METRICS

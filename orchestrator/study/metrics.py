@@ -63,6 +63,10 @@ METRICS: dict[str, tuple[str, Function]] = {
     "FWT": ("main", forward_transfer),
 }
 
+#: Metrics of tasks before they are learned, of trials that ask for them (`Trial.scored`, "all"); of the whole stream
+#: alone (`orchestrator.results.table.unlearned_metrics`).
+UNLEARNED = ("FWT_GEM", "ZSC", "UNSEEN")
+
 #: ProgLoRA's names of metrics that LiLoRA calls otherwise -> ours.
 ALIASES = {"ACC": "AP", "MAA": "MAP"}
 
@@ -83,6 +87,11 @@ MEANINGS = {
     "forgetting": "Mean over earlier tasks of the best score before the last stage (from the task's own stage on, and "
     "before it where that was evaluated) minus the last one (Chaudhry et al. 2018); avalanche's is against the task's "
     "own stage.",
+    "FWT_GEM": "Mean over all tasks but the first of the score just before the task is learned, minus the backbone's "
+    "as it is (Lopez-Paz and Ranzato 2017, GEM).",
+    "ZSC": "Zero-shot change: mean over tasks and the stages before each of the score minus the backbone's as it is; "
+    "below zero is zero-shot loss (Zheng et al. 2023, ZSCL, whose Transfer is the mean of the scores).",
+    "UNSEEN": "Mean over tasks that no stage learns of the score after the last stage minus the backbone's as it is.",
 }
 
 #: Of the metrics, what is read off the last row alone.

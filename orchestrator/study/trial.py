@@ -33,7 +33,10 @@ class Trial:
         training: optimiser, rate, epochs: the same for every stage.
         seed: of initial values, sampling order and dropout.
         split: what is scored: "test", or "validation" to choose hyper-parameters.
-        scored: after which stages: "each", or only the "last", where a figure of that row is all that is asked for.
+        scored: after which stages: "each", or only the "last", where a figure of that row is all that is asked for; or
+            "all": after each stage the tasks that come later too, after the last one the benchmark's unseen tasks, and
+            all of them by the backbone as it is. A method that is told the task has no part for one that it has not
+            learned: of such tasks its cells stay empty.
         transfer: whether each task is also learned alone, from the backbone, by the same method, which FWT is measured
             against (ProgLoRA, 5.3). These are first stages, which the store shares with every trial that has them.
         resources: what a training step may use; not part of the trial's identity.
@@ -48,7 +51,7 @@ class Trial:
     training: Training = Training()
     seed: int = 0
     split: str = "test"
-    scored: Literal["each", "last"] = field(default="each", metadata={"identity": False})
+    scored: Literal["each", "last", "all"] = field(default="each", metadata={"identity": False})
     transfer: bool = field(default=False, metadata={"identity": False})
     resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
 
@@ -56,6 +59,11 @@ class Trial:
     def needs_task_id(self) -> bool:
         """Whether it is told at test which task an item is from: to its method, or in the words of the instruction."""
         return self.method.needs_task_id or self.stream.task_prompt
+
+    @property
+    def scores_unlearned(self) -> bool:
+        """Whether tasks are evaluated that it has not learned."""
+        return self.scored == "all" and not self.method.needs_task_id
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ class BoundTrial:
         trial: what was asked for.
         benchmark: of its stream.
         tasks: names of its tasks, in the order learned.
-        scorers: of each task, by the task's name.
+        unseen: names of the benchmark's tasks beside the stream that it is scored on.
+        scorers: of each of these tasks, by the task's name.
         scores: which version of the scorers it uses: "paper" or "standard"; "" where each of its tasks' has but one.
         parameters: what the trial is, as flat names and plain values: the method's fields as `method.NAME`, and so on.
     """
@@ -77,6 +86,7 @@ class BoundTrial:
     scorers: Mapping[str, Scorer | TwoScorers]
     scores: str
     parameters: Mapping[str, Any]
+    unseen: tuple[str, ...] = ()
 
 
 def load_benchmark(name: str) -> Benchmark:
@@ -128,9 +138,12 @@ def bind(trial: Trial) -> BoundTrial:
         ValueError: the benchmark, a task or a scorer is unknown; the message lists the choices.
     """
     benchmark, tasks = load_benchmark(trial.stream.benchmark), trial_tasks(trial)
-    scorers = {name: load_scorer(benchmark.task(name).scorer) for name in tasks}
+    # An unseen task may be one of the stream's, where that names it; and has test rows alone.
+    beside = [task.name for task in benchmark.unseen if task.name not in tasks]
+    unseen = tuple(beside) if trial.scores_unlearned and trial.split == "test" else ()
+    scorers = {name: load_scorer(benchmark.task(name).scorer) for name in (*tasks, *unseen)}
     scores = trial.stream.scores if any(isinstance(entry, TwoScorers) for entry in scorers.values()) else ""
-    return BoundTrial(trial, benchmark, tasks, scorers, scores, _parameters(trial, tasks, scores))
+    return BoundTrial(trial, benchmark, tasks, scorers, scores, _parameters(trial, tasks, scores), unseen)
 
 
 def _parameters(trial: Trial, tasks: tuple[str, ...], scores: str) -> dict[str, Any]:

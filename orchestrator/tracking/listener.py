@@ -47,11 +47,9 @@ class Tracker:
             self._add_rows(index, plan)
 
     def _add_rows(self, index: int, plan: TrialPlan) -> None:
-        for (row, _), (_, score) in plan.cells.items():
-            self._rows[score.digest].append((index, row))
-        # A task learned alone counts in the forward transfer of its own row and of every later one.
-        for place, (_, _, score) in enumerate(plan.alone):
-            self._rows[score.digest] += [(index, row) for row in range(place, len(plan.after))]
+        for row in range(len(plan.after)):
+            for score in plan.scores_for(row):
+                self._rows[score.digest].append((index, row))
 
     def __call__(self, event: Event) -> None:
         """Take note of an event; only the end of a run waits, for what is still to be written."""
@@ -102,9 +100,7 @@ class Tracker:
             )
 
     def _complete(self, index: int, row: int, done: set[str]) -> bool:
-        plan = self.lowered.trials[index]
-        cells = [score for (place, _), (_, score) in plan.cells.items() if place == row]
-        return all(score.digest in done for score in (*cells, *(score for _, _, score in plan.alone[: row + 1])))
+        return all(score.digest in done for score in self.lowered.trials[index].scores_for(row))
 
 
 def track(lowered: Lowered, reader: ResultReader, tracking_uri: str | None = None) -> None:

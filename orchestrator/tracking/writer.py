@@ -23,7 +23,7 @@ from orchestrator.report.style import styles
 from orchestrator.results.exports import table_csv
 from orchestrator.results.reading import ResultReader, TrialResult
 from orchestrator.results.routing import accuracy_of
-from orchestrator.results.table import metrics_after, table
+from orchestrator.results.table import metrics_after, table, unlearned_metrics
 from orchestrator.storage.record import Record
 from orchestrator.study.naming import method_name
 from orchestrator.study.search import choice_json
@@ -42,6 +42,9 @@ def metrics_of_row(result: TrialResult, row: int) -> dict[str, float]:
     main = result.matrices["main"]
     found = {name.replace(" ", "_"): value for name, value in metrics_after(result, row).items()}
     found |= {f"accuracy.{_key(task)}": value for task, value in zip(main.tasks, main.rows[row], strict=True)}
+    if row == len(main.rows) - 1:
+        found |= unlearned_metrics(result)
+        found |= {f"accuracy.{_key(task)}": value for task, value in (result.unseen_scores() or {}).items()}
     return {name: value for name, value in found.items() if value is not None}
 
 

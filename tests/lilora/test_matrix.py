@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from lilora.matrix import Matrix, forward_transfer, mean_instruction_following, metrics, read_isolated, read_matrix
+from lilora.matrix import (
+    Matrix,
+    forward_transfer,
+    forward_transfer_before,
+    mean_instruction_following,
+    metrics,
+    unseen_change,
+    zero_shot_change,
+)
+from lilora.matrix.files import read_isolated, read_matrix
 
 REFERENCE = Path(__file__).parents[2] / "experiments" / "reference"
 
@@ -167,3 +176,22 @@ def test_numbers_that_are_no_scores_and_endless_fields_are_refused_with_their_ro
     path.write_text(f"after,A\nA,{'5' * 200_000}\n")
     with pytest.raises(ValueError, match="row 2: field larger than field limit"):
         read_matrix(path)
+
+
+def test_tasks_before_they_are_learned_worked_by_hand() -> None:
+    whole = Matrix(("a", "b", "c"), ((80.0, 30.0, 10.0), (70.0, 90.0, 20.0), (60.0, 80.0, 95.0)), ("a", "b", "c"))
+    bare = {"a": 5.0, "b": 20.0, "c": 40.0}
+    assert forward_transfer_before(whole, bare) == ((30 - 20) + (20 - 40)) / 2
+    assert zero_shot_change(whole, bare) == ((30 - 20) + ((10 - 40) + (20 - 40)) / 2) / 2
+    assert unseen_change({"u": 15.0, "v": 20.0}, {**bare, "u": 25.0, "v": 20.0}) == -5.0
+
+
+def test_without_the_upper_triangle_or_the_backbones_scores_nothing_is_said_of_tasks_before_they_are_learned() -> None:
+    lower = Matrix(("a", "b"), ((80.0, None), (70.0, 90.0)), ("a", "b"))
+    bare = {"a": 5.0, "b": 20.0}
+    assert forward_transfer_before(lower, bare) is zero_shot_change(lower, bare) is None
+    whole = Matrix(("a", "b"), ((80.0, 30.0), (70.0, 90.0)), ("a", "b"))
+    assert forward_transfer_before(whole, None) is zero_shot_change(whole, {"a": 5.0}) is None
+    assert unseen_change(None, bare) is unseen_change({}, bare) is unseen_change({"u": 1.0}, bare) is None
+    unfinished = Matrix(("a", "b"), ((80.0, 30.0),), ("a",))
+    assert forward_transfer_before(unfinished, bare) is zero_shot_change(unfinished, bare) is None

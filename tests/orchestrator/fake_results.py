@@ -72,6 +72,10 @@ def fill(lowered: Lowered, store: Store, score: Score = plausible, until: int | 
     for trial in lowered.trials:
         asked = [(row, column, *trial.stages[row : row + 1], *pair) for (row, column), pair in trial.cells.items()]
         asked += [(ALONE, column, *steps) for column, steps in enumerate(trial.alone)]
+        for task, (predict, score_step) in (*trial.bare.items(), *trial.unseen.items()):
+            _write_step(store, predict)
+            text = json.dumps(scores(score(ZeroShot(), task, 0, 0, 0), task))
+            write_artifact(store, score_step, {"scores.json": text.encode()}, json.loads(text), 0.1)
         for row, column, *stages, predict, score_step in asked:
             if until is not None and (column if row == ALONE else row) >= until:
                 continue
@@ -114,7 +118,7 @@ def _write_step(store: Store, step: Step) -> None:
         files = {**state_files(step), "history.json": json.dumps(rows).encode()}
         write_artifact(store, step, files, {"trainable": 1200, "steps": 250, "loss": 0.41}, 41.0)
     else:
-        routed = step.kind == "predict" and step.config.candidates
+        routed = step.kind == "predict" and step.config.task in step.config.candidates
         summary = {"routing_accuracy": routing_accuracy(step.config.task)} if routed else {}
         write_artifact(store, step, {"predictions.parquet": b"PAR1"}, summary, 1.5)
 

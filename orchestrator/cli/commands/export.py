@@ -117,7 +117,8 @@ def find_cell(trial: TrialPlan, after: str | None, task: str | None) -> tuple[st
     if after not in trial.after:
         raise UserError(f"'{trial.name}' has no stage '{after}'; there are: {', '.join(trial.after)}")
     row = trial.after.index(after)
-    learned = [column for column in range(len(trial.tasks)) if (row, column) in trial.cells]
+    known = range(trial.num_learned(row))
+    learned = [column for column in known if (row, column) in trial.cells]
     names = [trial.tasks[column] for column in learned]
     if task is None:
         task = after if after in names else names[-1]

@@ -33,7 +33,7 @@ def metrics(
     Example: lilora metrics experiments/reference/proglora_table6_matrix_moelora.csv --json
     """
     from lilora.matrix import metrics as metrics_of
-    from lilora.matrix import read_isolated, read_matrix
+    from lilora.matrix.files import read_isolated, read_matrix
     from orchestrator.study.metrics import MEANINGS
 
     output, read = Output(json), read_matrix(matrix)

@@ -31,14 +31,15 @@ def legend(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[LegendE
 def curves(rows: Sequence[TableRow], looks: Mapping[str, Style]) -> list[Panel]:
     """The score on each task over the sequence (Fig. 4 of the paper); one set for each task order.
 
-    A panel per task but the last, which has only one point.
+    A panel per task but the last, which has only one point unless tasks are scored before they are learned.
     """
     panels = []
     orders = dict.fromkeys(row.results[0].plan.tasks for row in rows)
     for number, tasks in enumerate(orders, 1):
         chosen = [row for row in rows if row.results[0].plan.tasks == tasks]
         prefix = f"order {number}: " if len(orders) > 1 else ""
-        for column, task in enumerate(tasks[:-1] or tasks):
+        early = any(result.plan.bare for row in chosen for result in row.results)
+        for column, task in enumerate(tasks if early else tasks[:-1] or tasks):
             lines = tuple(line for row in chosen if (line := _task_line(row, column, looks[row.name])))
             top = max([100.0, *(mean for line in lines for mean in line.means)])
             panels.append(Panel(prefix + task, "score (%)", tasks, lines, 0.0, top * 1.02))

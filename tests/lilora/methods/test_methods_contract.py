@@ -15,6 +15,7 @@ from lilora.adapters.state import load_state
 from lilora.methods import Method
 from lilora.methods._mechanisms import put_back
 from lilora.methods.eproj import Eproj
+from lilora.stages.configs import PredictConfig
 from lilora.training import Training
 from tests.lilora.lab import TASKS, Lab, cases, files, num_in_memory
 
@@ -177,6 +178,23 @@ def test_a_method_that_declares_no_task_id_answers_the_same_whatever_the_task(la
         assert one.equals(other)
         return
     state = load_state(lab.stage(method, 1))
+    assert torch.equal(lab.adapted_logits(method, state, TASKS[0]), lab.adapted_logits(method, state, TASKS[1]))
+
+
+def test_a_method_that_needs_no_task_id_answers_a_task_that_it_has_not_learned(lab: Lab, method: Method) -> None:
+    if method.needs_task_id:
+        pytest.skip("has no part for it")
+    if candidates := tuple(method.candidates(TASKS[:1], own=False)):
+        folder = lab.stage(method)
+        state = {"state": folder} if method.schedule == "sequential" else {f"state-{TASKS[0]}": folder}
+        config = PredictConfig(method, lab.backbone, TASKS[1], "test", 8, candidates=candidates)
+        out = lab.folder()
+        inputs = {"data": lab.data[TASKS[1]], f"embedding-{TASKS[0]}": lab.embedding(TASKS[0]), **state}
+        summary = stages.predict(config, inputs, out, lab.run())
+        assert "routing_accuracy" not in summary
+        assert set(polars.read_parquet(out / "predictions.parquet")["part"]) == {TASKS[0]}
+        return
+    state = load_state(lab.stage(method))
     assert torch.equal(lab.adapted_logits(method, state, TASKS[0]), lab.adapted_logits(method, state, TASKS[1]))
 
 

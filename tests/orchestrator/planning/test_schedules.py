@@ -9,6 +9,7 @@ import pytest
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.core.identity import canonical_json, digest_of
+from lilora.methods import Method
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.joint import Joint
 from lilora.methods.lilora import LiLoRA
@@ -16,7 +17,9 @@ from lilora.methods.lwf import LwF
 from lilora.methods.proglora_dynamic import ProgLoRADynamic
 from lilora.methods.proglora_static import ProgLoRAStatic
 from lilora.methods.seqlora import SeqLoRA
+from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import TrialPlan, lower
+from orchestrator.resolving.swept import truncated
 from orchestrator.steps.step import Resources
 from orchestrator.study import Study, Trial
 from orchestrator.study.trial import load_benchmark
@@ -139,3 +142,82 @@ def test_a_trials_digest_holds_no_default_so_that_a_new_field_makes_no_other_tri
     whole = tuple(task.name for task in load_benchmark("mini").tasks)
     assert plan_of(LiLoRA(), ()).digest == plan_of(LiLoRA(), whole).digest != plan_of(LiLoRA(), whole[::-1]).digest
     assert plan_of(LiLoRA(), whole).digest != plan_of(LiLoRA(), whole, seed=1).digest
+
+
+# Tasks that are not learned
+
+
+def all_of(method: Method, tasks: tuple[str, ...] = TASKS, benchmark: str = "mini") -> TrialPlan:
+    trial = Trial(method, BACKBONE, Stream(benchmark, tasks), scored="all")
+    return lower(Study("all", (trial,))).trials[0]
+
+
+def test_all_scores_each_stage_on_every_task_and_shares_what_is_learned_with_each() -> None:
+    plan, each = all_of(SeqLoRA()), plan_of(SeqLoRA())
+    assert sorted(plan.cells) == [(row, column) for row in range(3) for column in range(3)]
+    assert {cell: plan.cells[cell][1].digest for cell in each.cells} == {
+        cell: score.digest for cell, (_, score) in each.cells.items()
+    }
+    assert plan.digest != each.digest
+    zero_shot = plan_of(ZeroShot())
+    assert [plan.bare[task][1].digest for task in TASKS] == [
+        zero_shot.cells[0, column][1].digest for column in range(3)
+    ]
+
+
+def test_every_step_is_asked_for_with_the_row_that_it_is_read_with() -> None:
+    plan = all_of(SeqLoRA(), benchmark="cvit")
+    by_row = [plan.steps_of(range(row, row + 1)) for row in range(3)]
+    assert [step for steps in by_row for step in steps] == plan.steps
+    scores = [step for step in plan.steps if step.kind == "score"]
+    assert len(scores) == plan.num_scores == 9 + 3 + 2 * 5
+    assert {step.digest for step in plan.scores_for(2)} <= {step.digest for step in scores}
+    assert len(plan.scores_for(0)) == 3 + 1
+    assert plan.scores_for(2) == [plan.cells[2, column][1] for column in range(3)] + [
+        *(plan.bare[task][1] for task in (*TASKS, *plan.unseen)),
+        *(plan.unseen[task][1] for task in plan.unseen),
+    ]
+
+
+def test_unseen_tasks_are_answered_after_the_last_stage_and_by_the_bare_backbone() -> None:
+    plan = all_of(SeqLoRA(), benchmark="cvit")
+    assert list(plan.unseen) == ["Places365-5shot", "Places365-10shot", "VizWiz", "TextCaps", "OCRVQA"]
+    for task, (predict, score) in plan.unseen.items():
+        assert dict(predict.inputs)["state"] is plan.stages[-1]
+        assert (predict.config.task, score.config.task) == (task, task)
+        assert set(dict(plan.bare[task][0].inputs)) == {"data"}
+    named = all_of(SeqLoRA(), ("GQA", "Places365-5shot"), "cvit")
+    assert list(named.unseen) == list(plan.unseen)[1:]
+    assert not lower(Study("v", (dataclasses.replace(plan.trial, split="validation"),))).trials[0].unseen
+
+
+@pytest.mark.parametrize("method", [LiLoRA(), DirLoRA()])
+def test_a_method_that_is_told_the_task_has_no_part_for_one_it_has_not_learned(method: Method) -> None:
+    plan = all_of(method, benchmark="cvit")
+    assert sorted(plan.cells) == [(row, column) for row in range(3) for column in range(row + 1)]
+    assert not plan.bare and not plan.unseen and not plan.bound.unseen
+
+
+@ROUTED
+def test_a_routed_row_of_a_task_that_is_not_learned_looks_among_those_that_are(kind: type) -> None:
+    plan, each = all_of(kind(route="nearest")), plan_of(kind(route="nearest"))
+    for (row, column), (predict, score) in plan.cells.items():
+        if column > row:
+            assert predict.config.candidates == TASKS[: row + 1]
+            assert predict.config.method.route == "nearest"
+            assert f"embedding-{TASKS[0]}" in inputs_of(plan, row, column)
+        else:
+            assert score.digest == each.cells[row, column][1].digest
+
+
+def test_joint_training_is_scored_on_unseen_tasks_too() -> None:
+    plan = all_of(Joint(), benchmark="cvit")
+    assert plan.beside(0) == (*TASKS, *plan.unseen) and len(plan.unseen) == 5
+    assert len([step for step in plan.steps if step.kind == "score"]) == plan.num_scores
+
+
+def test_a_trial_that_is_stopped_early_keeps_the_cells_of_the_tasks_that_it_learned() -> None:
+    plan = truncated(all_of(SeqLoRA(), benchmark="cvit"), 2)
+    assert sorted(plan.cells) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert list(plan.bare) == list(TASKS[:2]) and not plan.unseen
+    assert len([step for step in plan.steps if step.kind == "score"]) == plan.num_scores == 6

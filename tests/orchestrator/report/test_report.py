@@ -5,7 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lilora.matrix import Matrix, read_matrix
+from lilora.matrix import Matrix
+from lilora.matrix.files import read_matrix
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 from dataclasses import replace
 
 import pytest
 
+from lilora.benchmarks import Stream
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.joint import Joint
 from lilora.methods.lilora import LiLoRA
@@ -15,7 +17,7 @@ from lilora.methods.zeroshot import ZeroShot
 from orchestrator.cli.console import Output
 from orchestrator.cli.tables.results import show_results
 from orchestrator.planning.lowering import lower
-from orchestrator.report.blocks.panels import stages
+from orchestrator.report.blocks.panels import curves, stages
 from orchestrator.report.style import styles
 from orchestrator.resolving.swept import figure_of
 from orchestrator.results.exports import table_csv, trial_json
@@ -23,9 +25,10 @@ from orchestrator.results.form import following_after
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import columns, mean_matrix, metrics_after, table
 from orchestrator.storage.store import Store
+from orchestrator.study import Study, Trial
 from orchestrator.study.metrics import METRICS, Stat
 from orchestrator.tracking.writer import metrics_of_row
-from tests.orchestrator.fake_results import ALONE, fake_store, fake_study
+from tests.orchestrator.fake_results import ALONE, BACKBONE, fake_store, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")
 
@@ -106,6 +109,48 @@ def test_forward_transfer_is_the_gain_over_each_task_learned_alone_by_the_same_m
     (row,) = table([result])
     assert columns([row]) == ("AP", "MAP", "BWT", "MIF", "FWT")
     assert metrics_of_row(result, 2)["FWT"] == 5.0
+
+
+def upper(method, task, row, column, seed):
+    """Ten points of tasks that are not learned yet, five by the backbone as it is."""
+    return 5.0 if isinstance(method, ZeroShot) else 10.0 if column > row else by_hand(method, task, row, column, seed)
+
+
+def test_tasks_before_they_are_learned_are_in_the_matrix_and_change_no_other_metric(tmp_path):
+    each = fake_study((SeqLoRA(), LiLoRA()), tasks=TASKS)
+    whole = lower(replace(each, trials=tuple(replace(trial, scored="all") for trial in each.trials)))
+    seqlora, lilora = read_results(whole, store := fake_store(tmp_path / "all", whole, score=upper)).trials
+    assert seqlora.matrices["main"].rows == ((80, 10, 10), (70, 80, 10), (60, 70, 80))
+    assert lilora.matrices["main"].rows[0][1:] == (None, None), "it is told the task, and has no part for it"
+    assert seqlora.num_missing == 0 and all(seqlora.has_row(row) for row in range(3))
+    plain, _ = read_results(lower(each), fake_store(tmp_path / "each", lower(each), score=by_hand)).trials
+    for row in range(3):
+        assert metrics_after(seqlora, row) == metrics_after(plain, row)
+    first, second = rows = table([seqlora, lilora])
+    assert (first.metrics["FWT_GEM"].mean, first.metrics["ZSC"].mean) == (5.0, 5.0)
+    assert "UNSEEN" not in first.metrics, "mini has no unseen tasks"
+    assert columns(rows) == ("AP", "MAP", "BWT", "MIF", "FWT_GEM", "ZSC")
+    header, *lines = csv.reader(io.StringIO(table_csv(rows)))
+    assert [line[header.index("FWT_GEM")] for line in lines] == ["5.0000", ""]
+    assert trial_json(seqlora)["ZSC"] == 5.0 and "ZSC" not in trial_json(lilora)
+    assert [metrics_of_row(seqlora, row).get("FWT_GEM") for row in range(3)] == [None, None, 5.0]
+    assert metrics_of_row(seqlora, 0)["accuracy.Flickr30k"] == 10.0
+    assert [len(panel.lines[0].places) for panel in curves(rows, styles(rows))] == [3, 3, 3]
+    (tmp_path / "all" / "artifacts" / seqlora.plan.bare[TASKS[1]][1].digest / "scores.json").unlink()
+    again, _ = read_results(whole, store).trials
+    assert [again.has_row(row) for row in range(3)] == [True, False, False] and again.num_missing == 1
+    assert table([again])[0].metrics["FWT_GEM"] is None
+
+
+def test_unseen_tasks_are_read_after_the_last_stage(tmp_path):
+    study = Study("unseen", (Trial(SeqLoRA(), BACKBONE, Stream("cvit", TASKS), scored="all"),))
+    lowered = lower(study)
+    (result,) = read_results(lowered, fake_store(tmp_path, lowered, score=upper)).trials
+    assert result.num_missing == 0
+    assert set(result.unseen_scores()) == set(result.plan.unseen) and len(result.plan.unseen) == 5
+    (row,) = table([result])
+    assert row.metrics["UNSEEN"].mean == 0.0, "the made-up scores of unseen tasks are the bare ones"
+    assert metrics_of_row(result, 2)["accuracy.VizWiz"] == 5.0 and "accuracy.VizWiz" not in metrics_of_row(result, 1)
 
 
 def test_tasks_learned_alone_are_the_stages_of_dirlora(tmp_path):

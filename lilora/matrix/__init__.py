@@ -13,11 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
-
-#: Scores beyond these are none: sums of them would overflow.
-MOST = 1e9
 
 
 @dataclass(frozen=True)
@@ -168,6 +164,43 @@ def forward_transfer(matrix: Matrix, isolated: Mapping[str, float] | None) -> fl
     return _mean([_difference(score, isolated[task]) for task, score in matrix.diagonal.items()])
 
 
+def forward_transfer_before(matrix: Matrix, bare: Mapping[str, float] | None) -> float | None:
+    """FWT_GEM = (1/(N-1)) sum_{i>=2} (R[i-1,i] - b_i): what a task gains from the earlier ones before it is learned.
+
+    b_i is the score on task i of the backbone as it is, in `bare`; in the source of a network with random weights
+    (Lopez-Paz and Ranzato 2017, "Gradient episodic memory"). Below zero, what the backbone could do was lost.
+    """
+    if bare is None or not matrix.is_finished:
+        return None
+    pairs = zip(matrix.after, matrix.after[1:], strict=False)
+    return _mean([_difference(matrix.cell(before, task), bare.get(task)) for before, task in pairs])
+
+
+def zero_shot_change(matrix: Matrix, bare: Mapping[str, float] | None) -> float | None:
+    """ZSC = (1/(N-1)) sum_{i>=2} (1/(i-1)) sum_{k<i} (R[k,i] - b_i): the stream's tasks before they are learned.
+
+    The first term is "Transfer" of Zheng et al. 2023 (ZSCL), the mean over the upper triangle, column by column; b_i is
+    the score of the backbone as it is, in `bare`. Below zero is zero-shot loss.
+    """
+    if bare is None or not matrix.is_finished:
+        return None
+    means = [
+        _mean([_difference(matrix.cell(before, task), bare.get(task)) for before in matrix.after[:place]])
+        for place, task in enumerate(matrix.after)
+    ]
+    return _mean(means[1:])
+
+
+def unseen_change(after: Mapping[str, float] | None, bare: Mapping[str, float] | None) -> float | None:
+    """UNSEEN = (1/U) sum_u (R[N,u] - b_u) over tasks u that no stage learns, as `zero_shot_change` has them.
+
+    `after`: their scores after the last stage; None where there are none.
+    """
+    if not after or bare is None:
+        return None
+    return _mean([_difference(score, bare.get(task)) for task, score in after.items()])
+
+
 def forgetting(matrix: Matrix) -> float | None:
     """(1/(N-1)) sum_{j<N} (max_{l<N} R[l,j] - R[N,j]) (Chaudhry et al. 2018, "Riemannian walk").
 
@@ -208,93 +241,3 @@ def metrics(matrix: Matrix, isolated: Mapping[str, float] | None = None) -> dict
         "AP_k": average_performances(matrix),
         "BWT_k": backward_transfers(matrix),
     }
-
-
-def read_matrix(path: Path) -> Matrix:
-    """Read `after,TASK1,...,TASKn` and a row per stage; an empty cell is one that was not evaluated.
-
-    Raises:
-        ValueError: the file or a row is not of that form; the message names the file, the row and the remedy.
-        OSError: the file cannot be read.
-    """
-    header, rows = _read_table(path)
-    if header[0] != "after" or len(header) < 2:
-        raise ValueError(f"{path}, row 1: the header must be 'after,TASK1,...,TASKn', not {','.join(header)!r}")
-    tasks = _check_tasks(path, header[1:])
-    after: list[str] = []
-    cells = []
-    for number, row in rows:
-        name = row[0]
-        if name not in tasks:
-            known = ", ".join(tasks)
-            raise ValueError(f"{path}, row {number}: {name!r} in column 'after' is not a task; the header has: {known}")
-        if name in after:
-            raise ValueError(f"{path}, row {number}: the task {name!r} has a row already; keep one row a stage")
-        after.append(name)
-        cells.append(tuple(_number(path, number, task, cell) for task, cell in zip(tasks, row[1:], strict=True)))
-    if not cells:
-        raise ValueError(f"{path}: no row below the header; give a row per stage")
-    return Matrix(tasks, tuple(cells), tuple(after))
-
-
-def read_isolated(path: Path) -> dict[str, float]:
-    """Read `TASK1,...,TASKn` and one row: each task's score when it is trained alone.
-
-    Raises:
-        ValueError: the file is not of that form; the message names the file, the row and the remedy.
-        OSError: the file cannot be read.
-    """
-    header, rows = _read_table(path)
-    tasks = _check_tasks(path, header)
-    if len(rows) != 1:
-        raise ValueError(f"{path}: {len(rows)} rows below the header where one is expected")
-    number, row = rows[0]
-    scores = {task: _number(path, number, task, cell) for task, cell in zip(tasks, row, strict=True)}
-    result = {task: score for task, score in scores.items() if score is not None}
-    if missing := sorted(set(scores) - set(result)):
-        raise ValueError(f"{path}, row {number}: no score for {missing[0]!r}; every task needs one")
-    return result
-
-
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and (line number, cells) of each row that is not blank; every row as long as the header."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8 ({error.reason}); save it as CSV in UTF-8") from error
-    reader = csv.reader(io.StringIO(text))
-    try:
-        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except csv.Error as error:
-        raise ValueError(f"{path}, row {reader.line_num}: {error}") from error
-    lines = [(number, row) for number, row in lines if any(row)]
-    if not lines:
-        raise ValueError(f"{path} is empty; a header is needed in its first row")
-    header = lines[0][1]
-    for number, row in lines[1:]:
-        if len(row) != len(header):
-            what = f"{path}, row {number}: {len(row)} cells, but the header has {len(header)}"
-            raise ValueError(f"{what}; leave a cell empty where nothing was evaluated, and keep its comma")
-    return header, lines[1:]
-
-
-def _check_tasks(path: Path, names: list[str]) -> tuple[str, ...]:
-    for name in names:
-        if not name:
-            raise ValueError(f"{path}, row 1: a task without a name; remove the empty column")
-        if names.count(name) > 1:
-            raise ValueError(f"{path}, row 1: the task {name!r} is there twice")
-    return tuple(names)
-
-
-def _number(path: Path, number: int, task: str, cell: str) -> float | None:
-    if not cell:
-        return None
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not abs(value) <= MOST:
-        what = "not a number" if math.isnan(value) else "no score"
-        raise ValueError(f"{path}, row {number}, column {task!r}: {cell!r} is {what}; write 75.78, or nothing")
-    return value

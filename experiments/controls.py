@@ -3,6 +3,7 @@
 A DirLoRA that stores as much as LiLoRA (rank 7: 384,384 parameters for six tasks, LiLoRA 409,172) and forgets nothing;
 SeqLoRA and Replay that are told the task too, in the words of each instruction; and LiLoRA with what is shared held in
 other ways: A still, slow or held by the loss, plain L2 in place of the cosine, all earlier tasks in place of the last.
+SMoLoRA with routers that train on and see the whole instruction, and with a loss that spreads rows over its experts.
 """
 
 from experiments._paper import at_paper_scale
@@ -13,6 +14,7 @@ from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.replay import Replay
 from lilora.methods.seqlora import SeqLoRA
+from lilora.methods.smolora import SMoLoRA
 from orchestrator.study import Study, Trial
 
 SEEDS = (0, 1, 2)
@@ -31,6 +33,9 @@ ROWS: tuple[tuple[Method, Stream], ...] = (
     (LiLoRA(regularise="both"), Stream()),
     (LiLoRA(weighting="none"), Stream()),
     (LiLoRA(compared="mean"), Stream()),
+    (SMoLoRA(), Stream()),
+    (SMoLoRA(routers="every", instruction="whole"), Stream()),
+    (SMoLoRA(balance=0.01), Stream()),
 )
 
 

@@ -9,8 +9,9 @@ folder that is not what its name says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
-from lilora.benchmarks._kinds import PHRASE
+from lilora.benchmarks._kinds import PHRASE, all_templates
 
 INSTRUCTION_SETTINGS = ("single", "five", "original", "diverse", "10type")
 
@@ -154,6 +155,23 @@ COIN: dict[str, dict[str, tuple[str, ...]]] = {
         "diverse": ("Condense your answer for each question into a single word or concise phrase",),
     },
 }
+
+
+@cache
+def _known() -> tuple[str, ...]:
+    """Every template that is published, without its final period, the longest first."""
+    of_coin = [text for settings in COIN.values() for texts in settings.values() for text in texts]
+    found = {text.rstrip(".") for text in (*all_templates(), PLACES_SINGLE, *PLACES_FIVE, *of_coin)}
+    return tuple(sorted(found, key=lambda text: (-len(text), text)))
+
+
+def template_start(instruction: str) -> int:
+    """Where in an instruction its template begins: the longest published one that it ends with, else its last line."""
+    whole = instruction.rstrip().rstrip(".")
+    for template in _known():
+        if whole.endswith(template):
+            return len(whole) - len(template)
+    return whole.rfind("\n") + 1
 
 
 def told(task: str, instruction: str) -> str:

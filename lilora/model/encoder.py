@@ -23,6 +23,7 @@ import numpy as np
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Framing
+from lilora.benchmarks._instructions import template_start
 from lilora.model.conversation import template_of
 from lilora.model.families import FAMILIES, Size
 from lilora.model.pictures import Picture, fill_colour
@@ -79,15 +80,18 @@ class Encoder:
                 "template: take it out of the row's text"
             )
 
-    def prompts(self, instructions: list[str], sizes: Sequence[Size | None]) -> tuple[list[np.ndarray], list[Span]]:
+    def prompts(
+        self, instructions: list[str], sizes: Sequence[Size | None]
+    ) -> tuple[list[np.ndarray], list[Span], list[Span]]:
         """Token ids of each prompt: begin token, template, image tokens where the row has a picture (of some size).
 
-        And where in each the instruction's own tokens are: those that end within it. A tokenizer without offsets does
-        not say; the whole prompt counts as the instruction then.
+        And where in each the instruction's own tokens are, those that end within it, and of these its template's. A
+        tokenizer without offsets does not say; the whole prompt counts as both then.
         """
         tokens = {size: self.family.image_text(self.processor, size) for size in {*sizes} if size is not None}
         prompts: list[np.ndarray] = []
         spans: list[Span] = []
+        templates: list[Span] = []
         for start in range(0, len(instructions), ROWS_AT_ONCE):
             asked = instructions[start : start + ROWS_AT_ONCE]
             around = [
@@ -102,8 +106,10 @@ class Encoder:
                 if self.marks.search(text):
                     ids, pairs, start = self.literal(before, text, after)
                 prompts.append(np.array(self.begin + ids))
-                spans.append(self._span(pairs, start, start + len(text), len(ids)))
-        return prompts, spans
+                stop = start + len(text)
+                spans.append(self._span(pairs, start, stop, len(ids)))
+                templates.append(self._span(pairs, start + template_start(text), stop, len(ids)))
+        return prompts, spans, templates
 
     def _span(self, offsets: Sequence[Span] | None, start: int, stop: int, num_tokens: int) -> Span:
         """The places of the tokens that end between the characters `start` and `stop`, behind the begin token."""

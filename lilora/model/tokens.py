@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Framing
+from lilora.benchmarks._instructions import template_start
 from lilora.core.limits import MEMO_BYTES
 from lilora.data.columns import LEARNED, read_columns
 from lilora.model.encoder import Encoder, LaterTurn, Span
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IGNORED = -100
-_TENSORS = ("input_ids", "attention_mask", "labels", "instruction_mask")
+_TENSORS = ("input_ids", "attention_mask", "labels", "instruction_mask", "template_mask")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Batch:
         image_rows: the row of each of `images`.
         instructions: what each row asks, in words.
         instruction_mask: (N, T), True at the tokens of those words: the conversation template's are left out.
+        template_mask: (N, T), True at those of the task's template among them, which says how to answer
+            (`lilora.benchmarks._instructions.template_start`).
     """
 
     input_ids: Tensor
@@ -52,11 +55,17 @@ class Batch:
     image_rows: list[int]
     instructions: list[str]
     instruction_mask: Tensor
+    template_mask: Tensor
 
     def to(self, device: str) -> Batch:
         """The same batch on `device`."""
         tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
         return replace(self, **tensors)
+
+    @property
+    def template_words(self) -> list[str]:
+        """What `template_mask` marks, in words."""
+        return [text[template_start(text) :] for text in self.instructions]
 
     @property
     def prompt_mask(self) -> Tensor:
@@ -74,6 +83,7 @@ class TaskData:
         instructions: the rows' instructions in words.
         prompts, answers: token ids of each row; the answers with their end token.
         asked: from where to where in its prompt each row's instruction is.
+        templates: the same of the template that the instruction ends with.
         image_of: each row's place in `pictures`; -1 without one.
         pictures: each picture once, sorted by its name: the SHA-256 of its bytes, or its path.
         pad: token id of padding.
@@ -89,6 +99,7 @@ class TaskData:
     prompts: list[np.ndarray]
     answers: list[np.ndarray]
     asked: list[Span]
+    templates: list[Span]
     image_of: list[int]
     pictures: list[Picture]
     pad: int
@@ -111,6 +122,7 @@ class TaskData:
             instructions=[self.instructions[row] for row in rows],
             prompts=[self.prompts[row] for row in rows],
             asked=[self.asked[row] for row in rows],
+            templates=[self.templates[row] for row in rows],
             answers=[self.answers[row] for row in rows],
             image_of=[moved[self.image_of[row]] for row in rows],
             pictures=[self.pictures[place] for place in places],
@@ -129,6 +141,7 @@ class TaskData:
                 instructions=whole.instructions + other.instructions,
                 prompts=whole.prompts + other.prompts,
                 asked=whole.asked + other.asked,
+                templates=whole.templates + other.templates,
                 answers=whole.answers + other.answers,
                 num_cut=whole.num_cut + other.num_cut,
                 image_of=whole.image_of + [place + offset if place >= 0 else -1 for place in other.image_of],
@@ -206,14 +219,15 @@ class TaskData:
         self, rows: Sequence[int], input_ids: np.ndarray, mask: np.ndarray, labels: np.ndarray, begins: Sequence[int]
     ) -> Batch:
         """`begins`: where each row's prompt begins."""
-        asked = np.zeros(mask.shape, dtype=bool)
+        words, template = np.zeros(mask.shape, dtype=bool), np.zeros(mask.shape, dtype=bool)
         for place, (row, begin) in enumerate(zip(rows, begins, strict=True)):
-            start, stop = self.asked[row]
-            asked[place, begin + start : begin + stop] = True
+            for marked, (start, stop) in ((words, self.asked[row]), (template, self.templates[row])):
+                marked[place, begin + start : begin + stop] = True
         with_image = [place for place, row in enumerate(rows) if self.image_of[row] >= 0]
         images = [self.image_of[rows[place]] for place in with_image]
-        ids, attention, wanted, own = (torch.from_numpy(array) for array in (input_ids, mask, labels, asked))
-        return Batch(ids, attention, wanted, images, with_image, [self.instructions[row] for row in rows], own)
+        arrays = (input_ids, mask, labels, words, template)
+        ids, attention, wanted, own, end = (torch.from_numpy(array) for array in arrays)
+        return Batch(ids, attention, wanted, images, with_image, [self.instructions[row] for row in rows], own, end)
 
 
 def load_task(
@@ -248,7 +262,7 @@ def _load(backbone: Backbone, path: str, framing: Framing, modified: int, size: 
     sizes = encoder.sizes(pictures)
     for row in table.iter_rows():
         encoder.check(row[0], str(row[1:]))
-    prompts, asked = encoder.prompts(
+    prompts, asked, templates = encoder.prompts(
         table["instruction"].to_list(), [None if name is None else sizes[name] for name in names]
     )
     return TaskData(
@@ -257,6 +271,7 @@ def _load(backbone: Backbone, path: str, framing: Framing, modified: int, size: 
         instructions=table["instruction"].to_list(),
         prompts=prompts,
         asked=asked,
+        templates=templates,
         answers=encoder.answers(table["answer"].to_list()),
         image_of=[-1 if name is None else places[name] for name in names],
         pictures=[pictures[name] for name in sorted(pictures)],

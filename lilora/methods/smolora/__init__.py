@@ -8,7 +8,7 @@ sentence below says where it does not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lilora.backbones import is_projector
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lilora.adapters.initial import InitA
     from lilora.adapters.state import State
     from lilora.model.families import Images
+    from lilora.model.micro_batch import MicroBatch
     from lilora.model.tokens import Batch
 
 ROUTERS = ("router_visual", "router_instruction")
@@ -38,8 +39,8 @@ class SMoLoRA(Method):
 
     The mean is over a row's prompt: the release takes every token, answers in training and padding too, and while
     generating the newest token alone, so that an expert depended on the batch and changed within an answer. At the
-    projector it is over the picture's patches. The instruction is the row's whole instruction; the release looks its
-    template up by data set, a task id in disguise, and here there is none.
+    projector it is over the picture's patches. What stands for the instruction is its template, as in the release, but
+    read off the row's own words: the release looks it up by data set, a task id in disguise, and here there is none.
 
     Parameters, summed over sites (d, k): r (d + k) + 2 d, and (E / 2) (k + m) of the routers, where m is the width of
     the instruction's embedding (the language model's own for "backbone"). All stored once. Two experts leave nothing to
@@ -52,6 +53,15 @@ class SMoLoRA(Method):
         experts: E, an even divisor of the rank; half of them are visual.
         router: "straight-through": a chosen expert has weight 1, and its router the gradient of log p. "hard": weight 1
             and no gradient, as in the release, so the routers stay as drawn and are not trained.
+        routers: "first": they train in the first stage and are frozen from then on, as in the release; or "every": they
+            go on training, and where rows choose other experts, what these learned of earlier tasks is lost to them.
+            The fusion goes on training in both.
+        instruction: what routes to an instruction expert: "template", what the instruction ends with and says how to
+            answer (the longest published one, else the last line), as in the release, or the "whole" instruction.
+        balance: weight of a loss that spreads rows over the experts, as Switch (Fedus et al. 2021, Eq. 4) has it: the
+            mean over modules and both kinds of e * sum over e experts of (share of rows sent to it) * (its mean
+            probability); 1 where all are used alike, e where one is. Of each micro-batch, by its share of the answer
+            tokens. 0 (the paper names none): one expert of a kind may take all rows. Ours.
         instruction_encoder: "backbone": the mean of the frozen input embeddings of the instruction's tokens. Otherwise
             the name or folder of a sentence-transformers model (the paper's is
             "sentence-transformers/all-MiniLM-L6-v2"). Never chosen by what is installed, since results depend on it.
@@ -60,12 +70,17 @@ class SMoLoRA(Method):
     """
 
     mergeable: ClassVar[bool] = False
+    #: The name in digests. What went by the class's own trained its routers in every stage, by whole instructions.
+    identity: ClassVar[str] = "SMoLoRA 2"
 
     rank: int = 16
     lora_alpha: float = 32
     dropout: float = 0.0
     experts: int = 8
     router: Literal["straight-through", "hard"] = "straight-through"
+    routers: Literal["first", "every"] = "first"
+    instruction: Literal["template", "whole"] = "template"
+    balance: float = 0.0
     instruction_encoder: str = "backbone"
     init_a: InitA = "kaiming"
 
@@ -76,14 +91,28 @@ class SMoLoRA(Method):
                 f"rank is {self.rank} and experts is {self.experts}: half of the experts are visual and all share the "
                 "rank equally; choose an even number of experts that divides the rank"
             )
-        if self.router not in ("straight-through", "hard"):
-            raise ValueError(f"no router '{self.router}'; there are: straight-through, hard")
+        for name, choices in (
+            ("router", ("straight-through", "hard")),
+            ("routers", ("first", "every")),
+            ("instruction", ("template", "whole")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"no {name} '{getattr(self, name)}'; there are: {', '.join(choices)}")
+        if self.balance < 0 or (self.balance and self.router == "hard"):
+            raise ValueError(
+                f"balance is {self.balance} and router '{self.router}': the weight is not negative, and a hard router "
+                "gets no gradient; take router='straight-through'"
+            )
         if not self.instruction_encoder:
             raise ValueError("instruction_encoder is empty; name a sentence-transformers model, or 'backbone'")
 
     def stage_method(self, first: bool = False) -> Method:
-        """With two experts, the same whatever the routers would be."""
-        return self if self._routes else replace(self, router="straight-through", instruction_encoder="backbone")
+        """With two experts, the same whatever the routers would be; in the first stage, whenever they train later."""
+        names: tuple[str, ...] = ("routers",) if first or self.router == "hard" else ()
+        if not self._routes:
+            names = ("router", "routers", "instruction", "balance", "instruction_encoder")
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in names}
+        return replace(self, **defaults)
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """SMoLoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
@@ -115,7 +144,9 @@ class SMoLoRA(Method):
             ).eval()
             adapters.layers[site] = layer
             model.set_submodule(site, layer)
-        trained = [name for name in adapters.tensors if self._trains(name.rpartition(".")[2])]
+        if routing is not None and self.balance and seed is not None and self._trains(ROUTERS[0], state is None):
+            routing.probabilities = {}
+        trained = [name for name in adapters.tensors if self._trains(name.rpartition(".")[2], state is None)]
         adapters.declare(trained if seed is not None else ())
         return adapters
 
@@ -131,9 +162,11 @@ class SMoLoRA(Method):
             return
         if self.instruction_encoder == "backbone":
             with torch.no_grad():
-                _, instructions = embed_rows(adapters.model, batch, None)
+                asked = batch.template_mask if self.instruction == "template" else batch.instruction_mask
+                _, instructions = embed_rows(adapters.model, replace(batch, instruction_mask=asked), None)
         else:
-            instructions = sentence_embeddings(self.instruction_encoder, batch.instructions)
+            words = batch.template_words if self.instruction == "template" else batch.instructions
+            instructions = sentence_embeddings(self.instruction_encoder, words)
         tokens = () if images is None else images.tokens
         routing.begin(batch.prompt_mask, batch.image_rows, instructions, tokens)
 
@@ -151,13 +184,24 @@ class SMoLoRA(Method):
 
         return [layer.register_forward_hook(hook) for layer in adapters.layers.values()] if self._routes else []
 
+    def row_loss(self, adapters: Adapters, part: MicroBatch) -> Tensor | None:
+        """balance * the balance loss of the micro-batch, by its share of the batch's answer tokens."""
+        routing = next(iter(adapters.layers.values())).routing
+        if routing is None or not routing.probabilities:
+            return None
+        from lilora.methods.smolora.layer import balance_loss
+
+        share = len(part.wanted) / part.num_tokens
+        loss: Tensor = self.balance * share * balance_loss(routing)
+        return loss
+
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Sum of r (d + k) + 2 d + (E / 2) (k + m), shared; without the last term for two experts."""
         width = self._width(hidden_size(sites)) if self._routes else 0
         trainable = total = 0
         for d, k in sites.values():
             sizes = self._sizes(d, k, width)
-            trainable += sum(size for name, size in sizes.items() if self._trains(name))
+            trainable += sum(size for name, size in sizes.items() if self._trains(name, first))
             total += sum(sizes.values())
         return ParameterCount(trainable=trainable, shared=total, per_task=0)
 
@@ -173,8 +217,10 @@ class SMoLoRA(Method):
     def _names(self) -> tuple[str, ...]:
         return ("A", "B", "fusion", *(ROUTERS if self._routes else ()))
 
-    def _trains(self, name: str) -> bool:
-        return self.router == "straight-through" or name not in ROUTERS
+    def _trains(self, name: str, first: bool) -> bool:
+        """Whether a stage, the first or a later one, trains the tensors called `name`."""
+        trained = self.router == "straight-through" and (first or self.routers == "every")
+        return trained or name not in ROUTERS
 
     def _sizes(self, d: int, k: int, width: int) -> dict[str, int]:
         """Elements of each tensor of a site (d, k); `width`: of the instruction's embedding."""

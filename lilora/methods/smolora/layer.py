@@ -26,11 +26,13 @@ class Routing:
         image_rows: (n,) the row of each picture.
         instructions: (N, m) embeddings of the rows' instructions.
         chosen: by site, the weights of the experts that were chosen at the prompt, for the answer's tokens.
+        probabilities: by site, (2, N, E/2) softmax of both routers' scores, for `balance_loss`; None: not kept.
     """
 
     def __init__(self) -> None:
         self.prompt_mask: Tensor | None = None
         self.chosen: dict[str, Tensor] = {}
+        self.probabilities: dict[str, Tensor] | None = None
 
     def begin(
         self,
@@ -52,6 +54,8 @@ class Routing:
         self.instructions = (instructions.float() / norm.clamp(min=1e-12)).to(prompt_mask.device)
         self.tokens = list(tokens)
         self.chosen = {}
+        if self.probabilities is not None:
+            self.probabilities = {}
 
 
 class SMoLoRALinear(nn.Module):
@@ -135,6 +139,8 @@ class SMoLoRALinear(nn.Module):
         asked = F.linear(embedded.to(x.dtype), self.tensors["router_instruction"])
         gates = torch.cat([top_one(scores, self.straight_through) for scores in (seen, asked)], -1)
         routing.chosen[self.site] = gates.detach()
+        if routing.probabilities is not None:
+            routing.probabilities[self.site] = torch.stack([seen, asked]).softmax(-1)
         return gates
 
 
@@ -151,6 +157,21 @@ def top_one(scores: Tensor, straight_through: bool) -> Tensor:
     else:
         value = torch.ones_like(scores.detach().gather(-1, place))
     return torch.zeros_like(scores).scatter(-1, place, value)
+
+
+def balance_loss(routing: Routing) -> Tensor:
+    """Mean over modules and both kinds of e * sum over e experts of f_e P_e (Fedus et al. 2021, "Switch", Eq. 4 to 6).
+
+    f_e is the share of rows (pictures, at the projector) sent to expert e, P_e the mean of its probability; the
+    gradient passes through P alone.
+    """
+    assert routing.probabilities, "no forward has kept its routers' probabilities"
+    losses = []
+    for probabilities in routing.probabilities.values():
+        experts = probabilities.shape[-1]
+        used = torch.nn.functional.one_hot(probabilities.argmax(-1), experts).to(probabilities.dtype).mean(1)
+        losses.append(experts * (used * probabilities.mean(1)).sum(-1).mean())
+    return torch.stack(losses).mean()
 
 
 def sentence_embeddings(encoder: str, instructions: Sequence[str]) -> Tensor:

@@ -62,8 +62,8 @@ def test_what_is_embedded_is_the_instruction_without_template_pictures_and_answe
     data = load_task(lab.backbone, lab.data["Colour"], "train")
     # Every third row has no picture: the template's words before its instruction are others.
     sizes = [None if row % 3 == 2 else (0, 0) for row in range(len(data))]
-    prompts, asked = encoder.prompts(data.instructions, sizes)
-    data = dataclasses.replace(data, prompts=prompts, asked=asked)
+    prompts, asked, templates = encoder.prompts(data.instructions, sizes)
+    data = dataclasses.replace(data, prompts=prompts, asked=asked, templates=templates)
     for batch in (data.training_batch(range(6)), data.prompt_batch(range(6))):
         pairs = zip(batch.input_ids, batch.instruction_mask, strict=True)
         texts = [encoder.tokenizer.decode(ids[kept]) for ids, kept in pairs]
@@ -72,7 +72,7 @@ def test_what_is_embedded_is_the_instruction_without_template_pictures_and_answe
 
 def test_a_tokenizer_that_gives_no_offsets_lets_the_whole_prompt_count(lab: Lab) -> None:
     encoder = Encoder(lab.backbone)
-    [prompt], [span] = encoder.prompts(["What is it?"], [None])
+    [prompt], [span], _ = encoder.prompts(["What is it?"], [None])
     assert 0 < span[0] < span[1] < len(prompt)
     assert encoder._span(None, 0, 11, len(prompt) - len(encoder.begin)) == (0, len(prompt))
 

@@ -20,7 +20,8 @@ from lilora.adapters.adapters import Adapters
 from lilora.adapters.state import load_state
 from lilora.methods.smolora import SMoLoRA, hidden_size
 from lilora.methods.smolora import layer as layer_module
-from lilora.methods.smolora.layer import Routing, SMoLoRALinear
+from lilora.methods.smolora.layer import Routing, SMoLoRALinear, balance_loss
+from lilora.model.encoder import Encoder
 from lilora.model.features import load_features
 from lilora.model.generate import generate
 from lilora.model.logits import embed
@@ -191,7 +192,10 @@ def greedy(lab: Lab, adapters: Adapters, data: TaskData, row: int) -> str:
         labels = torch.tensor([[*[IGNORED] * len(prompt), *tokens]])
         asked = torch.zeros_like(ids, dtype=torch.bool)
         asked[0, slice(*data.asked[row])] = True
-        batch = Batch(ids, torch.ones_like(ids), labels, [data.image_of[row]], [0], [data.instructions[row]], asked)
+        template = torch.zeros_like(asked)
+        template[0, slice(*data.templates[row])] = True
+        images_of = ([data.image_of[row]], [0], [data.instructions[row]])
+        batch = Batch(ids, torch.ones_like(ids), labels, *images_of, asked, template)
         METHOD.before_forward(adapters, batch, images)
         # A random model may well say "<image>", so the answer is embedded apart from the prompt and its picture.
         said = lab.model.get_input_embeddings()(ids[:, len(prompt) :])
@@ -231,6 +235,50 @@ def test_hard_routers_stay_as_drawn_and_others_move(lab: Lab) -> None:
         after = load_state(lab.stage(method)).shared
         same = {torch.equal(after[name], adapters.tensors[name]) for name in after if "router" in name}
         assert same == {router == "hard"}
+
+
+@pytest.mark.parametrize("routers", ["first", "every"])
+def test_routers_train_in_the_first_stage_alone_or_in_every_one(lab: Lab, routers: str) -> None:
+    method = SMoLoRA(rank=4, experts=4, routers=routers)
+    start = method.attach(lab.model, list(lab.sites), None, "Colour", 0)
+    start.remove()
+    first, second = (load_state(lab.stage(method, stage)).shared for stage in (0, 1))
+    names = [name for name in first if "router" in name]
+    assert names and not any(torch.equal(start.tensors[name], first[name]) for name in names)
+    assert {torch.equal(first[name], second[name]) for name in names} == {routers == "first"}
+    assert not any(torch.equal(first[name], second[name]) for name in first if "fusion" in name)
+
+
+def test_when_routers_train_later_makes_no_other_first_stage_and_what_routes_does() -> None:
+    plain = SMoLoRA().stage_method(first=True)
+    assert SMoLoRA(routers="every").stage_method(first=True) == plain
+    assert SMoLoRA(routers="every").stage_method() != SMoLoRA().stage_method()
+    assert SMoLoRA(router="hard", routers="every").stage_method() == SMoLoRA(router="hard").stage_method()
+    assert SMoLoRA(instruction="whole").stage_method(first=True) != plain
+
+
+def test_rows_with_one_template_take_the_same_instruction_experts_whatever_they_ask(lab: Lab) -> None:
+    encoder = Encoder(lab.backbone, "crop")
+    phrase = "Answer the question using a single word or phrase."
+    asked = [f"What colour is it?\n{phrase}", f"Where is the blue square now?\n{phrase}", "Describe it."]
+    prompts, spans, templates = encoder.prompts(asked, [None] * 3)
+    data = load_task(lab.backbone, lab.data["Caption"], "test").subset(range(3))
+    data = dataclasses.replace(
+        data, instructions=asked, prompts=prompts, asked=spans, templates=templates, image_of=[-1] * 3, pictures=[]
+    )
+    assert data.prompt_batch(range(3)).template_words == [phrase, phrase, "Describe it."]
+
+    def embedded(instruction: str) -> Tensor:
+        method = dataclasses.replace(METHOD, instruction=instruction)
+        with scrambled(lab, method) as adapters:
+            method.before_forward(adapters, data.prompt_batch(range(3)), None)
+            return next(iter(adapters.layers.values())).routing.instructions
+
+    of_template, whole = embedded("template"), embedded("whole")
+    torch.testing.assert_close(of_template[0], of_template[1])
+    assert not torch.allclose(of_template[0], of_template[2], atol=1e-2)
+    assert not torch.allclose(whole[0], whole[1], atol=1e-2)
+    torch.testing.assert_close(of_template[2], whole[2])
 
 
 def test_two_experts_leave_nothing_to_route(lab: Lab) -> None:
@@ -298,7 +346,62 @@ def test_the_language_models_width_is_read_off_the_sites(sites: dict[str, tuple[
     assert hidden_size(sites) == width
 
 
-@pytest.mark.parametrize("fields", [{"experts": 3}, {"experts": 0}, {"rank": 4}, {"router": "soft"}])
+def test_the_balance_loss_is_1_where_experts_are_used_alike_and_their_number_where_one_is() -> None:
+    routing = Routing()
+    even = torch.eye(4, dtype=torch.float64).expand(2, 4, 4)
+    routing.probabilities = {"a": even}
+    assert balance_loss(routing).item() == pytest.approx(1)
+    one = torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64).expand(2, 6, 4)
+    routing.probabilities = {"a": one}
+    assert balance_loss(routing).item() == pytest.approx(4)
+    routing.probabilities = {"a": even, "b": one}
+    assert balance_loss(routing).item() == pytest.approx(2.5)
+
+
+def test_the_gradient_of_the_balance_loss_is_that_of_finite_differences() -> None:
+    scores = torch.randn(2, 7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def loss(values: Tensor) -> Tensor:
+        routing = Routing()
+        routing.probabilities = {"a": values.softmax(-1)}
+        return balance_loss(routing)
+
+    assert torch.autograd.gradcheck(loss, (scores,))
+
+
+def test_a_balance_of_0_adds_nothing_and_one_above_spreads_the_rows(lab: Lab) -> None:
+    rows = {}
+    for balance in (0.0, 10.0):
+        method, out = SMoLoRA(rank=4, experts=4, balance=balance), lab.folder()
+        lab.train(lab.config(method, 0), None, out)
+        rows[balance] = json.loads((out / "history.json").read_text())
+    assert {row["penalty"] for row in rows[0.0]} == {0.0}
+    # 2 experts of each kind: from 1 to 2 times the weight.
+    assert 10 * 0.99 <= rows[10.0][-1]["penalty"] < rows[10.0][0]["penalty"] <= 20
+
+
+def test_checkpointing_changes_no_balance_loss(lab: Lab) -> None:
+    method = SMoLoRA(rank=4, experts=4, balance=1.0)
+    found = []
+    for checkpointing in (False, True):
+        out = lab.folder()
+        training = Training(max_steps=4, batch_size=8, gradient_checkpointing=checkpointing)
+        lab.train(lab.config(method, 0, training), None, out)
+        found.append([row["penalty"] for row in json.loads((out / "history.json").read_text())])
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"experts": 3},
+        {"experts": 0},
+        {"rank": 4},
+        {"router": "soft"},
+        {"routers": "last"},
+        {"router": "hard", "balance": 0.1},
+    ],
+)
 def test_fields_that_make_no_layer_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="experts|router"):
         SMoLoRA(**fields)

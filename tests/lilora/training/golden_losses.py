@@ -23,6 +23,7 @@ STAGES: dict[str, tuple[Method, int]] = {
     "seqlora, first stage": (small("seqlora"), 0),
     "lilora, second stage": (LiLoRA(rank=4, lora_alpha=8), 1),
     "smolora, first stage": (SMoLoRA(rank=4, experts=4), 0),
+    "smolora by whole instructions, first stage": (SMoLoRA(rank=4, experts=4, instruction="whole"), 0),
 }
 
 

@@ -1,7 +1,7 @@
 """Similarity of two tasks: cosines of mean embeddings of their pictures, instructions and answers, backbone frozen.
 
 EWC+TIR weighs by it, Eproj groups by it; Eproj and routed answers find a row's task by the embeddings of rows, and
-SMoLoRA its experts. He et al. 2023 (arXiv 2311.16206) compare tasks by such means: in their release those of the
+SMoLoRA its experts. He et al. 2023 (arXiv 2311.16206) compare tasks by such means: by our reading those of the
 tower's class token and of BERT's. The encoders here are the backbone's own, so that nothing has to be installed or
 fetched, and the tower gives what it gives the projector: its patches. Embeddings are functions of the rows alone: not
 of their order in the file, of padding, or of who computes them.
@@ -72,7 +72,7 @@ def centred(tasks: Sequence[TaskEmbedding]) -> list[TaskEmbedding]:
 def standardised_similarities(
     new: TaskEmbedding, earlier: Sequence[TaskEmbedding], parts: Sequence[str] = PARTS
 ) -> list[float]:
-    """How alike `new` is to each of `earlier`, by the release of He et al. 2023: a product over parts.
+    """How alike `new` is to each of `earlier`, by our reading of He et al. 2023: a product over parts.
 
     A part's value is sigmoid((c - mean) / std), c the cosine, mean and (sample) standard deviation over all pairs of
     the new and the earlier tasks: cosines of means are all near 1, and this spreads them over (0, 1). With a single

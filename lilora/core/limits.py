@@ -9,5 +9,5 @@ MERGED_SHARE = 0.5
 CHUNK = 32
 #: Files below this size are held in memory, and so are pictures' features; larger ones are read as they are needed.
 MEMO_BYTES = 512 * 2**20
-#: Rows of a task that are embedded, at most, to know the task by; the release of He et al. 2023 takes about as many.
+#: Rows of a task that are embedded, at most, to know the task by; our choice.
 EMBEDDED_ROWS = 1000

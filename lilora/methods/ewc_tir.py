@@ -1,9 +1,10 @@
 """EWC+TIR: EWC whose hold on an earlier task depends on how alike that task and the new one are.
 
 Source: He et al. 2023, "Continual Instruction Tuning for Large Multimodal Models" (arXiv 2311.16206), task-similarity-
-informed regularisation, by its release; the paper's text gives no more than the idea. Where this differs: the release
-scales each task's importances to a sum of 1, keeps the greatest of the tasks' for each parameter, and pulls to the
-weights before the stage; here each task keeps its own term, as in EWC, so that weights of 1 are EWC.
+informed regularisation: our reading of the paper and its release, of which no file is here to cite; the paper's text
+gives no more than the idea. Where this differs, by that reading: there each task's importances are scaled to a sum of
+1, the greatest of the tasks' is kept for each parameter, and it pulls to the weights before the stage; here each task
+keeps its own term, as in EWC, so that weights of 1 are EWC.
 """
 
 from __future__ import annotations
@@ -32,18 +33,20 @@ class EWCTIR(EWC):
     are values of the state, not parameters, and are in no count.
 
     Attributes:
-        toward: which tasks are held more: "dissimilar" (w = 1 - sim, the release) - what a like task does to the
-            parameters is thought to serve the earlier one as well - or "similar" (w = sim, which the release has and
-            does not use).
-        scale: "standardised" (the release): cosines set apart over all pairs of tasks, multiplied over the parts; or
-            "cosine": their mean over the parts, at least 0. See `lilora.adapters.similarity`.
+        toward: which tasks are held more: "dissimilar" (w = 1 - sim, our reading of the paper) - what a like task does
+            to the parameters is thought to serve the earlier one as well - or "similar" (w = sim).
+        scale: "standardised" (our reading of the paper): cosines set apart over all pairs of tasks, multiplied over the
+            parts, so that w is near 1 for most pairs and the method near EWC; "cosine": their mean over the parts, at
+            least 0; or "centred": the same of embeddings without their mean over the new and all earlier tasks, which
+            is what makes every pair's cosine high. Of two tasks centred embeddings are opposite, and sim is 0. See
+            `lilora.adapters.similarity`.
         parts: what is compared: images, instructions, answers.
         text: "input" or "hidden", the frozen encoder of instructions and answers; see
             `lilora.adapters.similarity.TextEncoder`.
     """
 
     toward: Literal["dissimilar", "similar"] = "dissimilar"
-    scale: Literal["standardised", "cosine"] = "standardised"
+    scale: Literal["standardised", "cosine", "centred"] = "standardised"
     parts: tuple[str, ...] = ("images", "instructions", "answers")
     text: TextEncoder = "input"
 
@@ -51,7 +54,7 @@ class EWCTIR(EWC):
         super().__post_init__()
         for name, choices in (
             ("toward", ("dissimilar", "similar")),
-            ("scale", ("standardised", "cosine")),
+            ("scale", ("standardised", "cosine", "centred")),
             ("text", ("input", "hidden")),
         ):
             if getattr(self, name) not in choices:
@@ -78,8 +81,10 @@ class EWCTIR(EWC):
 
     def weigh(self, new: TaskEmbedding, earlier: Sequence[TaskEmbedding]) -> list[float]:
         """w_i of each earlier task, in [0, 1]."""
-        from lilora.adapters.similarity import similarity, standardised_similarities
+        from lilora.adapters.similarity import centred, similarity, standardised_similarities
 
+        if self.scale == "centred":
+            new, *earlier = centred([new, *earlier])
         if self.scale == "standardised":
             values = standardised_similarities(new, earlier, self.parts)
         else:

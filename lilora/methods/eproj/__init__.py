@@ -2,7 +2,7 @@
 
 No task id is needed: a row is sent to the projector of the task whose mean embedding it is most like. Source: He et
 al. 2023, "Continual Instruction Tuning for Large Multimodal Models" (arXiv 2311.16206), task-similarity-informed model
-expansion; what the paper leaves open is as in its release, but for what is named below.
+expansion, by our reading of the paper and its release, of which no file is here to cite; what differs is named below.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Eproj(Method):
     While a task is learned all its rows take its group's updates; at test a row takes those of the task whose key is
     nearest to it, by the cosines of pictures and instructions, whatever else is in its batch.
 
-    Only the projector is trained, as in the release: the language model stays as it is, so a row without a picture is
+    Only the projector is trained, by that reading: the language model stays as it is, so a row without a picture is
     answered as by the backbone. Each projector starts as the backbone's and trains in full; kept are the differences.
 
-    Where this differs: the release gives every task a projector and has no threshold. It learns its keys, by pulling
+    Where this differs: there every task gets a projector and there is no threshold. Keys are learned there, by pulling
     them to the class tokens of the tower and of BERT; what they are pulled to is a mean, so here it is computed, under
     the frozen backbone (`lilora.adapters.similarity`), and nothing has to be installed.
 
@@ -46,9 +46,9 @@ class Eproj(Method):
     trained on by a later task.
 
     Attributes:
-        threshold: -1 to 1. At 1 every task opens a group, as in the release; at -1 all share one, a projector trained
-            in sequence. The paper names none; the default joins what is nearly one task. The mini suite's six tasks
-            are at most 0.77 alike, so it keeps them apart.
+        threshold: -1 to 1. At 1 every task opens a group, as by our reading of the paper; at -1 all share one, a
+            projector trained in sequence. The paper names none; the default joins what is nearly one task. The mini
+            suite's six tasks are at most 0.77 alike, so it keeps them apart.
         keys: the parts of a row and of a task that are compared, with equal weight: "images", "instructions" or both.
             Answers are not known at test.
     """

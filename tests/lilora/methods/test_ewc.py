@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lilora import stages
+from lilora.adapters.embedding import TaskEmbedding
 from lilora.adapters.fisher import QuadraticPenalty, diagonal_fisher
 from lilora.adapters.preparation import TaskRows
 from lilora.adapters.state import State, Tensors, load_state
@@ -26,6 +27,7 @@ from tests.lilora.lab import TASKS, TRAINING, Lab, files, num_in_memory
 from tests.lilora.methods.reference import ewc as reference
 from tests.lilora.methods.reference.plain_lora import PlainLora
 
+_INSTRUCTIONS = ([4.0, 0.0], [2.0, 0.0], [0.0, 3.0])
 METHODS = {"ewc": EWC(rank=4, lora_alpha=8, weight=3), "ewc+tir": EWCTIR(rank=4, lora_alpha=8, weight=3)}
 
 
@@ -221,6 +223,17 @@ def test_tir_weighs_each_earlier_task_and_its_two_directions_add_up_to_ewc(lab: 
         assert weights["similar"][task] + weights["dissimilar"][task] == pytest.approx(1)
 
 
+def test_centred_weights_worked_by_hand() -> None:
+    """Instructions (4, 0) against (2, 0) and (0, 3), whose mean is (2, 1): (2, -1) against (0, -1) and (-2, 2)."""
+    new, one, other = (TaskEmbedding(torch.zeros(1), torch.tensor(x), torch.zeros(2)) for x in _INSTRUCTIONS)
+    method = EWCTIR(scale="centred", parts=("instructions",))
+    assert method.weigh(new, [one, other]) == pytest.approx([1 - 1 / 5**0.5, 1.0])
+    assert dataclasses.replace(method, toward="similar").weigh(new, [one, other]) == pytest.approx([1 / 5**0.5, 0.0])
+    assert method.weigh(new, [one]) == [1.0], "two tasks are opposite without their mean"
+    plain = dataclasses.replace(method, scale="cosine")
+    assert plain.weigh(new, [one, other]) == pytest.approx([0.0, 1.0])
+
+
 def test_tirs_penalty_is_its_weight_times_ewcs(lab: Lab) -> None:
     method, plain = METHODS["ewc+tir"], METHODS["ewc"]
     after = load_state(lab.stage(method, 1), memory=True)
@@ -263,7 +276,7 @@ def test_the_chosen_rows_do_not_depend_on_the_files_order() -> None:
         ({"fisher_rows": 0}, "at least one row"),
         ({"fisher": "true"}, "there are: empirical, sampled"),
         ({"toward": "both"}, "there are: dissimilar, similar"),
-        ({"scale": "log"}, "there are: standardised, cosine"),
+        ({"scale": "log"}, "there are: standardised, cosine, centred"),
         ({"text": "bert"}, "there are: input, hidden"),
         ({"parts": ("sounds",)}, "choose from: images, instructions, answers"),
     ],

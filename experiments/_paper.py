@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from experiments._scale import scaled
+from experiments._scale import answers_in, scaled
 from lilora.backbones.llava_1_5_7b import BACKBONE
 from lilora.training import Training
 from orchestrator.study import Paper, Study, Trial
@@ -46,6 +46,7 @@ def at_paper_scale(study: Study) -> Study:
     """The study on LLaVA-1.5-7B and CVIT with the paper's hyper-parameters, one seed; a search stays as it is."""
     first = [item for item in study.trials if item.seed == SEEDS[0]]
     real = [replace(item, method=scaled(item.method), backbone=BACKBONE, training=TRAINING) for item in first]
+    real = [replace(item, answer_dtype=answers_in(item.backbone)) for item in real]
     trials = tuple(
         replace(item, stream=replace(item.stream, benchmark="cvit"), resources=replace(item.resources, micro_batch=32))
         for item in real

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from experiments import _paper
-from experiments._scale import scaled
+from experiments._scale import answers_in, scaled
 from lilora.backbones import Backbone, llava_1_5_7b, tiny_llava
 from lilora.benchmarks import Stream
 from lilora.methods import Method
@@ -55,6 +55,6 @@ def at_paper_scale(study: Study, backbone: Backbone = llava_1_5_7b.BACKBONE) -> 
     trials = [
         replace(item, method=scaled(item.method), backbone=real, training=REAL, resources=GPUS) for item in study.trials
     ]
-    trials = [replace(item, stream=replace(item.stream, benchmark="coin")) for item in trials]
+    trials = [replace(a, stream=replace(a.stream, benchmark="coin"), answer_dtype=answers_in(real)) for a in trials]
     paper = study.paper and replace(study.paper, caveats=(UNPROVEN, *study.paper.caveats[len(CAVEATS) :]))
     return replace(study, name=f"{study.name}-paper", trials=tuple(trials), paper=paper)

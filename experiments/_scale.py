@@ -1,7 +1,9 @@
-"""The papers' sizes of what a method trains: ranks of eight times the tiny models', and the 7B's router."""
+"""The papers' sizes of what a method trains - ranks of eight times the tiny models', the 7B's router - and what in."""
 
 from dataclasses import replace
+from typing import Literal
 
+from lilora.backbones import Backbone
 from lilora.methods import Method
 from lilora.methods.proglora_dynamic import ProgLoRADynamic
 
@@ -16,3 +18,8 @@ def scaled(method: Method) -> Method:
     if isinstance(method, ProgLoRADynamic):
         changed["width"] = WIDTH
     return replace(method, **{name: value for name, value in changed.items() if hasattr(method, name)})
+
+
+def answers_in(backbone: Backbone) -> Literal["", "float16"]:
+    """LLaVA's published evaluators answer in float16; of Qwen2-VL none is known here, and training's dtype stays."""
+    return "float16" if backbone.name.startswith("llava") else ""

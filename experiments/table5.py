@@ -6,6 +6,7 @@ The paper's table is Qwen2-VL-2B's; LLaVA's rows of the same methods are in its 
 from dataclasses import replace
 
 from experiments._paper import EPOCHS, at_paper_scale, beside
+from experiments._scale import answers_in
 from lilora.backbones import qwen2_vl_2b, tiny_llava, tiny_qwen2_vl
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.eproj import Eproj
@@ -37,7 +38,7 @@ def paper() -> Study:
     study = at_paper_scale(table5())
     real = {"tiny_qwen2_vl": qwen2_vl_2b.BACKBONE}
     trials = [
-        replace(trial, backbone=real.get(tiny.backbone.name, trial.backbone))
+        replace(trial, backbone=(own := real.get(tiny.backbone.name, trial.backbone)), answer_dtype=answers_in(own))
         for tiny, trial in zip(table5().trials, study.trials, strict=True)
     ]
     return replace(study, trials=tuple(trials))

@@ -89,6 +89,7 @@ def test_the_papers_own_setting_has_a_plan_at_its_rank_on_its_backbone(name: str
             assert trial.stream.benchmark == ("coin" if of_proglora else "cvit")
             assert trial.training.batch_size == (384 if of_proglora else 64)
             assert getattr(trial.method, "rank", 128) in ((16, 64, 128) if of_proglora else (56, 64, 128))
+            assert trial.answer_dtype == ("float16" if "llava" in trial.backbone.name else "")
             assert trial.backbone.full if of_proglora else not trial.backbone.full
             assert getattr(trial.method, "width", 256) == 256, "what gives the 42M of ProgLoRA's Table 13"
 

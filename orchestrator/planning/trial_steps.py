@@ -194,7 +194,7 @@ class TrialSteps:
             task,
             trial.split,
             about.max_new_tokens,
-            dtype=trial.training.dtype,
+            dtype=trial.answer_dtype or trial.training.dtype,
             framing=about.test_image,
             candidates=candidates,
             decoding="" if trial.backbone.plain_generation else "greedy",

@@ -19,7 +19,7 @@ PLAIN = ("backbone", "sites", "benchmark", "instructions", "split", "task_prompt
 #: Of more fields of a method's own than these, a name says those alone that are not as in the method's first trial.
 MANY = 3
 #: What only some trials have a value of; that of the others is said by saying nothing.
-SOMETIMES = ("sites", "task_prompt")
+SOMETIMES = ("sites", "task_prompt", "answer_dtype")
 
 
 def method_name(method: Method) -> str:

@@ -21,6 +21,8 @@ from lilora.training import Training
 from orchestrator.steps.step import Resources
 from orchestrator.study.naming import method_name
 
+ANSWER_DTYPES = ("", "float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -39,6 +41,8 @@ class Trial:
             learned: of such tasks its cells stay empty.
         transfer: whether each task is also learned alone, from the backbone, by the same method, which FWT is measured
             against (ProgLoRA, 5.3). These are first stages, which the store shares with every trial that has them.
+        answer_dtype: of the backbone while it answers; "": that of training. Published evaluators of LLaVA use float16,
+            and bfloat16 keeps too few bits of a small update that is merged into its weights. No part of a stage.
         resources: what a training step may use; not part of the trial's identity.
     """
 
@@ -53,7 +57,15 @@ class Trial:
     split: str = "test"
     scored: Literal["each", "last", "all"] = field(default="each", metadata={"identity": False})
     transfer: bool = field(default=False, metadata={"identity": False})
+    answer_dtype: Literal["", "float32", "bfloat16", "float16"] = ""
     resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        if self.answer_dtype not in ANSWER_DTYPES:
+            raise ValueError(f"no answer_dtype '{self.answer_dtype}'; there are: {', '.join(ANSWER_DTYPES[1:])}")
+        # One spelling for one meaning, since fields are identity.
+        if self.answer_dtype == self.training.dtype:
+            object.__setattr__(self, "answer_dtype", "")
 
     @property
     def needs_task_id(self) -> bool:
@@ -165,6 +177,8 @@ def _parameters(trial: Trial, tasks: tuple[str, ...], scores: str) -> dict[str, 
         flat |= {"missing": missing if isinstance(missing, str) else f"{len(missing)} ids left out"}
     if scores:
         flat |= {"scores": scores}
+    if trial.answer_dtype:
+        flat |= {"answer_dtype": trial.answer_dtype}
     if trial.stream.task_prompt:
         flat |= {"task_prompt": "told the task"}
     return flat | {"split": trial.split, "seed": trial.seed}

@@ -221,3 +221,17 @@ def test_a_trial_that_is_stopped_early_keeps_the_cells_of_the_tasks_that_it_lear
     assert sorted(plan.cells) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert list(plan.bare) == list(TASKS[:2]) and not plan.unseen
     assert len([step for step in plan.steps if step.kind == "score"]) == plan.num_scores == 6
+
+
+def test_the_dtype_of_answers_is_no_part_of_a_stage_and_that_of_training_is_its_default() -> None:
+    plain = plan_of(SeqLoRA())
+    half = lower(Study("half", (dataclasses.replace(plain.trial, answer_dtype="float16"),))).trials[0]
+    assert [stage.digest for stage in half.stages] == [stage.digest for stage in plain.stages]
+    assert {predict.config.dtype for predict, _ in half.cells.values()} == {"float16"}
+    assert not {predict.digest for predict, _ in half.cells.values()} & {
+        predict.digest for predict, _ in plain.cells.values()
+    }
+    assert half.digest != plain.digest
+    assert dataclasses.replace(plain.trial, answer_dtype="float32") == plain.trial
+    with pytest.raises(ValueError, match="no answer_dtype 'int8'; there are: float32, bfloat16, float16"):
+        dataclasses.replace(plain.trial, answer_dtype="int8")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lilora.costs.flops import Workload
     from lilora.training import TrainConfig
 
-#: From this many steps on each declared tensor must have moved: before, a factor that is still 0 hides the other.
+#: From this many steps on each declared tensor should have moved: before, a factor that is still 0 hides the other.
 STEPS_TO_MOVE = 4
 
 
@@ -95,20 +95,25 @@ def check_gradients(adapters: Adapters, gradients: dict[str, Tensor | None] | No
     assert not without, f"declared trainable, but no gradient reaches {without}"
 
 
-def check_moved(adapters: Adapters, before: dict[str, Tensor], num_steps: int, unused: Sequence[str] = ()) -> None:
-    """Assert that declared tensors moved (given enough steps, and but for `unused`), and no other adapter tensor.
+def unmoved(
+    adapters: Adapters, before: dict[str, Tensor], num_steps: int, unused: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Declared tensors that did not move, given enough steps and but for `unused`; no other adapter tensor may move.
 
-    `before`: the tensors as the stage found them, in the host's memory.
+    Their gradients were nil, or too small to count, as those of a router whose softmax is saturated: a finished stage
+    says so and stands, since what the others learned is whole.
+
+    Args:
+        before: the tensors as the stage found them, in the host's memory.
     """
+    found = []
     for name, tensor in adapters.tensors.items():
         same = torch.equal(tensor.detach().cpu(), before[name])
         if name not in adapters.trainable:
             assert same, f"{name} is declared frozen, but the stage changed it"
-        elif num_steps >= STEPS_TO_MOVE and name not in unused:
-            assert not same, (
-                f"{name} is declared trainable, but {num_steps} steps did not move it: its gradients are nil, or too "
-                "small to count, as those of a router whose softmax is saturated (then lower training.learning_rate)"
-            )
+        elif same and num_steps >= STEPS_TO_MOVE and name not in unused:
+            found.append(name)
+    return tuple(sorted(found))
 
 
 def backbone_fingerprint(adapters: Adapters) -> int:

@@ -26,7 +26,7 @@ from lilora.model.logits import language_model
 from lilora.model.micro_batch import MicroBatch
 from lilora.model.tokens import IGNORED
 from lilora.training import TrainConfig, Training
-from lilora.training.assertions import backbone_fingerprint, check_gradients, check_moved
+from lilora.training.assertions import backbone_fingerprint, check_gradients, unmoved
 from lilora.training.batches import BatchOrder, step_seed
 from lilora.training.checkpoint import load_checkpoint, save_checkpoint
 from lilora.training.ddp import Worker
@@ -76,6 +76,8 @@ class Loop:
         self.stage = digest_of({"config": config, "rows": len(self.data)})
         #: What the optimiser was, once all steps are made (`optimiser.describe`).
         self.optimiser: dict[str, Any] = {}
+        #: Declared tensors that no step moved (`assertions.unmoved`).
+        self.unmoved: tuple[str, ...] = ()
 
     def run_all(self) -> list[dict[str, Any]]:
         """All steps, from the last checkpoint on; a history row a step (step, loss, penalty, rate)."""
@@ -101,7 +103,7 @@ class Loop:
         self.optimiser = describe(worker.stepping, self.config.training, rows)
         worker.finish()
         unused = () if self.data.pictures else tuple(filter(is_projector, self.adapters.trainable))
-        check_moved(self.adapters, before, self.num_steps, unused)
+        self.unmoved = unmoved(self.adapters, before, self.num_steps, unused)
         assert self.divided or backbone_fingerprint(self.adapters) == fingerprint, "the stage wrote to the backbone"
         return rows
 

@@ -81,6 +81,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             "loss": rows[-1]["loss"],
             "optimiser": loop.optimiser,
             "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
+            **({"unmoved": list(loop.unmoved)} if loop.unmoved else {}),
             **({"cut_rows": data.num_cut} if data.num_cut else {}),
             **({"kept_to_learn": kept} if run.is_main else {}),
             **config.method.notes(adapters),

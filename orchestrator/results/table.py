@@ -138,7 +138,7 @@ def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
         next((result.stored_parameters for result in results if result.stored_parameters is not None), None),
         max((result.kept_to_learn for result in results if result.kept_to_learn is not None), default=None),
         results[0].plan.trial.needs_task_id,
-        "; ".join(filter(None, (_missing_note(trials), *(note(results[0]) for note in NOTES)))),
+        "; ".join(filter(None, (_missing_note(trials), _unmoved_note(results), *(note(results[0]) for note in NOTES)))),
     )
 
 
@@ -150,6 +150,13 @@ def _missing_note(trials: Sequence[TrialResult]) -> str:
         return f"{len(missing)} of {len(trials)} seeds not finished, left out"
     cells = sum(result.plan.num_scores for result in trials)
     return f"{sum(result.num_missing for result in trials)} of {cells} cells not finished"
+
+
+def _unmoved_note(results: Sequence[TrialResult]) -> str:
+    """How many declared tensors no step of some stage moved, and in how many stages."""
+    counts = [len(record.summary.get("unmoved", ())) for result in results for record in result.stages if record]
+    with_some = [count for count in counts if count]
+    return f"up to {max(with_some)} trained tensors did not move in {len(with_some)} stages" if with_some else ""
 
 
 def _cut_note(result: TrialResult) -> str:

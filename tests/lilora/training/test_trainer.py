@@ -21,6 +21,7 @@ from lilora.methods.lwf import LwF
 from lilora.methods.seqlora import SeqLoRA
 from lilora.model.precision import float32_products
 from lilora.training import Training
+from lilora.training.assertions import unmoved
 from lilora.training.batches import BatchOrder
 from lilora.training.stage import thinned, train
 from tests.lilora.lab import TASKS, Lab, files
@@ -145,6 +146,27 @@ def test_a_method_that_reaches_no_tensor_is_caught(lab: Lab, monkeypatch: pytest
     monkeypatch.setattr(SeqLoRA, "attach", declares_a_tensor_that_nothing_uses)
     with pytest.raises(AssertionError, match="no gradient reaches .*stray"):
         lab.train(lab.config(METHOD, 0), None, lab.folder())
+
+
+def test_a_tensor_that_no_step_moves_flags_the_stage_and_does_not_throw_it_away(lab: Lab) -> None:
+    out = lab.folder()
+    # Steps of 1e-12 are lost beside A's entries, and not beside those of B, which start at 0.
+    summary = lab.train(lab.config(METHOD, 0, Training(max_steps=5, batch_size=4, learning_rate=1e-12)), None, out)
+    assert summary["unmoved"] == sorted(f"{site}.A" for site in lab.sites)
+    assert load_state(out).tasks == TASKS[:1]
+    assert "unmoved" not in lab.train(lab.config(METHOD, 0, Training(max_steps=5, batch_size=4)), None, lab.folder())
+
+
+def test_a_frozen_tensor_that_a_stage_changes_is_caught(lab: Lab) -> None:
+    adapters = METHOD.attach(lab.model, list(lab.sites), None, TASKS[0], 0)
+    adapters.remove()
+    before = {name: tensor.detach().clone() for name, tensor in adapters.tensors.items()}
+    name = adapters.trainable[0]
+    adapters.trainable = adapters.trainable[1:]
+    with torch.no_grad():
+        adapters.tensors[name].add_(1)
+    with pytest.raises(AssertionError, match=f"{name} is declared frozen, but the stage changed it"):
+        unmoved(adapters, before, 10)
 
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")

@@ -153,6 +153,16 @@ def test_unseen_tasks_are_read_after_the_last_stage(tmp_path):
     assert metrics_of_row(result, 2)["accuracy.VizWiz"] == 5.0 and "accuracy.VizWiz" not in metrics_of_row(result, 1)
 
 
+def test_a_row_says_that_trained_tensors_did_not_move(tmp_path):
+    lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
+    (result,) = read_results(lowered, fake_store(tmp_path, lowered)).trials
+    first, second, third = result.stages
+    flagged = replace(second, summary={**second.summary, "unmoved": ["x.A", "y.A"]})
+    (row,) = table([replace(result, stages=(first, flagged, third))])
+    assert row.note == "up to 2 trained tensors did not move in 1 stages"
+    assert table([result])[0].note == ""
+
+
 def test_tasks_learned_alone_are_the_stages_of_dirlora(tmp_path):
     sequence, alone = lower(asked_for_transfer(SeqLoRA(), DirLoRA())).trials
     assert [stage for stage, _, _ in sequence.alone] == list(alone.stages)

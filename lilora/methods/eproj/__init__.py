@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lilora.model.tokens import Batch
 
 
+Part = Literal["images", "instructions"]
+
+
 @dataclass(frozen=True)
 class Eproj(Method):
     """(W + weight_g) x + b + bias_g in each linear layer of the projector, for the group g of tasks.
@@ -49,25 +52,35 @@ class Eproj(Method):
         threshold: -1 to 1. At 1 every task opens a group, as by our reading of the paper; at -1 all share one, a
             projector trained in sequence. The paper names none; the default joins what is nearly one task. The mini
             suite's six tasks are at most 0.77 alike, so it keeps them apart.
-        keys: the parts of a row and of a task that are compared, with equal weight: "images", "instructions" or both.
-            Answers are not known at test.
+        keys: the parts of a row and of a task that are compared at test, with equal weight: "images", "instructions"
+            or both. Answers are not known at test. They act there alone, so trials that differ in them share stages.
+        grouped_by: the same parts, by which a new task is compared with the known ones.
     """
 
     mergeable: ClassVar[bool] = False
 
     threshold: float = 0.9
-    keys: tuple[Literal["images", "instructions"], ...] = ("images", "instructions")
+    keys: tuple[Part, ...] = ("images", "instructions")
+    grouped_by: tuple[Part, ...] = ("images", "instructions")
 
     def __post_init__(self) -> None:
         if not -1 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}; a similarity is from -1 to 1")
-        if not self.keys or not set(self.keys) <= {"images", "instructions"} or len(set(self.keys)) < len(self.keys):
-            raise ValueError(f"keys is {self.keys}; choose from: images, instructions")
-        object.__setattr__(self, "keys", tuple(sorted(self.keys)))
+        for name in ("keys", "grouped_by"):
+            parts = getattr(self, name)
+            if not parts or not set(parts) <= {"images", "instructions"} or len(set(parts)) < len(parts):
+                raise ValueError(f"{name} is {parts}; choose from: images, instructions")
+            object.__setattr__(self, name, tuple(sorted(parts)))
 
     def stage_method(self, first: bool = False) -> Method:
-        """In the first stage, the same whatever the threshold and the keys: the first task always opens a group."""
-        return Eproj() if first and type(self) is Eproj else self
+        """In the first stage, the same whatever the fields: the first task always opens a group; later, whatever the
+        keys, which act at test.
+        """
+        return Eproj() if first and type(self) is Eproj else replace(self, keys=Eproj.keys)
+
+    def answer_method(self, first: bool = False) -> Method:
+        """With the keys; after the first stage there is one group to find, whatever they are."""
+        return self.stage_method(first) if first else self
 
     def prepare(self, preparation: Preparation) -> State | None:
         """Compute the task's key and decide on its group.
@@ -90,7 +103,8 @@ class Eproj(Method):
         embedding = embed_task(preparation.model, preparation.current)
         groups, keys = state.values["groups"], state.values["keys"]
         alike = {
-            known: similarity(embedding, TaskEmbedding.from_values(keys[known]), self.keys) for known in state.tasks
+            known: similarity(embedding, TaskEmbedding.from_values(keys[known]), self.grouped_by)
+            for known in state.tasks
         }
         nearest = max(state.tasks, key=alike.__getitem__, default=None)
         joined = nearest is not None and alike[nearest] >= self.threshold

@@ -113,6 +113,14 @@ def test_a_task_unlike_the_known_ones_opens_a_group_and_a_like_one_trains_theirs
     assert apart.num_parameters() == 2 * APART.count(lab.sites).trainable
 
 
+def test_keys_name_answers_and_no_stage_and_what_groups_names_the_stages() -> None:
+    seen = Eproj(keys=("images",))
+    assert seen.stage_method() == Eproj() and seen.answer_method() == seen
+    assert seen.answer_method(first=True) == Eproj()
+    assert Eproj(grouped_by=("images",)).stage_method() != Eproj()
+    assert Eproj(keys=("instructions", "images")) == Eproj()
+
+
 def test_the_first_stage_is_one_whatever_the_threshold_and_the_keys() -> None:
     methods = [APART, TOGETHER, Eproj(keys=("images",))]
     assert {method.stage_method(first=True) for method in methods} == {Eproj()}
@@ -222,7 +230,7 @@ def test_a_stage_notes_how_many_projectors_there_are(lab: Lab) -> None:
         assert lab.train(config, lab.stage(method, 0), lab.folder())["groups"] == groups
 
 
-@pytest.mark.parametrize("fields", [{"threshold": 1.1}, {"keys": ()}, {"keys": ("answers",)}])
+@pytest.mark.parametrize("fields", [{"threshold": 1.1}, {"keys": ()}, {"keys": ("answers",)}, {"grouped_by": ("x",)}])
 def test_fields_that_decide_nothing_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="threshold|keys"):
+    with pytest.raises(ValueError, match="threshold|keys|grouped_by"):
         Eproj(**fields)

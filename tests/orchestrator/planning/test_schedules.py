@@ -11,6 +11,7 @@ from lilora.benchmarks import Stream
 from lilora.core.identity import canonical_json, digest_of
 from lilora.methods import Method
 from lilora.methods.dirlora import DirLoRA
+from lilora.methods.eproj import Eproj
 from lilora.methods.joint import Joint
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.lwf import LwF
@@ -235,3 +236,12 @@ def test_the_dtype_of_answers_is_no_part_of_a_stage_and_that_of_training_is_its_
     assert dataclasses.replace(plain.trial, answer_dtype="float32") == plain.trial
     with pytest.raises(ValueError, match="no answer_dtype 'int8'; there are: float32, bfloat16, float16"):
         dataclasses.replace(plain.trial, answer_dtype="int8")
+
+
+def test_trials_that_differ_in_what_acts_at_test_share_their_stages() -> None:
+    plain, seen = plan_of(Eproj()), plan_of(Eproj(keys=("images",)))
+    assert [stage.digest for stage in plain.stages] == [stage.digest for stage in seen.stages]
+    for cell, (predict, _) in plain.cells.items():
+        assert (seen.cells[cell][0].digest == predict.digest) == (cell == (0, 0))
+    grouped = plan_of(Eproj(grouped_by=("images",)))
+    assert grouped.stages[0].digest == plain.stages[0].digest and grouped.stages[1].digest != plain.stages[1].digest

@@ -19,9 +19,9 @@ from PIL import Image
 
 from lilora.benchmarks import Stream
 from lilora.core.stage_run import StageRun
-from lilora.data.build import build_task
+from lilora.data.build import build_config, build_task
 from lilora.data.check import check
-from lilora.data.location import build_config, find_benchmark
+from lilora.data.location import find_benchmark
 
 TRAIN, TEST = 165_000, 100_000
 #: A file system allows a file only so many names (ext4: 65,000).

@@ -13,7 +13,8 @@ from typing import Any
 from lilora.methods._mechanisms import agreement, inert
 from orchestrator.planning.explaining import Explaining, explaining, inspection_step
 from orchestrator.planning.lowering import Lowered
-from orchestrator.results.reading import StudyResults, read_inspection, read_scores
+from orchestrator.results.artifacts import read_inspection, read_scores
+from orchestrator.results.reading import StudyResults
 from orchestrator.storage.store import Store
 
 

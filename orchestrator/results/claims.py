@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from orchestrator.results.reading import Items
+from orchestrator.results.artifacts import Items
 from orchestrator.results.statistics import ALPHA, SEEDS_ASKED, Interval, Samples, Welch, holm, item_interval, welch
 from orchestrator.results.table import TableRow
 from orchestrator.study.metrics import ALIASES

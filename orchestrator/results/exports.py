@@ -1,15 +1,15 @@
-"""Results for other programs: the table as CSV text, and a trial as plain data for JSON."""
+"""Results for other programs: the table as CSV text, a trial as plain data for JSON, and the names of its scorers."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from orchestrator.planning.lowering import TrialPlan
 from orchestrator.results.form import form_json
 from orchestrator.results.reading import TrialResult
-from orchestrator.results.scorers import describe_scorers, scorer_names
 from orchestrator.results.table import TableRow, metrics_after, unlearned_metrics
 from orchestrator.study.metrics import ALIASES, METRICS, UNLEARNED, Stat
 from orchestrator.study.naming import method_name
@@ -60,3 +60,28 @@ def trial_json(result: TrialResult) -> dict[str, Any]:
         "kept_to_learn": result.kept_to_learn,
         "missing": result.num_missing,
     }
+
+
+def scorer_names(plan: TrialPlan) -> dict[str, str]:
+    """What judges each task of the trial: its scorer, and which version of one that has two ("textvqa (paper)")."""
+    configs = {step.config.task: step.config for _, step in plan.cells.values()}
+    return {
+        task: f"{configs[task].scorer} ({configs[task].scores})" if configs[task].scores else configs[task].scorer
+        for task in plan.tasks
+        if task in configs
+    }
+
+
+def scorers_by_task(plans: Iterable[TrialPlan]) -> dict[str, list[str]]:
+    """What judges each task of some trials; more than one where they use different versions."""
+    found: dict[str, list[str]] = {}
+    for plan in plans:
+        for task, name in scorer_names(plan).items():
+            if name not in found.setdefault(task, []):
+                found[task].append(name)
+    return found
+
+
+def describe_scorers(plans: Iterable[TrialPlan]) -> str:
+    """The scorers of some trials in a line: "ScienceQA scienceqa (paper), TextVQA textvqa (paper)"."""
+    return ", ".join(f"{task} {' and '.join(names)}" for task, names in scorers_by_task(plans).items())

@@ -7,7 +7,6 @@ not finished.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from typing import Any
 
 from lilora.adapters.stored import stored_parameters
 from lilora.matrix import Matrix
-from orchestrator.errors import DamagedError
 from orchestrator.planning.lowering import Cell, Lowered, TrialPlan
+from orchestrator.results.artifacts import Items, read_items, read_object, read_record, read_scores
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
 
@@ -132,19 +131,6 @@ def _value(scores: Mapping[str, Any] | None, key: str) -> float | None:
 
 
 @dataclass(frozen=True)
-class Items:
-    """The main score of each test item of a cell, in percent.
-
-    Attributes:
-        names: the items' ids, in the order of the data.
-        scores: with questions that have no row counted in (see `lilora.stages.scores`): their mean is the cell's score.
-    """
-
-    names: tuple[str, ...]
-    scores: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class StudyResults:
     """What the store holds of one study.
 
@@ -245,13 +231,13 @@ class ResultReader:
                 cell = len(trial.plan.after) - 1, column
                 digest = trial.plan.cells[cell][1].digest if cell in trial.plan.cells else ""
                 unread = cell in trial.scores and digest not in self._items
-                if unread and (found := _read_items(self.store, digest, trial.scores[cell])) is not None:
+                if unread and (found := read_items(self.store, digest, trial.scores[cell])) is not None:
                     self._items[digest] = found
         return self._items
 
     def _analysis(self, digest: str, present: frozenset[str]) -> dict[str, Any] | None:
         unread = digest in present and digest not in self._analyses
-        if unread and (found := _read_object(self.store, digest, "analysis.json")) is not None:
+        if unread and (found := read_object(self.store, digest, "analysis.json")) is not None:
             self._analyses[digest] = found
         return self._analyses.get(digest)
 
@@ -265,48 +251,3 @@ def scores_alone(plan: TrialPlan, read: Callable[[str], dict[str, Any] | None]) 
     """What the score steps of the tasks that are also learned alone wrote, by task; `read` knows it by their digest."""
     learned = zip(plan.tasks, plan.alone, strict=False)
     return {task: found for task, (_, _, score) in learned if (found := read(score.digest)) is not None}
-
-
-def read_scores(store: Store, digest: str) -> dict[str, Any] | None:
-    """What a score step wrote; None where there is nothing that can be read."""
-    return _read_object(store, digest, "scores.json")
-
-
-def read_inspection(store: Store, digest: str) -> dict[str, Any] | None:
-    """What an inspection of a trial wrote; None where there is nothing that can be read."""
-    return _read_object(store, digest, "inspection.json")
-
-
-def read_record(store: Store, digest: str) -> Record | None:
-    """The artifact's record; None where there is none that can be read."""
-    try:
-        return store.record(digest)
-    except DamagedError:
-        return None
-
-
-def _read_object(store: Store, digest: str, name: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads((store.fetch(digest) / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _read_items(store: Store, digest: str, scores: Mapping[str, Any]) -> Items | None:
-    """Each item's main score of a score step; None where there is nothing that can be read.
-
-    None, too, where the task's score is no mean over items (`lilora.scorers.Scorer.whole`): what other items would do
-    to it is not known from theirs.
-    """
-    import polars
-
-    if "item_mean" in scores:
-        return None
-
-    try:
-        table = polars.read_parquet(store.fetch(digest) / "items.parquet", columns=["id", "main"], glob=False)
-    except (OSError, polars.exceptions.PolarsError):
-        return None
-    share = len(table) / (len(table) + int(scores.get("absent", 0)))
-    return Items(tuple(table["id"]), tuple((100 * share * table["main"]).to_list()))

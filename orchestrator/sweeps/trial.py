@@ -22,7 +22,8 @@ from orchestrator.execution.workers.actor import Settings
 from orchestrator.planning.lowering import TrialPlan
 from orchestrator.resolving.notes import trial_digest
 from orchestrator.resolving.swept import lower_point, sweep_of, truncated
-from orchestrator.results.reading import TrialResult, read_scores, scores_alone
+from orchestrator.results.artifacts import read_scores
+from orchestrator.results.reading import TrialResult, scores_alone
 from orchestrator.results.table import metrics_after
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Sweep

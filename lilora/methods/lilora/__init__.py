@@ -121,7 +121,7 @@ class LiLoRA(Routed):
         """
         from lilora.adapters.adapters import Adapters, LoraPair
         from lilora.adapters.initial import as_parameter
-        from lilora.methods.lilora.layer import LiLoRALinear
+        from lilora.methods.lilora.layer import LiLoRALinear, stability
 
         originals = {site: model.get_submodule(site) for site in sites}
         shared, part = self._values(originals, state, task, seed)
@@ -154,27 +154,10 @@ class LiLoRA(Routed):
         if not first and self.share_a and not isinstance(self.shared_a, str):
             adapters.factors |= {f"{site}.A": float(self.shared_a) for site in sites}
         if state is not None and self._held:
-            self._hold(adapters, state)
+            # Eq. 7 compares with the task before alone; "mean" with all earlier ones.
+            compared = state.tasks if self.compared == "mean" else state.tasks[-1:]
+            adapters.regulariser = stability(adapters, state, self._held, compared, self)
         return adapters
-
-    def _hold(self, adapters: Adapters, state: State) -> None:
-        """Give the adapters the loss that holds them to what the stage finds."""
-        from lilora.methods.lilora.layer import BasisStability
-
-        device = next(iter(adapters.tensors.values())).device
-        # Eq. 7 compares with the task before alone; "mean" with all earlier ones.
-        compared = [state.parts[task] for task in (state.tasks if self.compared == "mean" else state.tasks[-1:])]
-        adapters.regulariser = BasisStability(
-            list(adapters.layers.values()),
-            {name: [state.shared[f"{site}.{name}"].to(device) for site in adapters.layers] for name in self._held},
-            [
-                [(part[f"{site}.B_task"].to(device), part[f"{site}.A_task"].to(device)) for site in adapters.layers]
-                for part in compared
-            ],
-            self.similarity == "global",
-            self.similarity_gradient,
-            self.weighting == "cosine",
-        )
 
     def penalty(self, adapters: Adapters) -> Tensor | None:
         """lam * L_reg from the second task on (Eq. 8); None where nothing is held."""

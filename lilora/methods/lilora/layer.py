@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lilora.adapters.adapters import Adapters
 from lilora.adapters.initial import initial_normal
 from lilora.adapters.state import State
 from lilora.methods._mechanisms import spread
@@ -144,10 +145,31 @@ class BasisStability:
         return ((1 - similarities) * drifts).sum()
 
 
+def stability(
+    adapters: Adapters, state: State, held: Sequence[str], compared: Sequence[str], how: Any
+) -> BasisStability:
+    """The loss that holds `held` tensors of the adapters to what the stage finds in `state`.
+
+    Args:
+        compared: earlier tasks whose residuals this task's is compared with.
+        how: the LiLoRA whose `similarity`, `similarity_gradient` and `weighting` it follows.
+    """
+    device = next(iter(adapters.tensors.values())).device
+    parts = [state.parts[task] for task in compared]
+    return BasisStability(
+        list(adapters.layers.values()),
+        {name: [state.shared[f"{site}.{name}"].to(device) for site in adapters.layers] for name in held},
+        [[(part[f"{site}.B_task"].to(device), part[f"{site}.A_task"].to(device)) for site in adapters.layers]
+         for part in parts],
+        how.similarity == "global",
+        how.similarity_gradient,
+        how.weighting == "cosine",
+    )  # fmt: skip
+
+
 def _square_of_mean(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """||mean over parts of B~ A~||_F^2."""
     return torch.stack([product_inner(*one, *other) for one in parts for other in parts]).sum() / len(parts) ** 2
-
 
 
 def mechanisms(state: State, before: State | None, seed: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orchestrator.planning.lowering import Lowered
+from orchestrator.results.exports import scorers_by_task
 from orchestrator.results.reading import TrialResult
-from orchestrator.results.scorers import scorers_by_task
 from orchestrator.storage.record import Record
 from orchestrator.study.naming import method_name
 

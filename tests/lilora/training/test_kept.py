@@ -67,7 +67,9 @@ def expected(lab: Lab, method: Method, after: Path) -> int:
         case LwF():
             return in_file(before / "shared.safetensors")
         case LiLoRA(decompose_b=True, basis="regularised") if method.alpha != 0:
-            return sum(4 * d * method.rank for d, _ in lab.sites.values())
+            names = {"both": ("B0", "A")}.get(method.regularise, (method.regularise,))
+            widths = [{"B0": d, "A": k} for d, k in lab.sites.values()]
+            return sum(4 * method.rank * width[name] for width in widths for name in names)
     return 0
 
 

@@ -84,6 +84,7 @@ MISTAKES = {
     "status litle": "Did you mean 'little'?",
     "why x": "give a step's label, the first digits of its digest",
     "report litle": "Did you mean 'little'?",
+    "explain litle lilora": "Did you mean 'little'?",
     "claims litle": "Did you mean 'little'?",
     "export little --method lilora --out there": "there are: 'zeroshot",
     "track little --tracking none": "drop it to write mlflow.db",

@@ -17,10 +17,9 @@ from orchestrator.cli.console import Output
 from orchestrator.cli.tables.results import show_results
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
-from orchestrator.results.exports import table_csv, trial_json
+from orchestrator.results.exports import describe_scorers, table_csv, trial_json
 from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import read_results
-from orchestrator.results.scorers import describe_scorers
 from orchestrator.results.table import table
 from orchestrator.study import Study, Trial
 from orchestrator.study import trial as trial_module

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from experiments._paper import at_paper_scale
-from experiments.table1_single import WEIGHTS, table1
+from experiments._search import WEIGHTS
+from experiments.table1_single import table1
 from orchestrator.study import Search, Study
 
 

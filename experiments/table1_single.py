@@ -1,32 +1,24 @@
 """table1_single: the paper's Table 1, single-type instructions - twelve methods on six tasks, in the paper's order.
 
-Every method gets a search of one size: three values of one field, on validation data of the first two tasks - its
-weight where it has one, else the learning rate, the default first. One epoch a task, as in the paper.
+Every method gets a search of its rate, and of its weight where it has one (`_search`), with the first seed, on
+validation data of the first two tasks. One epoch a task, as in the paper.
 """
 
 from dataclasses import replace
 
 from experiments._paper import SEEDS, at_paper_scale, beside, over_seeds
+from experiments._search import EQUAL, WEIGHTS
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.core import registry
 from lilora.training import Training
-from orchestrator.study import Candidates, Search, Study, Trial
+from orchestrator.study import Search, Study, Trial
 
 LABELS = {
     "zeroshot": "Zero-shot", "dirlora": "DirLoRA", "seqlora": "SeqLoRA", "dora": "DoRA", "moelora": "MoeLoRA",
     "clora": "C-LoRA", "replay": "Replay", "ewc": "EWC", "ewc_tir": "EWC+TIR", "eproj": "Eproj", "smolora": "SMoLoRA",
     "lilora": "LiLoRA",
 }  # fmt: skip
-WEIGHTS = (
-    Candidates("clora", "method.lam", (1e3, 1e2, 1e4)),
-    Candidates("replay", "method.share", (0.25, 0.5, 1.0)),
-    Candidates("ewc", "method.weight", (1e3, 1e2, 1e4)),
-    Candidates("ewc_tir", "method.weight", (1e3, 1e2, 1e4)),
-    Candidates("lilora", "method.lam", (0.1, 1.0, 10.0)),
-)
-RATED = ("dirlora", "seqlora", "dora", "moelora", "eproj", "smolora")
-RATES = tuple(Candidates(name, "training.learning_rate", (1e-3, 3e-4, 3e-3)) for name in RATED)
 
 
 def table1(instructions: str, seeds: tuple[int, ...] = SEEDS[:1]) -> Study:
@@ -44,9 +36,9 @@ def table1(instructions: str, seeds: tuple[int, ...] = SEEDS[:1]) -> Study:
             "lilora_table1_cvit_llava15_7b.csv",
             rows,
             "LiLoRA",
-            "Ours searches the rate of six methods, the weight of five others; the paper names the rate 2e-5 alone.",
+            "Ours searches every method's rate, and its weight where it has one; the paper names the rate 2e-5 alone.",
         ),
-        search=Search(WEIGHTS + RATES),
+        search=EQUAL,
     )
 
 

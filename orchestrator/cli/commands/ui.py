@@ -12,12 +12,16 @@ from orchestrator.cli.console import Output
 from orchestrator.cli.options import STORE, StoreFolder, open_store
 from orchestrator.errors import UserError
 
-HOST = "127.0.0.1"
+HOST, PORT = "127.0.0.1", 5000
+#: Without its jobs, of which nothing here makes any, MLflow's server starts no runner of jobs and no consumers of them.
+SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def ui(
     store: StoreFolder = STORE,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 5000,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help=f"On {HOST}; by default {PORT}, or the next that is free.")
+    ] = None,
 ) -> None:
     """Open the MLflow UI on this store's runs, until Ctrl-C.
 
@@ -26,8 +30,9 @@ def ui(
     place = open_store(store)
     if not (place.root / "mlflow.db").is_file():
         raise UserError(f"the store {place.root} has no tracked runs: run a study, or `lilora track STUDY`, first")
+    port = free_port(PORT) or PORT if port is None else port
     if not is_free(port):
-        free = next((other for other in range(port + 1, port + 100) if other < 65536 and is_free(other)), None)
+        free = free_port(port)
         remedy = f"use --port {free}" if free else "use another --port"
         raise UserError(f"port {port} of {HOST} is taken: {remedy}, or stop what listens there")
     import signal
@@ -39,13 +44,18 @@ def ui(
     Output().say(f"MLflow starts (about 20 s); then open http://{HOST}:{port} and stop it with Ctrl-C")
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", default_uri(place)]
-    server = subprocess.Popen(command, cwd=place.root, env={"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ})
+    server = subprocess.Popen(command, cwd=place.root, env=SETTINGS | os.environ)
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     try:
         raise typer.Exit(server.wait())
     except KeyboardInterrupt:
         server.terminate()
         server.wait()
+
+
+def free_port(first: int) -> int | None:
+    """The first port from `first` on that nothing listens on, of a hundred; None where all are taken."""
+    return next((port for port in range(first, min(first + 100, 65536)) if is_free(port)), None)
 
 
 def is_free(port: int) -> bool:

@@ -567,6 +567,8 @@ def test_ui_needs_tracked_runs_and_a_free_port(folder: Path) -> None:
         port = taken.getsockname()[1]
         assert not ui.is_free(port)
         assert f"port {port}" in complaint("ui", "--port", str(port))
+        free = ui.free_port(port)
+        assert free is not None and port < free < port + 100
 
 
 def test_show_refuses_what_it_cannot_draw_before_building(folder: Path) -> None:

@@ -17,7 +17,7 @@ from orchestrator.resolving.notes import Notes, trial_digest
 from orchestrator.resolving.questions import Question
 from orchestrator.resolving.swept import figure_of
 from orchestrator.results.reading import TrialResult
-from orchestrator.study import Study, Sweep
+from orchestrator.study import Study, Sweep, Trial
 from orchestrator.study.naming import method_name
 from orchestrator.study.points import averaged_points, name_at, settings_at, table_trial, trial_at, with_values
 from orchestrator.study.search import Choice, Option
@@ -130,12 +130,24 @@ def table_study(study: Study, asked: Sequence[Question], chosen: Sequence[Point]
     """The study of the table: its trials with the point chosen for each question; it keeps `choices`.
 
     A searched row keeps its trials, one for each seed. A sweep makes them: the whole stream, the test split, and every
-    value of what was averaged over.
+    value of what was averaged over. What a protocol beside chose otherwise is a further row.
     """
     trials = list(study.trials)
+    further: list[tuple[Trial, str]] = []
+    rows = 0
     for question, point in zip(asked, chosen, strict=True):
         if not question.places:
             trials += [table_trial(question.sweep, other) for other in averaged_points(question.sweep, point)]
         for place in question.places:
-            trials[place] = with_values(trials[place], settings_at(question.sweep, point))
-    return replace(study, trials=tuple(trials), search=None, sweep=None, choices=tuple(choices))
+            trial = with_values(study.trials[place], settings_at(question.sweep, point))
+            if not question.beside:
+                trials[place] = trial
+            elif trial != trials[place]:
+                further.append((trial, question.sweep.protocol))
+                rows += place == question.places[0]
+    suffixes = ("",) * len(trials) + tuple(suffix for _, suffix in further) if further else ()
+    trials += [trial for trial, _ in further]
+    paper = study.paper and replace(study.paper, rows=study.paper.rows + (None,) * rows)
+    return replace(
+        study, trials=tuple(trials), search=None, sweep=None, choices=tuple(choices), paper=paper, suffixes=suffixes
+    )

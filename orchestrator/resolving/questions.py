@@ -7,7 +7,7 @@ with it, is the same for both (`orchestrator.resolving.choosing`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lilora.core.identity import digest_of
@@ -31,6 +31,7 @@ class Question:
         points: of the trials that are known.
         places: of a searched row, its trials in the study, one for each seed; () for a study's own sweep.
         grows: of a searched row, which of the sweep's axes go on while the best lies at their edge.
+        beside: whether the row's trials stay what they are, and what is chosen stands beside them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Question:
     points: tuple[Point, ...]
     places: tuple[int, ...] = ()
     grows: tuple[bool, ...] = ()
+    beside: bool = False
 
     @cached_property
     def options(self) -> tuple[tuple[Point, ...], ...]:
@@ -87,7 +89,18 @@ def _of_rows(study: Study, search: Search) -> tuple[Question, ...]:
             if all(number < len(item.values) for number, item in zip(point, lists, strict=True))
         )
         found.append(Question(name, sweep, begun, tuple(places), tuple(bool(item.beyond) for item in lists)))
-    return tuple(found)
+    if search.beside is None:
+        return tuple(found)
+    other = [
+        replace(
+            question,
+            name=f"{question.name} ({search.beside})",
+            sweep=replace(question.sweep, protocol=search.beside),
+            beside=True,
+        )
+        for question in found
+    ]
+    return (*found, *other)
 
 
 def search_study(study: Study, asked: Sequence[Question] | None = None) -> Study:
@@ -106,5 +119,6 @@ def search_study(study: Study, asked: Sequence[Question] | None = None) -> Study
     # Two task orders may begin with the same pair: one trial then stands for both.
     distinct = {digest_of(trial): trial for trial in trials}
     title = f"{study.title or study.name}: the search"
-    about = f"{study.search.protocol}, {study.search.metric} on the {SPLIT} split."
+    protocols = " and ".join(filter(None, (study.search.protocol, study.search.beside)))
+    about = f"{protocols}, {study.search.metric} on the {SPLIT} split."
     return Study(f"{study.name}-search", tuple(distinct.values()), title, about)

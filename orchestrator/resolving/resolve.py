@@ -139,7 +139,7 @@ def settled_table(study: Study, asked: Sequence[Question], choices: Sequence[Cho
         for figure, step in zip(whole.study.figures, whole.figures, strict=True)
         if figure.trial in places
     ]
-    paper, groups = study.paper, dict.fromkeys(plan.group for plan in whole.trials)
+    paper, groups = whole.study.paper, dict.fromkeys(plan.group for plan in whole.trials)
     if paper is not None:
         kept = [row for row, group in zip(paper.rows, groups, strict=True) if group not in left_out]
         paper = replace(paper, rows=tuple(kept))
@@ -150,6 +150,7 @@ def settled_table(study: Study, asked: Sequence[Question], choices: Sequence[Cho
         description=f"{study.description}\n\n{note}".strip(),
         figures=tuple(figure for figure, _ in figures),
         paper=paper,
+        suffixes=tuple(whole.study.suffixes[place] for place in places) if whole.study.suffixes else (),
         choices=tuple(choice for choice in choices if not choice.missing),
     )
     return Lowered.of(partial, [whole.trials[place] for place in places], [step for _, step in figures])

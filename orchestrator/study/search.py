@@ -64,16 +64,22 @@ class Search:
         protocol: what the values are judged by, always on validation data: "first-task-pair" learns the stream's first
             two tasks, as in a life in which the later ones are not known yet; "end-of-stream" learns all of them.
         metric: of the result table, the higher the better; after the last of those tasks.
+        beside: another protocol by which each row is chosen too. Where it chooses otherwise the table has a further
+            row, named after it, so that what a protocol costs can be read off.
     """
 
     candidates: tuple[Candidates, ...]
     protocol: Literal["first-task-pair", "end-of-stream"] = "first-task-pair"
     metric: str = "AP"
+    beside: Literal["first-task-pair", "end-of-stream"] | None = None
 
     def __post_init__(self) -> None:
         protocols = [name for name, (_, split) in PROTOCOLS.items() if split == SPLIT]
-        if self.protocol not in protocols:
-            raise ValueError(f"no protocol '{self.protocol}'; there are: {', '.join(protocols)}")
+        for protocol in (self.protocol, self.beside):
+            if protocol is not None and protocol not in protocols:
+                raise ValueError(f"no protocol '{protocol}'; there are: {', '.join(protocols)}")
+        if self.protocol == self.beside:
+            raise ValueError(f"the protocol beside '{self.protocol}' is the same; name another, or none")
         if self.metric not in METRICS:
             raise ValueError(f"no metric '{self.metric}' to search by; there are: {', '.join(METRICS)}")
         fields = [(item.method, item.field) for item in self.candidates]
@@ -220,7 +226,13 @@ def describe_edges(choice: Choice) -> str:
 
 
 def describe_protocol(choices: Sequence[Choice]) -> str:
-    """How the choices of one search were made, in a sentence or two."""
+    """How the choices of one search were made, in a sentence or two for each of its protocols."""
+    protocols = dict.fromkeys(choice.protocol for choice in choices)
+    groups = ([choice for choice in choices if choice.protocol == protocol] for protocol in protocols)
+    return " ".join(_describe(group) for group in groups)
+
+
+def _describe(choices: Sequence[Choice]) -> str:
     first = choices[0]
     orders = {choice.tasks for choice in choices}
     learned = f"{', '.join(first.tasks)}" if len(orders) == 1 else f"the first {len(first.tasks)} tasks of each order"

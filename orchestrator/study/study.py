@@ -48,6 +48,7 @@ class Study:
         search: hyper-parameters to be chosen on validation data before the table is made (`orchestrator.study.search`).
         choices: what such a search, or a sweep, chose; the trials have it already.
         sweep: in place of trials, one trial and the fields of it that are varied (`orchestrator.study.sweep`).
+        suffixes: what is said in brackets behind each trial's name, "" for nothing; () where nothing is of any.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Study:
     search: Search | None = None
     choices: tuple[Choice, ...] = ()
     sweep: Sweep | None = None
+    suffixes: tuple[str, ...] = ()
 
     @property
     def searched(self) -> frozenset[tuple[str, str]]:
@@ -78,4 +80,6 @@ def names_of(study: Study, trials: Sequence[BoundTrial], *, seed: bool = True) -
     searched = study.searched
     flats = [trial.parameters for trial in trials]
     shown = [{key: value for key, value in flat.items() if (flat["method"], key) not in searched} for flat in flats]
-    return short_names(shown, seed=seed)
+    names = short_names(shown, seed=seed)
+    said = study.suffixes or ("",) * len(names)
+    return tuple(f"{name} ({more})" if more else name for name, more in zip(names, said, strict=True))

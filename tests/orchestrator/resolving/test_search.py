@@ -570,3 +570,46 @@ def test_a_search_scores_only_the_rows_that_its_metric_is_read_off(metric: str, 
     study = Study("rows", (trial,), search=Search((Candidates("lilora", "method.lam", (0.1, 1.0)),), metric=metric))
     for plan in lower(search_study(study)).trials:
         assert {row for row, _ in plan.cells} == rows
+
+
+# Two protocols side by side
+
+
+def by_tasks_and_lam(method: Any, task: str, row: int, column: int, seed: int) -> float:
+    """LiLoRA with lam 10 is best after two tasks, and with lam 1 after three."""
+    lam = getattr(method, "lam", 0.1)
+    return {0.1: 50.0, 1.0: 60.0, 10.0: 80.0}[lam] - (0 if row < 2 or lam < 10 else 40)
+
+
+def test_what_another_protocol_chooses_otherwise_is_a_row_beside(tmp_path: Path) -> None:
+    search = Search((LAM, RATE), beside="end-of-stream")
+    paper = Paper("a table", tuple(PaperRow(name, (("AP", 50.0),)) for name in ("zero", "Seq", "LiLoRA")))
+    study, store = dataclasses.replace(searching(search), paper=paper), Store(tmp_path)
+    first = resolve(study, store)
+    assert [choice.name for choice in first.choices] == [
+        "seqlora", "lilora", "seqlora (end-of-stream)", "lilora (end-of-stream)",
+    ]  # fmt: skip
+    assert first.search is not None and first.provisional and len(first.table.trials) == 6
+    fill(first.search, store, by_tasks_and_lam)
+    resolved = resolve(study, store)
+    lilora, beside = resolved.choices[1], resolved.choices[3]
+    assert (lilora.settings, beside.settings) == ({"method.lam": 10.0}, {"method.lam": 1.0})
+    assert (lilora.protocol, beside.protocol) == ("first-task-pair", "end-of-stream")
+    # Both protocols chose the same rate for SeqLoRA: one row. LiLoRA has one more, with each of its seeds.
+    names = [plan.group for plan in resolved.table.trials]
+    assert names == ["zeroshot"] * 2 + ["seqlora"] * 2 + ["lilora"] * 2 + ["lilora (end-of-stream)"] * 2
+    assert {plan.name for plan in resolved.table.trials[-2:]} == {
+        "lilora seed 3 (end-of-stream)", "lilora seed 4 (end-of-stream)",
+    }  # fmt: skip
+    assert [plan.trial.method.lam for plan in resolved.table.trials[-4:]] == [10.0, 10.0, 1.0, 1.0]
+    fill(resolved.table, store)
+    page = write_report(read_results(resolved.known_table(), store), tmp_path / "report").read_text()
+    assert "Protocol first-task-pair" in page and "Protocol end-of-stream" in page
+    assert "lilora (end-of-stream)" in page
+
+
+def test_protocols_side_by_side_differ() -> None:
+    with pytest.raises(ValueError, match="is the same; name another"):
+        Search((LAM,), beside="first-task-pair")
+    with pytest.raises(ValueError, match="no protocol 'oracle'"):
+        Search((LAM,), beside="oracle")  # type: ignore[arg-type]

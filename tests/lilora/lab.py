@@ -21,9 +21,9 @@ from lilora.core.stage_run import Placement, StageRun
 from lilora.methods import Method
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.smolora import SMoLoRA
-from lilora.model.features import load_features
+from lilora.model.features import Features, load_features
 from lilora.model.logits import AnswerModel
-from lilora.model.tokens import load_task
+from lilora.model.tokens import TaskData, load_task
 from lilora.pretraining.config import TinyArchitecture
 from lilora.stages.configs import EmbedConfig, PredictConfig
 from lilora.training import TrainConfig, Training
@@ -193,10 +193,14 @@ class Lab:
             rows.with_columns(image.alias("image")).drop("index").write_parquet(folder / path.name)
         return folder
 
+    def rows(self, task: str) -> tuple[TaskData, Features]:
+        """`task`'s training rows and their pictures' features, from memory where they are there."""
+        data = load_task(self.backbone, self.data[task], "train")
+        return data, load_features(self.model, self.backbone.load_processor(), data)
+
     def logits(self, task: str = "Colour", method: Method | None = None) -> torch.Tensor:
         """Answer logits of the model as it is now, on a batch of `task`; `method` says which way its rows go."""
-        data = load_task(self.backbone, self.data[task], "train")
-        features = load_features(self.model, self.backbone.load_processor(), data)
+        data, features = self.rows(task)
         batch = data.training_batch(range(8)).to(self.device)
         images = features.of(batch.images)
         if method is not None:
@@ -211,6 +215,8 @@ class Lab:
         self, method: Method, state: State | None, task: str, seed: int | None = None, rows: str = "Colour"
     ) -> torch.Tensor:
         """Answer logits with `method`'s adapters on, on a batch of the task `rows`, detached."""
+        # Features are made before adapters are put on: whatever ran before may have pushed them out of memory.
+        self.rows(rows)
         adapters = method.stage_method().attach(self.model, list(self.sites), state, task, seed)
         try:
             return self.logits(rows, method.stage_method()).detach()

@@ -56,7 +56,7 @@ def test_a_special_token_in_a_question_is_text(encoder: Encoder) -> None:
     for mark in marks(encoder):
         for size in (None, (40, 30)):
             asked = [f"What does {mark} mean?", "What does it mean?"]
-            (prompt, plain), spans = encoder.prompts(asked, [size, size])
+            (prompt, plain), spans, _ = encoder.prompts(asked, [size, size])
             assert special(encoder, prompt) == special(encoder, plain)
             start, stop = spans[0]
             assert mark in encoder.tokenizer.decode(prompt[start:stop])
@@ -77,8 +77,8 @@ def test_a_special_token_in_an_answer_does_not_end_it(encoder: Encoder) -> None:
 
 
 def test_rows_beside_one_with_a_special_token_keep_their_tokens(encoder: Encoder) -> None:
-    alone, _ = encoder.prompts(TEXTS, [None] * len(TEXTS))
-    together, _ = encoder.prompts([*TEXTS, f"Why {marks(encoder)[0]}?"], [None] * (len(TEXTS) + 1))
+    alone, *_ = encoder.prompts(TEXTS, [None] * len(TEXTS))
+    together, *_ = encoder.prompts([*TEXTS, f"Why {marks(encoder)[0]}?"], [None] * (len(TEXTS) + 1))
     assert all(np.array_equal(one, other) for one, other in zip(alone, together[:-1], strict=True))
 
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from lilora.data.check.pictures import PictureCheck
 from lilora.data.readers.row import Row
 from tests.lilora.data.layouts import draw
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def checking(root: Path, num_samples: int = 8, all_of_them: bool = False) -> PictureCheck:

@@ -95,7 +95,6 @@ def test_what_the_check_passes_the_build_builds_and_what_the_build_refuses_was_n
     root = tmp_path / "birds"
     tree(root, kind, scorer, role, json.loads(json.dumps(official)), rng)
     monkeypatch.setenv("LILORA_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     benchmark = read_description(root / FILE, "birds")
     problems = check(benchmark, root).problems
     out = tmp_path / "out"

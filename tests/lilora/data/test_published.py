@@ -13,6 +13,7 @@ import pytest
 from lilora.benchmarks import BuildConfig, Stream, Task
 from lilora.core.identity import digest_of
 from lilora.core.stage_run import StageRun
+from lilora.data import fingerprints
 from lilora.data.build import build_config, build_task
 from lilora.data.location import find_benchmark, picture_folder, sizes
 from lilora.data.pictures.files import read_picture
@@ -31,7 +32,6 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LILORA_DATA", str(trees))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return trees
 
 
@@ -40,7 +40,6 @@ def own(trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of CVIT's tree, to be spoilt."""
     shutil.copytree(trees / "cvit", tmp_path / "own" / "cvit")
     monkeypatch.setenv("LILORA_DATA", str(tmp_path / "own"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "own" / "cvit"
 
 
@@ -149,11 +148,12 @@ def test_one_byte_of_a_file_is_another_digest_and_of_no_other_task(own: Path) ->
 
 
 def test_files_are_hashed_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hashlib
-
-    config_of(Stream("cvit"), "GQA")
-    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("a file was read again"))
-    config_of(Stream("cvit"), "GQA")
+    hashed: list[Path] = []
+    plain = fingerprints.sha256_of
+    monkeypatch.setattr(fingerprints, "sha256_of", lambda path: hashed.append(path) or plain(path))
+    first = config_of(Stream("cvit"), "GQA")
+    assert len(hashed) == len(first.files) > 0
+    assert config_of(Stream("cvit"), "GQA") == first and len(hashed) == len(first.files)
 
 
 def test_without_data_a_task_can_be_named_and_its_declared_size_be_planned_with(

@@ -135,7 +135,6 @@ def test_boxes_in_pixels_or_with_a_width_are_named_with_file_and_row_by_check_an
     root = tmp_path / "birds"
     grounding(root, train, test)
     monkeypatch.setenv("LILORA_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     benchmark = read_description(root / FILE, "birds")
     [problem] = check(benchmark, root).problems
     assert (problem.file, problem.row) == (file, row) and words in problem.text

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.planning.lowering import Lowered
+from orchestrator.report.evidence import Evidence
 from orchestrator.report.page import page_variables
 from orchestrator.report.rendering import render
 from orchestrator.resolving.explanation import Explanation
@@ -19,7 +20,7 @@ from orchestrator.results.claims import Claim, claim_json, claims
 from orchestrator.results.exports import table_csv
 from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import table
+from orchestrator.results.table import TableRow, table
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.study.search import choice_json
@@ -30,23 +31,40 @@ def report_folder(store: Store, study: Study) -> Path:
     return store.root / "reports" / study.name
 
 
-def write_report(results: StudyResults, folder: Path, explained: Sequence[Explanation] = ()) -> Path:
+def write_report(
+    results: StudyResults, folder: Path, explained: Sequence[Explanation] = (), evidence: Evidence | None = None
+) -> Path:
     """Write `index.html`, `table.csv`, `matrices/TRIAL[.KEY].csv`, after a search `choices.json`; the page's path.
 
     What is not finished is left empty and said. `explained`: the trials that `lilora explain` was asked about.
+    `evidence`: what is shown beside the numbers (`orchestrator.report.evidence.read_evidence`); by default nothing.
+    """
+    rows = table(results.trials)
+    found = _claims(results, rows)
+    write_tables(results, folder)
+    target = folder / "index.html"
+    text = render("page.html.jinja", page_variables(results, rows, found, explained, evidence))
+    target.write_text(text, encoding="utf-8")
+    return target
+
+
+def write_tables(results: StudyResults, folder: Path) -> Path:
+    """Write what the page has beside it: the table, the matrices, the claims, after a search the choices; the table's
+    path.
     """
     lowered, rows = results.lowered, table(results.trials)
-    paper = lowered.study.paper
-    found = () if paper is None else claims(paper, rows, results.items)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.csv").write_text(table_csv(rows), encoding="utf-8")
-    _write_claims(lowered, found, folder / "claims.csv")
+    _write_claims(lowered, _claims(results, rows), folder / "claims.csv")
     _write_matrices(results.trials, folder / "matrices")
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
         (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
-    target = folder / "index.html"
-    target.write_text(render("page.html.jinja", page_variables(results, rows, found, explained)), encoding="utf-8")
-    return target
+    return folder / "table.csv"
+
+
+def _claims(results: StudyResults, rows: Sequence[TableRow]) -> tuple[Claim, ...]:
+    paper = results.lowered.study.paper
+    return () if paper is None else claims(paper, rows, results.items)
 
 
 def _write_claims(lowered: Lowered, judged: tuple[Claim, ...], path: Path) -> None:

@@ -16,6 +16,9 @@ DASHES = {"sequential": "-", "independent": "--", "joint": "-.", "none": ":"}
 # Matplotlib's marker letters as characters, for the legend in HTML.
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★", "": ""}
 
+#: Characters of a digest that pages show.
+SHORT = 10
+
 _LIGHT, _MIDDLE, _DARK = (238, 243, 250), (108, 160, 216), (16, 62, 122)
 
 

@@ -200,10 +200,12 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
 def _report(results: StudyResults, runner: Phases) -> Path:
     # Imported here: it loads a drawing library, which an interrupted run does not wait for.
     from orchestrator.report import report_folder, write_report
+    from orchestrator.report.evidence import read_evidence
     from orchestrator.resolving.explanation import explanations
 
-    folder = report_folder(runner.store, results.lowered.study)
-    return write_report(results, folder, explanations(results.lowered, runner.store))
+    store = runner.store
+    folder = report_folder(store, results.lowered.study)
+    return write_report(results, folder, explanations(results.lowered, store), read_evidence(results, store))
 
 
 def _say_counts(output: Output, outcome: Outcome, seconds: float, saved: Savings | None) -> None:

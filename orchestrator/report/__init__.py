@@ -16,9 +16,9 @@ from orchestrator.report.evidence import Evidence
 from orchestrator.report.page import page_variables
 from orchestrator.report.rendering import render
 from orchestrator.resolving.explanation import Explanation
+from orchestrator.results.answers.form import format_gap
 from orchestrator.results.claims import Claim, claim_json, claims
 from orchestrator.results.exports import table_csv
-from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
 from orchestrator.results.table import TableRow, table
 from orchestrator.storage.store import Store

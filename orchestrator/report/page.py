@@ -9,8 +9,10 @@ from typing import Any
 from lilora.matrix import average_performance, backward_transfer
 from orchestrator.planning.lowering import Lowered
 from orchestrator.report import digests
+from orchestrator.report.blocks.cases import case_block
 from orchestrator.report.blocks.choices import choices_block
 from orchestrator.report.blocks.costs import cost_block
+from orchestrator.report.blocks.differences import difference_block
 from orchestrator.report.blocks.losses import loss_block
 from orchestrator.report.blocks.orders import order_blocks
 from orchestrator.report.blocks.panels import curve_panels, legend, pair_panels, stage_panels
@@ -95,6 +97,8 @@ def page_variables(
         "losses": loss_block(rows, looks, evidence),
         "evidence": evidence,
         "most_evidence": MOST_ROWS,
+        "chosen_cases": case_block(rows, evidence),
+        "paired": difference_block(rows, evidence),
         "costs": cost_block(lowered, records, rows, looks),
         **{name: getattr(digests, name) for name in ("of_task", "of_metric", "of_stages")},
         # What the numbers were made of.

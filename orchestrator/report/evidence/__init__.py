@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.results.reading import StudyResults
+from orchestrator.report.evidence.cases import Case, read_cases
+from orchestrator.results.artifacts import Items
+from orchestrator.results.reading import ResultReader, StudyResults
 from orchestrator.results.table import TableRow, table
 from orchestrator.storage.store import Store
 
@@ -25,10 +27,16 @@ class Evidence:
 
     Attributes:
         histories: of each finished stage by its digest, what `history.json` says: `step`, `loss`, ... of some steps.
+        cases: some test items with each row's answers.
+        num_items: how many items they were chosen of.
+        items: of each finished score after a last stage its items, by digest.
         left_out: whether nothing was read, since the study is large.
     """
 
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+    num_items: int = 0
+    items: Mapping[str, Items] = field(default_factory=dict)
     left_out: bool = False
 
 
@@ -37,12 +45,13 @@ def read_evidence(results: StudyResults, store: Store) -> Evidence:
     rows = table(results.trials)
     if len(rows) > MOST_ROWS:
         return Evidence(left_out=True)
-    return Evidence(_histories(rows, store))
+    items = ResultReader(store).last_items([result for row in rows for result in row.results])
+    return Evidence(_histories(rows, store), *read_cases(rows, store), items)
 
 
 def _histories(rows: Sequence[TableRow], store: Store) -> dict[str, Sequence[Mapping[str, Any]]]:
     stages = [stage for row in rows for result in row.results for stage in result.stages if stage is not None]
-    found = {}
+    found: dict[str, Sequence[Mapping[str, Any]]] = {}
     for digest in dict.fromkeys(stage.digest for stage in stages):
         try:
             steps = json.loads((store.fetch(digest) / "history.json").read_text(encoding="utf-8"))

@@ -17,9 +17,9 @@ from orchestrator.resolving.notes import Notes, trial_digest
 from orchestrator.resolving.questions import Question
 from orchestrator.resolving.swept import figure_of
 from orchestrator.results.reading import TrialResult
-from orchestrator.study import Study, Sweep, Trial
+from orchestrator.study import Study, Trial
 from orchestrator.study.naming import method_name
-from orchestrator.study.points import averaged_points, name_at, settings_at, table_trial, trial_at, with_values
+from orchestrator.study.points import averaged_points, settings_at, shown_at, table_trial, trial_at, with_values
 from orchestrator.study.search import Choice, Option
 from orchestrator.study.sweep import Point
 from orchestrator.study.trial import trial_tasks
@@ -98,7 +98,7 @@ def _option(
     """What is known of the trials that are equal but for what is averaged over."""
     sweep = question.sweep
     # A search's values are shown as its study lists them; a sweep's may be methods, backbones or orders.
-    values = settings_at(sweep, points[0]) if question.places else shown_values(sweep, points[0])
+    values = settings_at(sweep, points[0]) if question.places else shown_at(sweep, points[0])
     digests = [trial_digest(sweep, point) for point in points]
     results = [known[digest] for digest in digests if digest in known]
     stops = [len(result.plan.tasks) for result in results if result.plan.whole]
@@ -109,21 +109,6 @@ def _option(
     errors = [notes.failed[digest] for digest in digests if mean is None and digest in notes.failed]
     shown = tuple(values.get(name) for name in fields)
     return Option(shown, mean, min(stops, default=None), errors[0] if errors else "")
-
-
-def shown_values(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Field -> value of a point, as plain values: a method by its name, an order as its tasks."""
-    shown: dict[str, Any] = {}
-    for axis, number in zip(sweep.axes, point, strict=True):
-        value = axis.at(number)
-        if axis.field == "method":
-            value = name_at(replace(sweep, axes=(axis,)), (number,))
-        elif isinstance(value, tuple):
-            value = ",".join(str(item) for item in value)
-        elif not isinstance(value, (int, float, str, bool, type(None))):
-            value = getattr(value, "name", str(value))
-        shown[axis.field] = value
-    return shown
 
 
 def table_study(study: Study, asked: Sequence[Question], chosen: Sequence[Point], choices: Sequence[Choice]) -> Study:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -140,10 +140,16 @@ class Phases(contextlib.ExitStack):
 def together(phases: Sequence[Phase]) -> Outcome:
     """The outcome of all phases as one: what one of them made and another reused counts once, as run.
 
-    What one could not make and the next tried again counts as the next left it. Of a search that went on, the last and
-    largest is what was asked for.
+    What one could not make and the next tried again counts as the next left it. Requested is what `asked_for` asks for.
     """
-    return functools.reduce(_after, phases).outcome
+    outcome = functools.reduce(_after, phases).outcome
+    return replace(outcome, requested=sum(phase.outcome.requested for phase in asked_for(phases)))
+
+
+def asked_for(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """The phases, but of a search that went on only the last: it asks for all that the ones before it asked for."""
+    named = {phase.lowered.study.name if phase.lowered else str(place): phase for place, phase in enumerate(phases)}
+    return tuple(named.values())
 
 
 def _after(first: Phase, second: Phase) -> Phase:
@@ -153,10 +159,9 @@ def _after(first: Phase, second: Phase) -> Phase:
     again = {step.digest for step in first.to_run} & {step.digest for step in second.to_run}
     kept = tuple(failure for failure in first.outcome.failures if failure.step.digest not in again)
     failed_again = first.outcome.failed - len(kept)
-    went_on = len(steps) == len(second.plan.steps)
     elsewhere = sum(outcome.elsewhere for outcome in outcomes)
     outcome = Outcome(
-        requested=second.outcome.requested if went_on else sum(outcome.requested for outcome in outcomes),
+        requested=sum(outcome.requested for outcome in outcomes),
         distinct=len(steps),
         reused=len(steps) - len(to_run) + elsewhere,
         run=sum(outcome.run for outcome in outcomes),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,11 +44,10 @@ def _choice(question: Question, known: Mapping[str, TrialResult], notes: Notes) 
     trial = trial_at(sweep, question.point(None))
     tasks = trial_tasks(trial)
     options = tuple(_option(question, points, fields, known, notes) for points in question.options)
-    choice = Choice(
+    return Choice(
         question.name, method_name(sweep.base.method), fields, options, sweep.protocol, sweep.metric, tasks, trial.seed,
         sweep.split, averaged, sweep=not question.places,
     )  # fmt: skip
-    return replace(choice, edges=_edges(question, choice.best_place))
 
 
 def grown(asked: Sequence[Question], choices: Sequence[Choice]) -> tuple[Question, ...]:
@@ -80,18 +79,6 @@ def _next(values: Sequence[Any], tried: Sequence[float], best: float) -> list[fl
     return found + ([order[at + 1]] if at == max(reached) and at + 1 < len(order) else [])
 
 
-def _edges(question: Question, best_place: int | None) -> tuple[str, ...]:
-    """Fields of a searched row whose chosen value is the least or the greatest that may be tried."""
-    if best_place is None or not question.places:
-        return ()
-    found = []
-    for axis, number in zip(question.sweep.axes, question.point(best_place), strict=True):
-        counts = len(axis.values) > 1 and all(type(value) in (int, float) for value in axis.values)
-        if counts and axis.at(number) in (min(axis.values), max(axis.values)):
-            found.append(axis.field)
-    return tuple(found)
-
-
 def _option(
     question: Question, points: Sequence[Point], fields: Sequence[str], known: Mapping[str, TrialResult], notes: Notes
 ) -> Option:
@@ -111,12 +98,20 @@ def _option(
     return Option(shown, mean, min(stops, default=None), errors[0] if errors else "")
 
 
-def table_study(study: Study, asked: Sequence[Question], chosen: Sequence[Point], choices: Sequence[Choice]) -> Study:
+def table_study(
+    study: Study,
+    asked: Sequence[Question],
+    chosen: Sequence[Point],
+    choices: Sequence[Choice],
+    left_out: Collection[str] = (),
+) -> Study:
     """The study of the table: its trials with the point chosen for each question; it keeps `choices`.
 
     A searched row keeps its trials, one for each seed. A sweep makes them: the whole stream, the test split, and every
-    value of what was averaged over. What a protocol beside chose otherwise is a further row.
+    value of what was averaged over. What a protocol beside chose otherwise is a further row, as is what it chose for a
+    row that is `left_out`, by name: nothing was chosen there.
     """
+    open_places = {place for question in asked if question.name in left_out for place in question.places}
     trials = list(study.trials)
     further: list[tuple[Trial, str]] = []
     rows = 0
@@ -127,7 +122,7 @@ def table_study(study: Study, asked: Sequence[Question], chosen: Sequence[Point]
             trial = with_values(study.trials[place], settings_at(question.sweep, point))
             if not question.beside:
                 trials[place] = trial
-            elif trial != trials[place]:
+            elif place in open_places or trial != trials[place]:
                 further.append((trial, question.sweep.protocol))
                 rows += place == question.places[0]
     suffixes = ("",) * len(trials) + tuple(suffix for _, suffix in further) if further else ()

@@ -44,8 +44,9 @@ def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tup
         for key, value in flat.items():
             known = values.setdefault(_scope(flat, key), {})
             known.setdefault(str(value), len(known) + 1)
-    for (scope, key), known in values.items():
-        if not scope and key not in IMPLIED and any(key not in flat for flat in flats):
+    for (_, key), known in values.items():
+        # Fields of training all trials have, but for those of a search, which no name says.
+        if "." not in key and key not in IMPLIED and any(key not in flat for flat in flats):
             known.setdefault("", 0)
     with_seed = seed and len({flat["seed"] for flat in flats}) > 1
     return tuple(_name(flat, values, with_seed) for flat in flats)

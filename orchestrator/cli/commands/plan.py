@@ -61,6 +61,7 @@ def plan(study: StudyName, real: Real = False, store: StoreFolder = STORE, json:
         | ({"costs": costs} if costs else {})
         | {
             "provisional": resolved is not None and resolved.provisional,
+            "at_least": resolved is not None and resolved.may_grow,
             "requested": steps.requested,
             "distinct": steps.distinct,
             "done": done,

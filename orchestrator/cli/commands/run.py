@@ -1,8 +1,8 @@
 """`lilora run`: a study's missing steps made, its results, and the places to look at them.
 
-A study with a search runs in two phases: the search, then the table with what was chosen. Counts are over both. A
-value that fails keeps its row out of the table, and no other. A study with a sweep runs its trials, and, if it asks for
-one, a table of what they chose.
+A study with a search runs in phases: the search, once more for each time that its grid goes on, then the table with
+what was chosen. Counts are over all of them. A value that fails keeps its row out of the table, and no other. A study
+with a sweep runs its trials, and, if it asks for one, a table of what they chose.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(
 
     Example: lilora run quickstart --slots 2
     """
-    from orchestrator.cli.phases import Phases, together
+    from orchestrator.cli.phases import Phases, asked_for, together
     from orchestrator.cluster.demand import ScaleLimit
     from orchestrator.resolving.catalogue import find_target
     from orchestrator.results.savings import savings
@@ -75,7 +75,7 @@ def run(
         else:
             phases = [runner.plan(target.plan)]
         outcome = together(phases)
-        lowereds = [phase.lowered for phase in phases if phase.lowered]
+        lowereds = [phase.lowered for phase in asked_for(phases) if phase.lowered]
         saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), runner.reader)
         work = {"hours_requested": round(saved.requested / 3600, 4), "hours_saved": round(saved.hours, 4)}
         answer = counts(outcome) | work | {"seconds": round(time.monotonic() - started, 1), "store": place.url} | answer
@@ -97,16 +97,19 @@ def _run_study(study: Study, output: Output, runner: Phases) -> tuple[list[Phase
     resolved = resolve(study, runner.store)
     while resolved.search is not None:
         label = "search, 1 of 2" if not phases else "search goes on, 1 of 2"
-        phases.append(runner.plan(resolved.search.plan, resolved.search, label, last=False))
+        # A row goes on whatever failed in another one, and what failed is not tried again in the same run.
+        failed = {failure.step.digest for phase in phases for failure in phase.outcome.failures}
+        phases.append(runner.plan(resolved.search.plan.without(failed), resolved.search, label, last=False))
         tried, resolved = resolved.search, resolve(study, runner.store, runner.reader)
-        if not phases[-1].outcome.ok or resolved.search is None or len(resolved.search.trials) == len(tried.trials):
+        assert resolved.search is not None
+        if phases[-1].outcome.interrupted or len(resolved.search.trials) == len(tried.trials):
             show_choices(resolved.choices, output)
             break
     answer: dict[str, Any] = {"choices": [choice_json(choice) for choice in resolved.choices]}
     if phases and phases[-1].outcome.interrupted:
         return phases, answer
     table: Lowered | None
-    if phases and not phases[-1].outcome.ok and resolved.provisional:
+    if resolved.provisional and not all(phase.outcome.ok for phase in phases):
         table = settled_table(study, resolved.questions, resolved.choices)
         output.say(f"[yellow]{escape(_why_left_out(resolved.choices, table is None))}[/yellow]")
         if table is None:

@@ -116,21 +116,23 @@ class Phases(contextlib.ExitStack):
     def _listening(
         self, plan: Plan, lowered: Lowered | None, label: str, last: bool, always: bool = False
     ) -> Iterator[_Heard]:
-        require_data(plan, self.store)
+        missing = plan.missing(self.store)
+        require_data(missing)
         if self.address in (None, "local"):
             # In one process, before a step waits for it. Elsewhere each machine has its own cache.
-            for model in absent_backbones(plan, self.store):
+            for model in absent_backbones(missing):
                 self.console.print(f"downloading {model.location} ({model.revision}), once", markup=False)
                 model.fetch()
         with Progress(self.console, phase=label) as progress:
             made = Made()
-            yield _Heard(progress, made, [progress, made, *self._trackers(plan, lowered, always)])
+            trackers = self._trackers(lowered) if always or missing else []
+            yield _Heard(progress, made, [progress, made, *trackers])
         if last:
             # Tables and pictures are drawn next: nobody's cores are held for that.
             self._standby.close()
 
-    def _trackers(self, plan: Plan, lowered: Lowered | None, always: bool) -> list[Listener]:
-        if lowered is None or self.uri == "none" or not (always or plan.missing(self.store)):
+    def _trackers(self, lowered: Lowered | None) -> list[Listener]:
+        if lowered is None or self.uri == "none":
             return []
         from orchestrator.tracking.listener import Tracker
 

@@ -15,11 +15,10 @@ from orchestrator.planning.lowering import Lowered
 from orchestrator.report.page import page_variables
 from orchestrator.report.rendering import render
 from orchestrator.resolving.explanation import Explanation
-from orchestrator.results.claims import Claim, claim_json, claims
+from orchestrator.results.claims import Claim, JudgedTable, claim_json, judged_table
 from orchestrator.results.exports import table_csv
 from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import table
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.study.search import choice_json
@@ -30,14 +29,19 @@ def report_folder(store: Store, study: Study) -> Path:
     return store.root / "reports" / study.name
 
 
-def write_report(results: StudyResults, folder: Path, explained: Sequence[Explanation] = ()) -> Path:
+def write_report(
+    results: StudyResults, folder: Path, explained: Sequence[Explanation] = (), judged: JudgedTable | None = None
+) -> Path:
     """Write `index.html`, `table.csv`, `matrices/TRIAL[.KEY].csv`, after a search `choices.json`; the page's path.
 
-    What is not finished is left empty and said. `explained`: the trials that `lilora explain` was asked about.
+    What is not finished is left empty and said.
+
+    Args:
+        explained: the trials that `lilora explain` was asked about.
+        judged: the table's rows and the claims, where they are there already.
     """
-    lowered, rows = results.lowered, table(results.trials)
-    paper = lowered.study.paper
-    found = () if paper is None else claims(paper, rows, results.items)
+    lowered = results.lowered
+    rows, found = judged_table(results) if judged is None else judged
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.csv").write_text(table_csv(rows), encoding="utf-8")
     _write_claims(lowered, found, folder / "claims.csv")

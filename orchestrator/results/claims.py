@@ -12,11 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from orchestrator.results.artifacts import Items
+from orchestrator.results.reading import StudyResults
 from orchestrator.results.statistics import ALPHA, SEEDS_ASKED, Interval, Samples, Welch, holm, item_interval, welch
-from orchestrator.results.table import TableRow
+from orchestrator.results.table import TableRow, table
 from orchestrator.study.metrics import ALIASES
 from orchestrator.study.paper import Paper
 
+#: Task -> the ids of its items, and their scores in a row of the table after the last stage.
+LastItems = dict[str, tuple[tuple[str, ...], list[float]]]
+#: A study's rows, and the claims about them.
+JudgedTable = tuple[tuple[TableRow, ...], tuple["Claim", ...]]
 Outcome = Literal["holds", "does not hold", "not decided", "not measured", "not finished"]
 
 
@@ -87,11 +92,14 @@ def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | 
     known = {theirs.label: (theirs, row) for theirs, row in zip(paper.rows, rows, strict=True) if theirs is not None}
     found: list[Claim] = []
     samples: dict[int, Samples] = {}
+    lasts: dict[str, LastItems] = {}
     for pair in paper.claimed:
         if unknown := [label for label in pair if label not in known]:
             raise ValueError(f"{paper.source}: a claim is about '{unknown[0]}'; its rows are: {', '.join(known)}")
         (focus, ours), (other, theirs) = (known[label] for label in pair)
-        over_items = _over_items(ours, theirs, items or {})
+        for label, row in ((focus.label, ours), (other.label, theirs)):
+            if label not in lasts:
+                lasts[label] = _last_items(row, items or {})
         told = (ours.needs_task_id, theirs.needs_task_id)
         for metric in paper.metrics:
             first, second = focus.get(metric), other.get(metric)
@@ -101,7 +109,8 @@ def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | 
             claim = Claim(metric, focus.label, other.label, first - second, None, told=told)
             if one is not None and two is not None:
                 counts = (0 if _is_fixed(ours) else one.count, 0 if _is_fixed(theirs) else two.count)
-                of_ap = over_items if ALIASES.get(metric, metric) == "AP" else None
+                is_ap = ALIASES.get(metric, metric) == "AP"
+                of_ap = _over_items(lasts[focus.label], lasts[other.label]) if is_ap else None
                 claim = replace(claim, ours=one.mean - two.mean, seeds=counts, items=of_ap)
                 if (pairs := _samples(ours, theirs, metric)) is not None:
                     samples[len(found)] = pairs
@@ -112,6 +121,16 @@ def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | 
         replace(claim, test=tests[place], adjusted=adjusted[place]) if place in tests else claim
         for place, claim in enumerate(found)
     )
+
+
+def judged_table(results: StudyResults) -> JudgedTable:
+    """The rows of a study's table, and the claims of the paper that it reproduces, judged by them.
+
+    Raises:
+        ValueError: see `claims`.
+    """
+    rows, paper = table(results.trials), results.lowered.study.paper
+    return rows, () if paper is None else claims(paper, rows, results.items)
 
 
 def _samples(first: TableRow, second: TableRow, metric: str) -> Samples | None:
@@ -134,26 +153,25 @@ def _is_fixed(row: TableRow) -> bool:
     return bool(row.results) and row.schedule == "none"
 
 
-def _over_items(first: TableRow, second: TableRow, items: Mapping[str, Items]) -> Interval | None:
+def _over_items(first: LastItems, second: LastItems) -> Interval | None:
     """The interval of the difference in AP; None where other items judged the two rows, or some are not there.
 
     An item's score in a row is its mean over the row's seeds.
     """
-    sides = [_last_items(row, items) for row in (first, second)]
-    if not all(sides) or sides[0].keys() != sides[1].keys():
+    if not first or not second or first.keys() != second.keys():
         return None
     gaps = []
-    for task, (names, scores) in sides[0].items():
-        others, theirs = sides[1][task]
+    for task, (names, scores) in first.items():
+        others, theirs = second[task]
         if names != others or not names:
             return None
         gaps.append([one - two for one, two in zip(scores, theirs, strict=True)])
     return item_interval(gaps)
 
 
-def _last_items(row: TableRow, items: Mapping[str, Items]) -> dict[str, tuple[tuple[str, ...], list[float]]]:
+def _last_items(row: TableRow, items: Mapping[str, Items]) -> LastItems:
     """Of each task the items' ids and their scores after the last stage, averaged over seeds; {} where some lack."""
-    found: dict[str, tuple[tuple[str, ...], list[float]]] = {}
+    found: LastItems = {}
     for column, task in enumerate(row.results[0].plan.tasks if row.results else ()):
         cells = [result.plan.cells.get((len(result.plan.after) - 1, column)) for result in row.results]
         known = [items[cell[1].digest] for cell in cells if cell is not None and cell[1].digest in items]

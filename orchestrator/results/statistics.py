@@ -125,13 +125,14 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def item_interval(gaps: Sequence[Sequence[float]], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+def item_interval(gaps: Sequence[Sequence[float]]) -> Interval:
     """Percentile interval of a difference in AP under other test items, by `scipy.stats.bootstrap`.
+
+    The same items give the same interval: the draws are those of one seed.
 
     Args:
         gaps: of each task, of each of its items the score in one row minus that in the other: the pairs. Items are
             drawn again within their task, with replacement, and the statistic is the mean over tasks of a task's mean.
-        seed: of the draws; the same items give the same interval.
 
     Raises:
         ValueError: there is no task, or one without items.
@@ -153,7 +154,7 @@ def item_interval(gaps: Sequence[Sequence[float]], resamples: int = RESAMPLES, s
         return Interval(value, value)
     batch = max(1, DRAWN_AT_ONCE // max(len(task) for task in tasks))
     found = stats.bootstrap(
-        tasks, ap, n_resamples=resamples, batch=batch, vectorized=True, confidence_level=1 - ALPHA,
-        method="percentile", rng=np.random.default_rng(seed),
+        tasks, ap, n_resamples=RESAMPLES, batch=batch, vectorized=True, confidence_level=1 - ALPHA,
+        method="percentile", rng=np.random.default_rng(0),
     )  # fmt: skip
     return Interval(float(found.confidence_interval.low), float(found.confidence_interval.high))

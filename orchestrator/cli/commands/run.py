@@ -16,7 +16,19 @@ import typer
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
-from orchestrator.cli.options import STORE, AsJson, Real, StoreFolder, StudyName, TrackingUri, chosen, open_store
+from orchestrator.cli.options import (
+    STORE,
+    Address,
+    AsJson,
+    Real,
+    Slots,
+    StoreFolder,
+    StudyName,
+    TrackingUri,
+    chosen,
+    cluster_options,
+    open_store,
+)
 from orchestrator.formats import format_seconds
 
 if TYPE_CHECKING:
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.phases import Phase, Phases
     from orchestrator.execution.events import Outcome
     from orchestrator.planning.lowering import Lowered
+    from orchestrator.results.claims import JudgedTable
     from orchestrator.results.reading import StudyResults
     from orchestrator.results.savings import Savings
     from orchestrator.storage.store import Store
@@ -37,10 +50,8 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 def run(
     study: StudyName,
     store: StoreFolder = STORE,
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster; else a local one is started.")
-    ] = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Steps at once; by default one a core.")] = None,
+    address: Address = None,
+    slots: Slots = None,
     scale_to: Annotated[
         str | None,
         typer.Option(metavar="NxCORES[+GPUS]", help="What a cluster that grows on demand may grow to, as in 8x16+4."),
@@ -61,7 +72,7 @@ def run(
     output, place, name = Output(json), open_store(store), chosen(study, real)
     scale = ScaleLimit.parse(scale_to) if scale_to else None
     where = ["--store", place.url, *(["--tracking", tracking] if tracking is not None else [])]
-    cluster = [*(["--address", address] if address else []), *(["--slots", str(slots)] if slots else [])]
+    cluster = cluster_options(address, slots)
     remedy = shlex.join(["lilora", "track", name, *where])
     target = find_target(name)
     started = time.monotonic()
@@ -79,11 +90,11 @@ def run(
         saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), runner.reader)
         work = {"hours_requested": round(saved.requested / 3600, 4), "hours_saved": round(saved.hours, 4)}
         answer = counts(outcome) | work | {"seconds": round(time.monotonic() - started, 1), "store": place.url} | answer
-        _say_counts(output, outcome, time.monotonic() - started, saved if lowereds else None)
+        say_counts(output, outcome, time.monotonic() - started, saved if lowereds else None)
         _say_places(output, answer, place, name, tracking, target.has_trials)
-        _say_how_to_go_on(output, shlex.join(["lilora", "run", name, *where, *cluster]), outcome)
+        say_how_to_go_on(output, shlex.join(["lilora", "run", name, *where, *cluster]), outcome)
     output.finish(answer)
-    raise typer.Exit(INTERRUPTED if outcome.interrupted else OK if outcome.ok else FAILED)
+    raise typer.Exit(exit_code(outcome))
 
 
 def _run_study(study: Study, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
@@ -174,15 +185,14 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
     from orchestrator.cli.tables.figures import show_figures
     from orchestrator.cli.tables.results import show_results
     from orchestrator.cli.tables.routing import show_routing
-    from orchestrator.results.claims import claim_json, claims
+    from orchestrator.results.claims import claim_json, judged_table
     from orchestrator.results.exports import trial_json
     from orchestrator.results.orders import orders_json
     from orchestrator.results.routing import routing_json, routing_rows, routings
-    from orchestrator.results.table import table
 
     results = runner.reader.study(lowered)
-    rows, paper = table(results.trials), lowered.study.paper
-    found = () if paper is None else claims(paper, rows, results.items)
+    rows, found = judged_table(results)
+    paper = lowered.study.paper
     show_results(lowered.study.title or lowered.study.name, rows, output, paper, found)
     show_routing(routing_rows(results, rows), output)
     routed = routings(results)
@@ -196,20 +206,26 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
     if paper is not None:
         answer["claims"] = [claim_json(claim) for claim in found]
     if not outcome.interrupted:
-        answer["report"] = str(_report(results, runner))
+        answer["report"] = str(_report(results, runner, (rows, found)))
     return answer
 
 
-def _report(results: StudyResults, runner: Phases) -> Path:
+def _report(results: StudyResults, runner: Phases, judged: JudgedTable | None = None) -> Path:
     # Imported here: it loads a drawing library, which an interrupted run does not wait for.
     from orchestrator.report import report_folder, write_report
     from orchestrator.resolving.explanation import explanations
 
     folder = report_folder(runner.store, results.lowered.study)
-    return write_report(results, folder, explanations(results.lowered, runner.store))
+    return write_report(results, folder, explanations(results.lowered, runner.store), judged)
 
 
-def _say_counts(output: Output, outcome: Outcome, seconds: float, saved: Savings | None) -> None:
+def exit_code(outcome: Outcome) -> int:
+    """That of a command that ran steps."""
+    return INTERRUPTED if outcome.interrupted else OK if outcome.ok else FAILED
+
+
+def say_counts(output: Output, outcome: Outcome, seconds: float, saved: Savings | None = None) -> None:
+    """How many steps there were, and what failed."""
     text = (
         f"{outcome.requested} steps requested, {outcome.distinct} distinct, {outcome.reused} reused, "
         f"{outcome.run} run, {outcome.failed} failed"
@@ -244,7 +260,8 @@ def _say_places(
         output.say(f"MLflow   nothing tracked; {escape(command)}")
 
 
-def _say_how_to_go_on(output: Output, command: str, outcome: Outcome) -> None:
+def say_how_to_go_on(output: Output, command: str, outcome: Outcome) -> None:
+    """The command that makes what an interrupted or failed one left; nothing where all is made."""
     if outcome.interrupted:
         output.say(f"stopped; what is finished is kept. To go on: {escape(command)}")
     elif not outcome.ok:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Benchmark, Stream
@@ -24,7 +24,7 @@ from orchestrator.study.naming import method_name
 
 #: Fields of a stream that a trial's parameters say in words of their own.
 IN_WORDS = ("benchmark", "tasks", "instructions", "limit", "limit_seed", "scores", "task_prompt")
-ANSWER_DTYPES = ("", "float32", "bfloat16", "float16")
+AnswerDtype = Literal["", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Trial:
         scored: after which stages: "each", or only the "last", where a figure of that row is all that is asked for; or
             "all": after each stage the tasks that come later too, after the last one the benchmark's unseen tasks, and
             all of them by the backbone as it is. A method that is told the task has no part for one that it has not
-            learned: of such tasks its cells stay empty.
+            learned: of such tasks its cells stay empty. A method that trains nothing is the backbone as it is: it is
+            scored on the stream's tasks, and on no other.
         transfer: whether each task is also learned alone, from the backbone, by the same method, which FWT is measured
             against (ProgLoRA, 5.3). These are first stages, which the store shares with every trial that has them.
         answer_dtype: of the backbone while it answers; "": that of training. Published evaluators of LLaVA use float16,
@@ -60,12 +61,12 @@ class Trial:
     split: str = "test"
     scored: Literal["each", "last", "all"] = field(default="each", metadata={"identity": False})
     transfer: bool = field(default=False, metadata={"identity": False})
-    answer_dtype: Literal["", "float32", "bfloat16", "float16"] = ""
+    answer_dtype: AnswerDtype = ""
     resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
-        if self.answer_dtype not in ANSWER_DTYPES:
-            raise ValueError(f"no answer_dtype '{self.answer_dtype}'; there are: {', '.join(ANSWER_DTYPES[1:])}")
+        if self.answer_dtype not in (known := get_args(AnswerDtype)):
+            raise ValueError(f"no answer_dtype '{self.answer_dtype}'; there are: {', '.join(known[1:])}")
         # One spelling for one meaning, since fields are identity.
         if self.answer_dtype == self.training.dtype:
             object.__setattr__(self, "answer_dtype", "")

@@ -24,9 +24,9 @@ from lilora.model.features import Features, load_features
 from lilora.model.precision import float32_products
 from lilora.model.tokens import load_task
 from lilora.training import check_strategy
-from lilora.training.assertions import check_fits, check_placement
+from lilora.training.assertions import check_placement, placement_that_fits
 from lilora.training.batches import rehearsing
-from lilora.training.ddp import join_group
+from lilora.training.ddp import join_group, least
 from lilora.training.kept import kept_to_learn
 from lilora.training.loop import Loop
 from lilora.training.mechanisms import stage_mechanisms
@@ -55,11 +55,13 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
 
 
 def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
-    placement = run.placement
+    asked = run.placement
     preparation, num_steps = prepare_stage(config, inputs, run)
     data = preparation.current.data
-    if placement.device.startswith("cuda"):
-        check_fits(config, data, placement, torch.cuda.get_device_properties(placement.device).total_memory)
+    if asked.device.startswith("cuda"):
+        # Of unlike GPUs the smallest decides, since all workers make as many micro-batches.
+        capacity = least(torch.cuda.get_device_properties(asked.device).total_memory, asked)
+        run = replace(run, placement=placement_that_fits(config, data, asked, capacity))
     state = config.method.prepare(preparation)
     model, sites = preparation.model, preparation.sites
     rehearsal = config.method.rehearsal(state, config.task)
@@ -83,6 +85,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
             **({"unmoved": list(loop.unmoved)} if loop.unmoved else {}),
             **({"cut_rows": data.num_cut} if data.num_cut else {}),
+            **({"micro_batch": run.placement.micro_batch} if run.placement != asked else {}),
             **({"kept_to_learn": kept} if run.is_main else {}),
             **config.method.notes(adapters),
             **({"mechanisms": _mechanisms(config, preparation, adapters, state, loop)} if run.is_main else {}),

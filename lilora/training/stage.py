@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +120,12 @@ def prepare_stage(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun
         raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
     model = config.backbone.load_model(config.training.dtype, run.placement.device)
 
-    def task_rows(name: str) -> TaskRows:
+    def task_rows(name: str, learned: bool = True) -> TaskRows:
         data = load_task(config.backbone, inputs[name], "train", config.framing, config.training.max_tokens)
-        return TaskRows(data, load_features(model, config.backbone.load_processor(), data))
+        make = partial(load_features, model, config.backbone.load_processor(), data)
+        return TaskRows(data, make() if learned else make)
 
-    revisited = {task: task_rows(f"data-{task}") for task in config.method.revisits(config.earlier)}
+    revisited = {task: task_rows(f"data-{task}", learned=False) for task in config.method.revisits(config.earlier)}
     needed = config.method.embeds(config.earlier, config.task)
     parts = {task: task_rows(f"data-{task}") for task in config.joined} or {config.task: task_rows("data")}
     preparation = Preparation(

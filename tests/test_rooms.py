@@ -54,7 +54,7 @@ _floor(PLUMBING, "planning", "study", "steps", "storage", "errors", *_STUDY, "li
 _floor(PLUMBING, "cluster", "steps", "storage", "formats", "errors", "lilora.core", "lilora.data")
 _floor(PLUMBING, "execution", "cluster", "steps", "storage", "errors", "lilora.core")
 _READ = ("planning", "study", "steps", "storage", "errors")
-_floor(PLUMBING, "results", *_READ, "lilora.core", "lilora.adapters", "lilora.matrix")
+_floor(PLUMBING, "results", *_READ, "lilora.core", "lilora.measures", "lilora.adapters", "lilora.matrix")
 _floor(PLUMBING, "resolving", "results", *_READ, *_STUDY, "lilora.stages", "lilora.costs")
 _floor(PLUMBING, "report", "resolving", "results", "formats", *_READ, "lilora.matrix")
 _floor(PLUMBING, "sweeps", "execution", "resolving", "results", "cluster", *_READ)

@@ -15,9 +15,9 @@ from orchestrator.planning.lowering import Lowered
 from orchestrator.report.page import page_variables
 from orchestrator.report.rendering import render
 from orchestrator.resolving.explanation import Explanation
+from orchestrator.results.answers.form import format_gap
 from orchestrator.results.claims import Claim, JudgedTable, claim_json, judged_table
 from orchestrator.results.exports import table_csv
-from orchestrator.results.form import format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
 from orchestrator.storage.store import Store
 from orchestrator.study import Study

@@ -23,8 +23,8 @@ from orchestrator.report.blocks.provenance import (
 from orchestrator.report.blocks.routing import routing_block
 from orchestrator.report.style import heat, styles
 from orchestrator.resolving.explanation import Explanation, mechanism_lines, mechanism_notes
+from orchestrator.results.answers.form import following_after, format_gap
 from orchestrator.results.claims import Claim
-from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import StudyResults, TrialResult
 from orchestrator.results.table import TableRow, best_of, columns, mean_matrix
 from orchestrator.storage.record import Record

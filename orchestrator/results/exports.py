@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from orchestrator.planning.lowering import TrialPlan
-from orchestrator.results.form import form_json
+from orchestrator.results.answers.form import form_json
 from orchestrator.results.reading import TrialResult
 from orchestrator.results.table import TableRow, metrics_after, unlearned_metrics
 from orchestrator.study.metrics import ALIASES, METRICS, UNLEARNED, Stat

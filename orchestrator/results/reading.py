@@ -172,7 +172,7 @@ class ResultReader:
         known = {step.digest: self._record(step.digest, present) for step in lowered.plan.steps}
         records = {digest: record for digest, record in known.items() if record is not None}
         figures = tuple(self._analysis(step.digest, present) for step in lowered.figures)
-        return StudyResults(lowered, trials, records, figures, partial(self._last_items, trials, lowered))
+        return StudyResults(lowered, trials, records, figures, partial(self.last_items, trials))
 
     def trials(self, lowered: Lowered) -> tuple[TrialResult, ...]:
         """The study's trials alone: the records of their data and predictions stay unread."""
@@ -223,10 +223,8 @@ class ResultReader:
             self._stored[key] = sum(count or 0 for count in counts)
         return self._stored[key]
 
-    def _last_items(self, trials: Sequence[TrialResult], lowered: Lowered) -> dict[str, Items]:
-        """Of what a study's claims are about, the items of all cells of last rows."""
-        if lowered.study.paper is None:
-            return {}
+    def last_items(self, trials: Sequence[TrialResult]) -> dict[str, Items]:
+        """The items of all cells of last rows that are there, by the digest of their scores."""
         for trial in trials:
             for column in range(len(trial.plan.tasks)):
                 cell = len(trial.plan.after) - 1, column

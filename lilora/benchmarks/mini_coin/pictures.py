@@ -7,15 +7,8 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from lilora.benchmarks.mini.pictures import (
-    CELLS,
-    NAMES,
-    SIZE,
-    Drawing,
-    digit_drawings,
-    put_digit,
-    put_icon,
-)
+from lilora.benchmarks.mini.drawing import SIZE, Drawing
+from lilora.benchmarks.mini.pictures import CELLS, NAMES, digit_drawings, put_digit, put_icon
 
 Box = tuple[float, float, float, float]
 

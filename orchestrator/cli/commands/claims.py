@@ -110,7 +110,7 @@ def _say(judged: StudyClaims, output: Output) -> None:
     from orchestrator.results.claims import seeds_note
 
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("claim", "paper", "here", "95 %", "p, Holm", "seeds", "verdict"):
+    for head in ("claim", "paper", "here", "95 %", "p, Holm", "seeds", "other items", "items", "verdict"):
         grid.add_column(head, justify="left" if head in ("claim", "verdict") else "right", no_wrap=True)
     for claim in judged.claims:
         grid.add_row(*(escape(text) for text in _cells(judged, claim)))
@@ -128,4 +128,9 @@ def _cells(judged: StudyClaims, claim: Claim) -> Sequence[str]:
         low, high = claim.test.interval.low, claim.test.interval.high
         interval, p = f"{format_signed(low)} to {format_signed(high)}", f"{claim.adjusted:.2g}"
     seeds = f"{claim.seeds[0]}, {claim.seeds[1]}" if claim.ours is not None else DASH
-    return claim.statement, format_signed(claim.paper), ours, interval, p, seeds, judged.verdict(claim)
+    items, count = DASH, DASH
+    if claim.items is not None:
+        items = f"{format_signed(claim.items.low)} to {format_signed(claim.items.high)}"
+        count = f"{claim.num_items:,}"
+    verdict = judged.verdict(claim)
+    return claim.statement, format_signed(claim.paper), ours, interval, p, seeds, items, count, verdict

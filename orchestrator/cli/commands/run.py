@@ -186,8 +186,8 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
     from orchestrator.cli.tables.results import show_results
     from orchestrator.cli.tables.routing import show_routing
     from orchestrator.results.claims import claim_json, judged_table
+    from orchestrator.results.comparison.orders import orders_json
     from orchestrator.results.exports import trial_json
-    from orchestrator.results.orders import orders_json
     from orchestrator.results.routing import routing_json, routing_rows, routings
 
     results = runner.reader.study(lowered)

@@ -11,8 +11,8 @@ from rich.table import Table
 from orchestrator.cli.console import Output
 from orchestrator.formats import DASH, format_bytes, format_count, format_score
 from orchestrator.results.claims import Claim, claims, seeds_note
+from orchestrator.results.comparison.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.exports import describe_scorers
-from orchestrator.results.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.table import TableRow, best_of, columns, is_best
 from orchestrator.study import Paper
 from orchestrator.study.metrics import Stat

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.report.figures import ranks_svg
 from orchestrator.report.style import heat
-from orchestrator.results.orders import Ordered, arrow, order_of, ordered
+from orchestrator.results.comparison.orders import Ordered, arrow, order_of, ordered
 from orchestrator.results.table import TableRow
 from orchestrator.study.metrics import METRICS
 

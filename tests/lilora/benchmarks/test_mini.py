@@ -13,7 +13,7 @@ import pytest
 
 from lilora.benchmarks import BuildConfig, Stream
 from lilora.benchmarks._kinds import KINDS, all_templates
-from lilora.benchmarks.mini import BENCHMARK, items, pictures
+from lilora.benchmarks.mini import BENCHMARK, drawing, items, pictures
 from lilora.benchmarks.mini.alignment import rows as alignment_rows
 from lilora.benchmarks.mini.build import rows
 from lilora.core.stage_run import StageRun
@@ -51,7 +51,7 @@ def test_building_again_gives_the_same_items(name: str) -> None:
 
 def test_a_limit_draws_no_picture_that_it_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn: list[bytes] = []
-    monkeypatch.setattr(pictures.Drawing, "png", lambda picture: drawn.append(b"") or b"")
+    monkeypatch.setattr(drawing.Drawing, "png", lambda picture: drawn.append(b"") or b"")
     monkeypatch.setattr(pictures, "paste", lambda *_: pytest.fail("a stroke was made"))
     build_task(BuildConfig("mini", "TextVQA", "single", 1, limit=3), {}, tmp_path, StageRun(tmp_path))
     assert len(drawn) == 9

@@ -17,8 +17,8 @@ from orchestrator.cli.console import Output
 from orchestrator.cli.tables.results import show_results
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
+from orchestrator.results.answers.form import following_after, format_gap
 from orchestrator.results.exports import describe_scorers, table_csv, trial_json
-from orchestrator.results.form import following_after, format_gap
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
 from orchestrator.study import Study, Trial

@@ -19,7 +19,7 @@ from orchestrator.cli.console import Output
 from orchestrator.cli.tables.results import show_results
 from orchestrator.planning.lowering import lower
 from orchestrator.report import write_report
-from orchestrator.results.orders import arrow, ordered, orders_json
+from orchestrator.results.comparison.orders import arrow, ordered, orders_json
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
 from orchestrator.study import Paper, Study, Trial

@@ -20,8 +20,8 @@ from orchestrator.planning.lowering import lower
 from orchestrator.report.blocks.panels import curves, stages
 from orchestrator.report.style import styles
 from orchestrator.resolving.swept import figure_of
+from orchestrator.results.answers.form import following_after
 from orchestrator.results.exports import table_csv, trial_json
-from orchestrator.results.form import following_after
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import columns, mean_matrix, metrics_after, table
 from orchestrator.storage.store import Store

@@ -1,0 +1,174 @@
+"""Stored answers and their scores as one polars frame, a row for each item that was answered after each stage.
+
+Every file of a store is read once, whatever number of trials share it, and all files of a kind in one go. What is not
+there, or cannot be read, has no rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from lilora.measures.words import normalise_answer
+from orchestrator.planning.lowering import TrialPlan
+from orchestrator.results.answers.errors import number_in, with_errors
+from orchestrator.results.answers.tables import read_tables
+from orchestrator.storage.store import Store
+
+if TYPE_CHECKING:
+    import polars
+
+#: Percent. Most scores of items are 0 or 100, and there it makes no difference; of VQA's shares of ten annotators it
+#: asks for two of them (60), of a caption for half of its measure.
+RIGHT_FROM = 50.0
+#: All of a trial's rows; those of each task's own stage and the last; or the last alone.
+Stages = Literal["all", "ends", "last"]
+
+
+def items(
+    trials: Iterable[TrialPlan], store: Store, stages: Stages = "all", right_from: float = RIGHT_FROM
+) -> polars.DataFrame:
+    """A row for each item that a trial answered after a stage, in the order of trials, tasks, rows and data.
+
+    Columns: `trial` (the place among `trials`, from 0), `name`, `group`, `seed`, `task`, `row` (from 0) and `after`
+    (its name), `own` and `last` (whether that is the task's own stage, and the trial's last), `id`, `place` (of the
+    item in its split's file), `answer`, `references`, `score`, `strict`, `lenient` (in percent), `following` (0 or 1),
+    `right`, `error` and `error_task` (`orchestrator.results.answers.errors`), `data`, `predictions`, `scores` (digests
+    of what it was read from).
+
+    Args:
+        stages: after which each item is wanted.
+        right_from: an answer is right from this score on, in percent.
+    """
+    import polars as pl
+
+    plans = list(trials)
+    cells = _cells(plans, stages)
+    # Long keys are compared once a cell, not once an item: `cell` and `data_number` stand for them.
+    digests = ["data", "split", "predictions", "scores"]
+    made = cells.select(digests).unique(maintain_order=True).with_row_index("cell")
+    cells = cells.join(made, on=digests, how="left", maintain_order="left")
+    truths = _truths(store, made)
+    known = _answers(store, made).join(truths, on=["data_number", "id"], how="left").sort("cell", "place")
+    long = cells.select("trial", "stream", "task", "row", "own", "last", "cell").join(
+        known.drop("data_number"), on="cell", how="inner", maintain_order="left_right"
+    )
+    long = with_errors(long, _vocabularies(cells, truths), right_from)
+    about = pl.DataFrame(
+        [(number, plan.name, plan.group, plan.trial.seed) for number, plan in enumerate(plans)],
+        schema={"trial": pl.Int32, "name": pl.String, "group": pl.String, "seed": pl.Int64},
+        orient="row",
+    )
+    where = cells.select("trial", "task", "row", "after", "data", "predictions", "scores")
+    long = long.join(about, on="trial", how="left", maintain_order="left")
+    return long.join(where, on=["trial", "task", "row"], how="left", maintain_order="left").select(
+        "trial", "name", "group", "seed", "task", "row", "after", "own", "last", "id", "place", "answer", "references",
+        "score", "strict", "lenient", "following", "right", "error", "error_task", "data", "predictions", "scores",
+    )  # fmt: skip
+
+
+def _cells(plans: Sequence[TrialPlan], stages: Stages) -> polars.DataFrame:
+    """A row for each cell of each trial: where it stands, and what it is read from.
+
+    `stream` numbers what the trial's tasks are: equal for trials whose tasks, their order and data are equal.
+    """
+    import polars as pl
+
+    rows = []
+    streams: dict[tuple[Any, ...], int] = {}
+    for number, plan in enumerate(plans):
+        of_tasks = {
+            plan.tasks[column]: dict(predict.inputs)["data"] for (_, column), (predict, _) in plan.cells.items()
+        }
+        stream = streams.setdefault((plan.tasks, *(data.digest for data in of_tasks.values())), len(streams))
+        for (row, column), (predict, score) in sorted(plan.cells.items(), key=lambda cell: cell[0][::-1]):
+            own, last = row == learned_row(plan, column), row == len(plan.after) - 1
+            if stages == "all" or last or (stages == "ends" and own):
+                task = plan.tasks[column]
+                place = (number, stream, task, column, row, plan.after[row], own, last)
+                rows.append((*place, of_tasks[task].digest, score.config.split, predict.digest, score.digest))
+    schema = {
+        "trial": pl.Int32, "stream": pl.Int32, "task": pl.String, "column": pl.Int32, "row": pl.Int32,
+        "after": pl.String, "own": pl.Boolean, "last": pl.Boolean,
+        **dict.fromkeys(("data", "split", "predictions", "scores"), pl.String),
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def learned_row(plan: TrialPlan, column: int) -> int | None:
+    """The row (from 0) after which a task (its column) counts as learned; None where nothing is."""
+    if not plan.stages:
+        return None
+    return next(row for row in range(len(plan.after)) if column < plan.num_learned(row))
+
+
+def read_truths(store: Store, data: Sequence[tuple[str, str]], columns: Sequence[str]) -> polars.DataFrame:
+    """These columns of data files (digest, split), with `file` (its number in `data`) and `place` (from 0) of each row.
+
+    `references` are as the scoring step has them: where there are none, the answer that is learned.
+    """
+    import polars as pl
+
+    found = read_tables(store, [(digest, f"{split}.parquet") for digest, split in data], columns)
+    found = found.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).over("file").alias("place"))
+    if "references" in columns:
+        given = pl.col("references").list.len() > 0
+        right = pl.when(given).then("references").otherwise(pl.concat_list("answer"))
+        found = found.with_columns(right.alias("references")).drop("answer")
+    return found
+
+
+def _truths(store: Store, made: polars.DataFrame) -> polars.DataFrame:
+    """`data_number` (the first cell of its data), `id`, `place`, `references` and the `numbers` among them."""
+    import polars as pl
+
+    firsts = made.unique(["data", "split"], keep="first", maintain_order=True)
+    found = read_truths(store, firsts.select("data", "split").rows(), ["id", "answer", "references"])
+    rights = found["references"].explode().unique().drop_nulls().to_list()
+    numbers = pl.element().replace_strict(
+        rights, [number_in(text) for text in rights], default=None, return_dtype=pl.Int64
+    )
+    return found.select(
+        firsts["cell"].gather(found["file"]).alias("data_number"),
+        "id",
+        "place",
+        "references",
+        pl.col("references").list.eval(numbers).alias("numbers"),
+    )
+
+
+def _answers(store: Store, made: polars.DataFrame) -> polars.DataFrame:
+    """Answer and scores of each item of each `cell` that is there, and the `data_number` that it is about."""
+    import polars as pl
+
+    first = pl.col("cell").first().over("data", "split").alias("data_number")
+    asked = made.select("cell", first, "predictions", "scores")
+    digests = asked["predictions"].unique(maintain_order=True)
+    asked = asked.join(
+        pl.DataFrame({"predictions": digests}).with_row_index("answers"), on="predictions", how="left",
+        maintain_order="left",
+    )  # fmt: skip
+    answers = read_tables(store, [(digest, "predictions.parquet") for digest in digests], ["id", "prediction"])
+    names = ["id", "main", "strict", "lenient", "following"]
+    judged = read_tables(store, [(digest, "items.parquet") for digest in asked["scores"]], names)
+    numbered = judged.with_columns(asked[name].gather(judged["file"]) for name in ("cell", "data_number", "answers"))
+    answers = answers.rename({"file": "answers", "prediction": "answer"})
+    found = numbered.join(answers, on=["answers", "id"], how="left").drop("file", "answers")
+    return found.with_columns(
+        pl.col("main", "strict", "lenient") * 100, pl.col("answer").fill_null("")
+    ).rename({"main": "score"})  # fmt: skip
+
+
+def _vocabularies(cells: polars.DataFrame, truths: polars.DataFrame) -> polars.DataFrame:
+    """Every right answer of each task of each stream; see `with_errors`."""
+    import polars as pl
+
+    rights = truths.select("data_number", pl.col("references").alias("answer")).explode("answer").drop_nulls().unique()
+    texts = rights["answer"].unique().to_list()
+    plain = pl.col("answer").replace_strict(
+        texts, [normalise_answer(text) for text in texts], default=None, return_dtype=pl.String
+    )
+    rights = rights.with_columns(plain).unique()
+    first = pl.col("cell").first().over("data", "split").alias("data_number")
+    tasks = cells.sort("cell").select("stream", "task", pl.col("column").alias("place"), first).unique()
+    return tasks.join(rights, on="data_number").select("stream", "task", "place", "answer")

@@ -1,0 +1,145 @@
+"""Answers item by item: what each case became, in what a wrong answer is wrong, and what is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars
+import pytest
+
+from lilora.methods.lilora import LiLoRA
+from lilora.methods.seqlora import SeqLoRA
+from lilora.methods.zeroshot import ZeroShot
+from orchestrator.planning.lowering import Lowered, TrialPlan, lower
+from orchestrator.results.answers.cases import became, cases, read_pictures
+from orchestrator.results.answers.errors import number_in
+from orchestrator.results.answers.items import items
+from orchestrator.storage.store import Store
+from tests.orchestrator.fake_answers import RIGHT, answer_store, right
+from tests.orchestrator.fake_results import fake_study
+
+TASKS = ("ScienceQA", "GQA", "VQAv2")
+
+
+def lowered(*methods: object) -> Lowered:
+    return lower(fake_study(methods or (SeqLoRA(),), tasks=TASKS))
+
+
+def told(plan: TrialPlan, row: int, column: int, item: int) -> str:
+    """One task forgets in each way; every other answer is right."""
+    if plan.tasks[column] == "GQA" and row == 2:
+        return ("three", "dog", "It is three of them.", "red")[item]
+    if plan.tasks[column] == "ScienceQA" and row == 0:
+        return ("B", "B", "C", "D")[item]
+    if plan.tasks[column] == "ScienceQA":
+        return ("A", "B", "yes", "it cannot be said")[item]
+    return right(plan, row, column, item)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return answer_store(tmp_path_factory.mktemp("store"), lowered(), told)
+
+
+def column(table: polars.DataFrame, task: str, name: str) -> list[object]:
+    return table.filter(polars.col("task") == task)[name].to_list()
+
+
+def test_a_case_is_what_it_was_after_its_own_stage_and_at_the_end(store: Store) -> None:
+    found = cases(lowered().trials, store)
+    assert column(found, "ScienceQA", "label") == ["gained", "kept", "forgotten", "forgotten"]
+    assert column(found, "GQA", "label") == ["forgotten"] * 4
+    assert column(found, "VQAv2", "label") == ["kept"] * 4
+    assert column(found, "ScienceQA", "answers")[2] == ["C", "yes", "yes"]
+    assert column(found, "ScienceQA", "scores")[2] == [100.0, 0.0, 0.0]
+    assert column(found, "GQA", "after")[0] == ["GQA", "VQAv2"]
+    assert (column(found, "GQA", "own")[0], column(found, "GQA", "last")[0]) == (100.0, 0.0)
+
+
+def test_a_wrong_answer_has_the_first_kind_of_error_that_fits(store: Store) -> None:
+    found = cases(lowered().trials, store)
+    # "three" is another item's right answer, and one more than two; "red" is VQAv2's.
+    assert column(found, "GQA", "error") == ["off by one", "other answer", "format", "other task's answer"]
+    assert column(found, "GQA", "error_task") == [None, None, None, "VQAv2"]
+    assert column(found, "ScienceQA", "error") == [None, None, "other task's answer", "format"]
+    assert column(found, "VQAv2", "error") == [None] * 4
+
+
+def test_an_answer_of_an_own_item_is_not_another_tasks(tmp_path: Path) -> None:
+    study = lowered()
+    table = items(study.trials, answer_store(tmp_path, study, lambda *_: "cat"), stages="last")
+    assert column(table, "GQA", "error") == ["other answer", None, "other answer", None]
+    assert column(table, "VQAv2", "error_task") == ["GQA"] * 4
+
+
+def test_a_case_says_what_was_asked_and_where_its_picture_is(store: Store) -> None:
+    [trial] = lowered().trials
+    case = cases([trial], store).filter(polars.col("id") == "GQA-3").row(0, named=True)
+    assert case["question"].startswith("What is number 3?") and case["references"] == ["cat"]
+    assert (case["place"], case["split"], case["picture"], case["type"]) == (3, "test", None, "plain")
+    assert case["digest"] == trial.cells[2, 1][1].digest and case["predictions"][0] == trial.cells[1, 1][0].digest
+    assert read_pictures(store, case["data"], "test", [3, 0]) == [b"GQA 3", b"GQA 0"]
+
+
+def test_items_are_scored_as_the_score_step_said(store: Store) -> None:
+    [trial] = lowered().trials
+    table = items([trial], store)
+    assert table.height == 4 * len(trial.cells)
+    mean = table.filter(polars.col("row") == 2, polars.col("task") == "GQA")["score"].mean()
+    stored = polars.read_parquet(store.path(trial.cells[2, 1][1].digest) / "items.parquet")
+    assert mean == 100 * stored["main"].mean()
+    assert table["id"].to_list()[:4] == [f"ScienceQA-{item}" for item in range(4)]
+
+
+def test_what_became_of_all_items_is_their_cases_counted(store: Store) -> None:
+    trials = lowered().trials
+    names = ["name", "task", "label", "error"]
+    counted = cases(trials, store).group_by(*names, maintain_order=True).len("items")
+    assert became(trials, store).select(*names, "items").rows() == counted.rows()
+
+
+def test_where_nothing_was_learned_nothing_is_kept_or_forgotten(tmp_path: Path) -> None:
+    study = lowered(ZeroShot())
+    found = cases(study.trials, answer_store(tmp_path, study, right))
+    assert found["label"].null_count() == found.height == 12 and found["error"].null_count() == 12
+
+
+def test_an_unfinished_trial_has_the_stages_that_are_there_and_no_label(tmp_path: Path) -> None:
+    study = lowered(SeqLoRA(), LiLoRA(lam=1.0))
+    found = cases(study.trials, answer_store(tmp_path, study, right, until=2))
+    assert set(found["task"]) == {"ScienceQA", "GQA"} and set(found["trial"]) == {0, 1}
+    assert found["label"].null_count() == found.height
+    assert column(found, "ScienceQA", "answers")[0] == ["A", "A"]
+
+
+def test_an_empty_store_has_no_cases_and_the_same_columns(tmp_path: Path, store: Store) -> None:
+    found = cases(lowered().trials, Store(tmp_path))
+    assert found.height == 0 and found.columns == cases(lowered().trials, store).columns
+
+
+def test_a_file_that_cannot_be_read_has_no_rows_and_hides_no_other(tmp_path: Path) -> None:
+    study = lowered()
+    store = answer_store(tmp_path, study, right)
+    [trial] = study.trials
+    (store.path(trial.cells[1, 0][1].digest) / "items.parquet").write_bytes(b"PAR1")
+    table = items([trial], store)
+    assert table.height == 4 * (len(trial.cells) - 1)
+    assert (1, "ScienceQA") not in set(table.select("row", "task").rows())
+
+
+def test_the_threshold_says_from_which_share_an_answer_is_right(store: Store) -> None:
+    found = items(lowered().trials, store, right_from=0.0)
+    assert found["right"].all() and found["error"].null_count() == found.height
+
+
+def test_trials_that_share_a_cell_have_its_rows_each(tmp_path: Path) -> None:
+    study = lowered(SeqLoRA())
+    table = items([*study.trials, *study.trials], answer_store(tmp_path, study, right))
+    assert table.height == 2 * 6 * len(RIGHT["GQA"]) and set(table["trial"]) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("Two.", 2), ("12", 12), ("01", 1), ("-1", 1), ("2.5", None), ("a cat", None), ("", None)]
+)
+def test_a_whole_number_is_read_in_digits_and_words(text: str, number: int | None) -> None:
+    assert number_in(text) == number

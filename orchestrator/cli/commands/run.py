@@ -213,10 +213,13 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
 def _report(results: StudyResults, runner: Phases, judged: JudgedTable | None = None) -> Path:
     # Imported here: it loads a drawing library, which an interrupted run does not wait for.
     from orchestrator.report import report_folder, write_report
+    from orchestrator.report.evidence import read_evidence
     from orchestrator.resolving.explanation import explanations
 
-    folder = report_folder(runner.store, results.lowered.study)
-    return write_report(results, folder, explanations(results.lowered, runner.store), judged)
+    store = runner.store
+    folder = report_folder(store, results.lowered.study)
+    explained, evidence = explanations(results.lowered, store), read_evidence(results, store)
+    return write_report(results, folder, explained, evidence, judged)
 
 
 def exit_code(outcome: Outcome) -> int:

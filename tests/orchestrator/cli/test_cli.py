@@ -131,7 +131,7 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.setattr(lilora.stages, name, function)
 
-    def written(results: Any, folder: Path, explained: Any, judged: Any = None) -> Path:
+    def written(results: Any, folder: Path, *_: Any) -> Path:
         return folder / "index.html"
 
     monkeypatch.setattr("orchestrator.report.write_report", written)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cli.progress import Progress
+from orchestrator.cli.rows import Rows
 from orchestrator.cluster.demand import ScaleLimit
 from orchestrator.execution.events import Event, Listener, Outcome, StepFinished
 from orchestrator.planning.data import absent_backbones, require_data
@@ -126,7 +127,8 @@ class Phases(contextlib.ExitStack):
         with Progress(self.console, phase=label) as progress:
             made = Made()
             trackers = self._trackers(lowered) if always or missing else []
-            yield _Heard(progress, made, [progress, made, *trackers])
+            rows = [Rows(lowered, self.reader, self.console)] if lowered is not None else []
+            yield _Heard(progress, made, [progress, made, *rows, *trackers])
         if last:
             # Tables and pictures are drawn next: nobody's cores are held for that.
             self._standby.close()

@@ -232,7 +232,7 @@ def test_the_items_of_a_cell_have_its_score_as_their_mean_with_absent_questions_
 def test_items_are_read_when_claims_are_judged_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lowered, store = of_items(tmp_path, seeds=(0,))
     read: list[str] = []
-    monkeypatch.setattr(reading, "read_items", lambda store, digest, scores: read.append(digest))
+    monkeypatch.setattr(reading, "read_items", lambda store, scores: read.extend(scores) or {})
     results = read_results(lowered, store)
     assert read == []
     judged(results)

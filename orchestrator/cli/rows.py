@@ -46,6 +46,6 @@ class Rows:
         plan = self.lowered.trials[place]
         matrix = self.reader.trial(plan).matrices["main"]
         scores = zip(matrix.tasks, matrix.rows[row], strict=True)
-        cells = ", ".join(f"{task} {format_score(score)}" for task, score in scores if score is not None)
+        cells = ", ".join(f"{task} {format_score(score, 1)}" for task, score in scores if score is not None)
         after = f" after {plan.after[row]}" if matrix.is_sequence else ""
         self.console.print(f"[bold]{escape(plan.name)}[/bold]{escape(f'{after}: {cells}')}", soft_wrap=True)

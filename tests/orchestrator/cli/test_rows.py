@@ -41,7 +41,7 @@ def test_a_row_is_said_once_all_of_its_scores_are_made(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in lines] == [
         "zeroshot", "seqlora after ScienceQA", "seqlora after TextVQA",
     ]  # fmt: skip
-    assert lines[0] == "zeroshot: ScienceQA 1.00, TextVQA 1.00"
+    assert lines[0] == "zeroshot: ScienceQA 1.0, TextVQA 1.0"
     assert lines[1].count(",") == 0 and lines[2].count(",") == 1
     last = lowered.trials[1].cells[1, 1][1]
     assert said_by(lowered, store, [step for step in steps if step != last], steps) == lines[:2]

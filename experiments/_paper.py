@@ -47,9 +47,6 @@ def at_paper_scale(study: Study) -> Study:
     first = [item for item in study.trials if item.seed == SEEDS[0]]
     real = [replace(item, method=scaled(item.method), backbone=BACKBONE, training=TRAINING) for item in first]
     real = [replace(item, answer_dtype=answers_in(item.backbone)) for item in real]
-    trials = tuple(
-        replace(item, stream=replace(item.stream, benchmark="cvit"), resources=replace(item.resources, micro_batch=32))
-        for item in real
-    )
+    trials = tuple(replace(item, stream=replace(item.stream, benchmark="cvit")) for item in real)
     paper = study.paper and replace(study.paper, caveats=(UNPROVEN,))
     return replace(study, name=f"{study.name}-paper", trials=trials, paper=paper)

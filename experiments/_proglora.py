@@ -27,7 +27,7 @@ STREAM = Stream("mini_coin", instructions="original")
 #: One epoch, as in the paper, at the tiny model's usual rate and batch: nothing was searched.
 TRAINING = Training(epochs=1)
 REAL = replace(_paper.TRAINING, batch_size=384, learning_rate=2e-4)
-GPUS = Resources(gpus=1, workers=4, strategy="zero2", micro_batch=16)
+GPUS = Resources(gpus=1, workers=4, strategy="zero2")
 Rows = Sequence[tuple[str, Mapping[str, str]] | None]
 
 

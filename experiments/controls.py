@@ -3,7 +3,8 @@
 A DirLoRA that stores as much as LiLoRA (rank 7: 384,384 parameters for six tasks, LiLoRA 409,172) and forgets nothing;
 SeqLoRA and Replay that are told the task too, in the words of each instruction; and LiLoRA with what is shared held in
 other ways: A still, slow or held by the loss, plain L2 in place of the cosine, all earlier tasks in place of the last.
-SMoLoRA with routers that train on and see the whole instruction, and with a loss that spreads rows over its experts.
+SMoLoRA with routers that train on and see the whole instruction, with a loss that spreads rows over its experts, and
+with visual routers that see a row's difference from the first task's mean.
 """
 
 from experiments._paper import at_paper_scale
@@ -36,6 +37,7 @@ ROWS: tuple[tuple[Method, Stream], ...] = (
     (SMoLoRA(), Stream()),
     (SMoLoRA(routers="every", instruction="whole"), Stream()),
     (SMoLoRA(balance=0.01), Stream()),
+    (SMoLoRA(centred=True), Stream()),
 )
 
 

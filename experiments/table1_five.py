@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from experiments._paper import at_paper_scale
-from experiments._search import WEIGHTS
+from experiments._releases import as_released
+from experiments._search import REAL
 from experiments.table1_single import table1
 from orchestrator.study import Search, Study
 
@@ -15,4 +16,9 @@ def table1_five() -> Study:
 
 def paper() -> Study:
     """The paper's setting, searching only the weights that it does not name; see `_paper` for what it lacks."""
-    return replace(at_paper_scale(table1_five()), search=Search(WEIGHTS))
+    return replace(at_paper_scale(table1_five()), search=Search(REAL))
+
+
+def releases() -> Study:
+    """`paper()` with the rates of the authors' releases where they have one; `lilora plan table1_five:releases`."""
+    return as_released(paper())

@@ -7,7 +7,8 @@ validation data of the first two tasks. One epoch a task, as in the paper.
 from dataclasses import replace
 
 from experiments._paper import SEEDS, at_paper_scale, beside, over_seeds
-from experiments._search import EQUAL, WEIGHTS
+from experiments._releases import as_released
+from experiments._search import EQUAL, REAL
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.core import registry
@@ -49,4 +50,9 @@ def table1_single() -> Study:
 
 def paper() -> Study:
     """The paper's setting; searched are only the weights that it does not name."""
-    return replace(at_paper_scale(table1_single()), search=Search(WEIGHTS))
+    return replace(at_paper_scale(table1_single()), search=Search(REAL))
+
+
+def releases() -> Study:
+    """`paper()` with the rates of the authors' releases where they have one; `lilora plan table1_single:releases`."""
+    return as_released(paper())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from experiments import table1_five, table1_single
+from experiments._paper import TRAINING
 from experiments.controls import BACKBONE, ROWS
 from experiments.proglora_table1 import proglora_table1
 from lilora.costs.parameters import account
@@ -17,6 +20,8 @@ from orchestrator.results.claims import claims
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
 from orchestrator.storage.store import Store
+from orchestrator.study import Study
+from orchestrator.study.naming import method_name
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 #: Of a study whose ranks are others than the papers': DirLoRA of equal storage.
@@ -122,3 +127,31 @@ def test_a_papers_rows_are_those_of_the_table(name: str, tmp_path: Path) -> None
         found = claims(paper, table(read_results(lowered, store).trials))
         assert {(claim.focus, claim.other) for claim in found} == set(paper.claimed) != set()
         assert {claim.outcome for claim in found} == {"not finished"}
+
+
+#: Rate, weight decay and schedule, as read in the releases' scripts.
+READ = {
+    "lilora": (2e-5, 0.01, "cosine"),
+    "smolora": (1e-4, 0.01, "constant"),
+    "moelora": (2e-4, 0.0, "constant"),
+}
+
+
+@pytest.mark.parametrize(
+    ("paper", "released"),
+    [(table1_single.paper(), table1_single.releases()), (table1_five.paper(), table1_five.releases())],
+)
+def test_a_row_with_a_release_trains_as_that_does_and_the_others_as_the_paper_says(
+    paper: Study, released: Study
+) -> None:
+    assert released.name == paper.name.replace("-paper", "-releases")
+    assert released.search == paper.search
+    changed = set()
+    for ours, theirs in zip(paper.trials, released.trials, strict=True):
+        name = method_name(theirs.method)
+        assert ours == replace(theirs, training=TRAINING)
+        found = theirs.training.learning_rate, theirs.training.weight_decay, theirs.training.schedule
+        assert found == READ.get(name, (2e-5, 0.0, "cosine"))
+        assert theirs.training.betas == (0.9, 0.999)
+        changed |= {name} if theirs.training != ours.training else set()
+    assert changed == set(READ)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,24 @@ if TYPE_CHECKING:
     from lilora.adapters.embedding import TaskEmbedding
 
 
-@dataclass(frozen=True)
 class TaskRows:
-    """Training rows of a task, tokenised, and the features of their pictures."""
+    """Training rows of a task, tokenised, and the features of their pictures.
 
-    data: TaskData
-    features: Features
+    Args:
+        features: or what makes them, called when they are first asked for: of an earlier task most methods read few
+            rows, whose features are made alone (`lilora.training.batches.rehearsing`), or none.
+    """
+
+    def __init__(self, data: TaskData, features: Features | Callable[[], Features]) -> None:
+        self.data = data
+        self._features = features
+
+    @property
+    def features(self) -> Features:
+        """The features of all of `data`'s pictures. Ask for them before adapters are put on (`load_features`)."""
+        if not isinstance(self._features, Features):
+            self._features = self._features()
+        return self._features
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Preparation:
         task: the task to learn.
         seed: of the stage.
         current: its training rows.
-        revisited: training rows of the tasks that `Method.revisits` names.
+        revisited: training rows of the tasks that `Method.revisits` names; their features are not made yet.
         placement: this worker among the stage's workers; all of them must come to the same state.
         full: names of the linear layers that are trained in full beside the adapters.
         embeddings: of the tasks that `Method.embeds` names.

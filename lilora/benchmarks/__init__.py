@@ -101,7 +101,8 @@ class Benchmark:
         revision: raised when the built data change.
         tasks: in the benchmark's own order.
         builder: "module:function", called as `builder(task, instructions, split) -> iterable of rows`, each of them
-            {column: cell} (`lilora.data.columns.DRAWN`); "" for data in files.
+            {column: cell} (`lilora.data.columns.DRAWN`); "" for data in files. In the place of "image" may stand a
+            function that returns the picture's bytes: it is called for the rows that a limit leaves.
         sources: packages that the images and labels come from.
         unseen: tasks beside the stream, named where they are wanted.
         settings: the instruction settings and the folder that each is published in; {} for those of `mini`.

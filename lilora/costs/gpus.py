@@ -1,4 +1,4 @@
-"""GPUs by name: memory and peak rate, and which setting is nearest to the one asked for among those that fit."""
+"""GPUs by name: memory and peak rate, and the settings that fit: with fewer rows at a time, or else the nearest."""
 
 from __future__ import annotations
 
@@ -55,6 +55,22 @@ def find_gpu(name: str) -> Gpu:
     if name.lower() not in GPUS:
         raise ValueError(f"no GPU '{name}'; there are: {', '.join(GPUS)}")
     return GPUS[name.lower()]
+
+
+def largest_that_fits(
+    sizes: ModelSizes, work: Workload, method: Method, setting: Setting, share: int, capacity: float, earlier: int = 0
+) -> Setting | None:
+    """The setting with the largest micro-batch that takes at most `capacity` bytes; None where not even one row does.
+
+    The setting's own first, then what is below it and divides a worker's `share` of the effective batch, so that all
+    micro-batches are of a size. The batch stays, and so does what is learned, but for the rounding of sums.
+    """
+    smaller = [rows for rows in range(setting.micro_batch - 1, 0, -1) if share % rows == 0]
+    for rows in (setting.micro_batch, *smaller):
+        candidate = replace(setting, micro_batch=rows)
+        if stage_memory(sizes, work, method, candidate, earlier).total <= capacity:
+            return candidate
+    return None
 
 
 def nearest_that_fits(

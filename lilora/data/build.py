@@ -16,7 +16,7 @@ from lilora.benchmarks import AlignmentConfig, Benchmark, BuildConfig, Stream, T
 from lilora.benchmarks._instructions import told
 from lilora.core import registry
 from lilora.core.stage_run import StageRun
-from lilora.data.columns import ALIGNMENT, ANSWER, DRAWN, ID, INSTRUCTION, TYPE, write_rows
+from lilora.data.columns import ALIGNMENT, ANSWER, DRAWN, ID, IMAGE, INSTRUCTION, TYPE, write_rows
 from lilora.data.location import benchmark_folder, find_benchmark, identities, task_files
 from lilora.data.published import build_published, count_answers, left_out
 from lilora.data.sampling import limited_rows
@@ -96,7 +96,7 @@ def build_task(config: BuildConfig, inputs: Mapping[str, Path], out: Path, run: 
             rows.append(row)
             run.report(sum(counts.values()) + len(rows), total, {})
         ids, types, answers = ([row[column.name] for row in rows] for column in (ID, TYPE, ANSWER))
-        rows = [rows[place] for place in limited_rows(config, split, ids, types, answers)]
+        rows = [_drawn(rows[place]) for place in limited_rows(config, split, ids, types, answers)]
         counts[split] = len(rows)
         write_rows(rows, DRAWN, out / f"{split}.parquet", with_pictures=True)
     wanted = benchmark.task_sources.get(task.name, ())
@@ -105,6 +105,12 @@ def build_task(config: BuildConfig, inputs: Mapping[str, Path], out: Path, run: 
         **count_answers([row[ANSWER.name] for row in rows]),
         "sources": [vars(source) for source in benchmark.sources if source.package in wanted],
     }
+
+
+def _drawn(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its picture, where the builder left it to be drawn."""
+    picture = row[IMAGE.name]
+    return row | {IMAGE.name: {"bytes": picture(), "path": None}} if callable(picture) else row
 
 
 def build_alignment(config: AlignmentConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:

@@ -73,10 +73,13 @@ class EWC(SeqLoRA):
             return None
         from lilora.adapters.fisher import diagonal_fisher, remembered
         from lilora.adapters.full import attach_full
+        from lilora.adapters.preparation import TaskRows
         from lilora.data.sampling import chosen_rows
 
         last = state.tasks[-1]
         task_rows = preparation.revisited[last]
+        # Features are made before adapters are put on.
+        task_rows = TaskRows(task_rows.data, task_rows.features)
         rows = chosen_rows(task_rows.data.ids, f"{preparation.seed}/{last}/fisher", self.fisher_rows)
         # SeqLoRA's, since this one's needs what is made here; with a seed, so that tensors have gradients.
         adapters = super().attach(preparation.model, preparation.sites, state, last, preparation.seed)

@@ -111,6 +111,10 @@ class TrainConfig:
             return 0
         return rehearsal.num_rows(self.training.batch_size)
 
+    def share(self, workers: int) -> int:
+        """Rows of a batch that one of so many workers has, those of earlier tasks among them, rounded up."""
+        return -(-(self.training.batch_size + self.rehearsed) // workers)
+
 
 def check_strategy(method: Method, strategy: Strategy, workers: int) -> None:
     """Refuse a strategy that a stage of `method` cannot be shared by.

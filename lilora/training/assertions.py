@@ -7,6 +7,7 @@ weights, a tensor that nobody reads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,29 +43,32 @@ def check_placement(batch_size: int, placement: Placement) -> None:
         )
 
 
-def check_fits(config: TrainConfig, data: TaskData, placement: Placement, capacity: float) -> None:
-    """Refuse a stage that a GPU of `capacity` bytes cannot hold, before it is begun; see `lilora.costs.memory`.
+def placement_that_fits(config: TrainConfig, data: TaskData, placement: Placement, capacity: float) -> Placement:
+    """The placement with the largest micro-batch that a GPU of `capacity` bytes holds; see `lilora.costs.memory`.
+
+    Its own wherever that fits. A smaller one changes no identity: the effective batch stays.
 
     Raises:
-        ValueError: the message names the nearest setting that fits.
+        ValueError: not even one row at a time fits; the message names the nearest setting that does.
     """
     if config.backbone.family == "auto":
-        return
-    from lilora.costs.gpus import refusal
+        return placement
+    from lilora.costs.gpus import largest_that_fits, refusal
     from lilora.costs.memory import Setting
     from lilora.costs.sizes import model_sizes
 
-    sizes = model_sizes(config.backbone)
-    share = -(-(config.training.batch_size + config.rehearsed) // placement.world_size)
+    sizes, method, earlier = model_sizes(config.backbone), config.method, len(config.earlier)
+    share = config.share(placement.world_size)
     recompute = config.training.gradient_checkpointing or placement.gradient_checkpointing
     setting = Setting(
         placement.world_size, placement.strategy, min(share, placement.micro_batch or share), placement.offload,
         recompute, config.training.dtype,
     )  # fmt: skip
     work = workload_of(data, sizes.image_tokens)
-    found = refusal("this stage", sizes, work, config.method, setting, capacity, "the GPU", len(config.earlier))
-    if found is not None:
-        raise ValueError(found)
+    found = largest_that_fits(sizes, work, method, setting, share, capacity, earlier)
+    if found is None:
+        raise ValueError(refusal("this stage", sizes, work, method, setting, capacity, "the GPU", earlier))
+    return placement if found == setting else replace(placement, micro_batch=found.micro_batch)
 
 
 def workload_of(data: TaskData, image_tokens: int) -> Workload:

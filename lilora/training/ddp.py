@@ -37,6 +37,15 @@ def join_group(placement: Placement) -> None:
         dist.init_process_group("nccl" if placement.device.startswith("cuda") else "gloo")
 
 
+def least(number: int, placement: Placement) -> int:
+    """The least of what the workers have."""
+    if placement.world_size == 1:
+        return number
+    found = torch.tensor(number, device=placement.device)
+    dist.all_reduce(found, op=dist.ReduceOp.MIN)
+    return int(found)
+
+
 class Worker:
     """Gradients are summed over workers (one worker: nothing to sum), clipped, and given to AdamW on every worker.
 

@@ -30,7 +30,7 @@ def stage_mechanisms(
         factors: on the learning rate, by tensor, as `Adapters.factors`.
     """
     found: dict[str, Any] = {}
-    if before is not None:
+    if before is not None and before.tasks:
         groups = shared_groups(config.method, config.backbone)
         if drift := drifts(groups, after.shared, before.shared):
             found["drift"] = drift

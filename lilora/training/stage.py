@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,9 @@ from lilora.model.features import Features, load_features
 from lilora.model.precision import float32_products
 from lilora.model.tokens import load_task
 from lilora.training import check_strategy
-from lilora.training.assertions import check_fits, check_placement
+from lilora.training.assertions import check_placement, placement_that_fits
 from lilora.training.batches import rehearsing
-from lilora.training.ddp import join_group
+from lilora.training.ddp import join_group, least
 from lilora.training.kept import kept_to_learn
 from lilora.training.loop import Loop
 from lilora.training.mechanisms import stage_mechanisms
@@ -55,11 +56,13 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
 
 
 def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: StageRun) -> dict[str, Any]:
-    placement = run.placement
+    asked = run.placement
     preparation, num_steps = prepare_stage(config, inputs, run)
     data = preparation.current.data
-    if placement.device.startswith("cuda"):
-        check_fits(config, data, placement, torch.cuda.get_device_properties(placement.device).total_memory)
+    if asked.device.startswith("cuda"):
+        # Of unlike GPUs the smallest decides, since all workers make as many micro-batches.
+        capacity = least(torch.cuda.get_device_properties(asked.device).total_memory, asked)
+        run = replace(run, placement=placement_that_fits(config, data, asked, capacity))
     state = config.method.prepare(preparation)
     model, sites = preparation.model, preparation.sites
     rehearsal = config.method.rehearsal(state, config.task)
@@ -83,6 +86,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
             **({"unmoved": list(loop.unmoved)} if loop.unmoved else {}),
             **({"cut_rows": data.num_cut} if data.num_cut else {}),
+            **({"micro_batch": run.placement.micro_batch} if run.placement != asked else {}),
             **({"kept_to_learn": kept} if run.is_main else {}),
             **config.method.notes(adapters),
             **({"mechanisms": _mechanisms(config, preparation, adapters, state, loop)} if run.is_main else {}),
@@ -116,11 +120,12 @@ def prepare_stage(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun
         raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
     model = config.backbone.load_model(config.training.dtype, run.placement.device)
 
-    def task_rows(name: str) -> TaskRows:
+    def task_rows(name: str, learned: bool = True) -> TaskRows:
         data = load_task(config.backbone, inputs[name], "train", config.framing, config.training.max_tokens)
-        return TaskRows(data, load_features(model, config.backbone.load_processor(), data))
+        make = partial(load_features, model, config.backbone.load_processor(), data)
+        return TaskRows(data, make() if learned else make)
 
-    revisited = {task: task_rows(f"data-{task}") for task in config.method.revisits(config.earlier)}
+    revisited = {task: task_rows(f"data-{task}", learned=False) for task in config.method.revisits(config.earlier)}
     needed = config.method.embeds(config.earlier, config.task)
     parts = {task: task_rows(f"data-{task}") for task in config.joined} or {config.task: task_rows("data")}
     preparation = Preparation(

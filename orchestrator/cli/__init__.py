@@ -18,8 +18,10 @@ from lilora.core.home import have_home
 from orchestrator.cli.commands import (
     check_data,
     claims,
+    compare,
     compose_llava,
     costs,
+    diff,
     doctor,
     explain,
     export,
@@ -118,6 +120,7 @@ def lilora(
 
 
 _add(app, STUDIES, run.run, plan.plan, status.status, why.why, report.report, explain.explain, claims.claims)
+_add(app, STUDIES, compare.compare, diff.diff)
 _add(app, STUDIES, export.export, track.track, ui.ui)
 _add(app, "Studies on a cluster", jobs.submit, jobs.attach, jobs.stop)
 _add(app, "Data and models", show.show, check_data.check_data, sites.sites, compose_llava.compose_llava)

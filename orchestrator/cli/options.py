@@ -28,6 +28,10 @@ TrackingUri = Annotated[
     typer.Option("--tracking", metavar="URI", help="Where MLflow keeps its data: mlflow.db in the store, or 'none'."),
 ]
 
+Address = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="A running Ray cluster; else a local one is started.")
+]
+Slots = Annotated[int | None, typer.Option(min=1, help="Steps at once; by default one a core.")]
 Real = Annotated[
     bool, typer.Option("--real", help="The paper's own model, data and ranks: the file's function `paper`.")
 ]
@@ -47,6 +51,11 @@ def chosen(study: str, real: bool) -> str:
     if ":" in study:
         raise UserError(f"'{study}' names a function already: leave out --real, or the function")
     return f"{study}:{PAPER}"
+
+
+def cluster_options(address: str | None, slots: int | None) -> list[str]:
+    """The same options once more, for a command to be shown."""
+    return [*(["--address", address] if address else []), *(["--slots", str(slots)] if slots else [])]
 
 
 def open_store(url: str) -> Store:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
 
 from orchestrator.cli.progress import Progress
+from orchestrator.cli.rows import Rows
 from orchestrator.cluster.demand import ScaleLimit
 from orchestrator.execution.events import Event, Listener, Outcome, StepFinished
 from orchestrator.planning.data import absent_backbones, require_data
@@ -116,21 +117,24 @@ class Phases(contextlib.ExitStack):
     def _listening(
         self, plan: Plan, lowered: Lowered | None, label: str, last: bool, always: bool = False
     ) -> Iterator[_Heard]:
-        require_data(plan, self.store)
+        missing = plan.missing(self.store)
+        require_data(missing)
         if self.address in (None, "local"):
             # In one process, before a step waits for it. Elsewhere each machine has its own cache.
-            for model in absent_backbones(plan, self.store):
+            for model in absent_backbones(missing):
                 self.console.print(f"downloading {model.location} ({model.revision}), once", markup=False)
                 model.fetch()
         with Progress(self.console, phase=label) as progress:
             made = Made()
-            yield _Heard(progress, made, [progress, made, *self._trackers(plan, lowered, always)])
+            trackers = self._trackers(lowered) if always or missing else []
+            rows = [Rows(lowered, self.reader, self.console)] if lowered is not None else []
+            yield _Heard(progress, made, [progress, made, *rows, *trackers])
         if last:
             # Tables and pictures are drawn next: nobody's cores are held for that.
             self._standby.close()
 
-    def _trackers(self, plan: Plan, lowered: Lowered | None, always: bool) -> list[Listener]:
-        if lowered is None or self.uri == "none" or not (always or plan.missing(self.store)):
+    def _trackers(self, lowered: Lowered | None) -> list[Listener]:
+        if lowered is None or self.uri == "none":
             return []
         from orchestrator.tracking.listener import Tracker
 
@@ -140,10 +144,16 @@ class Phases(contextlib.ExitStack):
 def together(phases: Sequence[Phase]) -> Outcome:
     """The outcome of all phases as one: what one of them made and another reused counts once, as run.
 
-    What one could not make and the next tried again counts as the next left it. Of a search that went on, the last and
-    largest is what was asked for.
+    What one could not make and the next tried again counts as the next left it. Requested is what `asked_for` asks for.
     """
-    return functools.reduce(_after, phases).outcome
+    outcome = functools.reduce(_after, phases).outcome
+    return replace(outcome, requested=sum(phase.outcome.requested for phase in asked_for(phases)))
+
+
+def asked_for(phases: Sequence[Phase]) -> tuple[Phase, ...]:
+    """The phases, but of a search that went on only the last: it asks for all that the ones before it asked for."""
+    named = {phase.lowered.study.name if phase.lowered else str(place): phase for place, phase in enumerate(phases)}
+    return tuple(named.values())
 
 
 def _after(first: Phase, second: Phase) -> Phase:
@@ -153,10 +163,9 @@ def _after(first: Phase, second: Phase) -> Phase:
     again = {step.digest for step in first.to_run} & {step.digest for step in second.to_run}
     kept = tuple(failure for failure in first.outcome.failures if failure.step.digest not in again)
     failed_again = first.outcome.failed - len(kept)
-    went_on = len(steps) == len(second.plan.steps)
     elsewhere = sum(outcome.elsewhere for outcome in outcomes)
     outcome = Outcome(
-        requested=second.outcome.requested if went_on else sum(outcome.requested for outcome in outcomes),
+        requested=sum(outcome.requested for outcome in outcomes),
         distinct=len(steps),
         reused=len(steps) - len(to_run) + elsewhere,
         run=sum(outcome.run for outcome in outcomes),

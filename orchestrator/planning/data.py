@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lilora.backbones import Backbone
 from lilora.benchmarks import BuildConfig
 from lilora.data.location import VARIABLE, find_benchmark, located
 from orchestrator.errors import UserError
 from orchestrator.steps.plan import Plan
-from orchestrator.storage.store import Store
+from orchestrator.steps.step import Step
 from orchestrator.study.trial import BoundTrial
 
 
@@ -33,21 +35,21 @@ def check_splits(bound: BoundTrial) -> None:
             )
 
 
-def require_data(plan: Plan, store: Store) -> None:
-    """Refuse to run what reads files that are not there; what was read before is in the store.
+def require_data(missing: Sequence[Step]) -> None:
+    """Refuse to run what reads files that are not there: `missing` is what a plan still takes, without what was read.
 
     Raises:
         ValueError: files of a benchmark are missing; the message says which, and how to get them.
     """
-    for config in _absent([step.config for step in plan.missing(store) if step.kind == "build_task"]):
+    for config in _absent([step.config for step in missing if step.kind == "build_task"]):
         benchmark = find_benchmark(config.benchmark)
         located(benchmark, benchmark.task(config.task), config.instructions)
         raise UserError(f"the data of '{config.benchmark}' have come since this was planned: run it again")
 
 
-def absent_backbones(plan: Plan, store: Store) -> list[Backbone]:
-    """The models that the plan's missing steps load and that are not on this machine, each once."""
-    used = [getattr(step.config, "backbone", None) for step in plan.missing(store)]
+def absent_backbones(missing: Sequence[Step]) -> list[Backbone]:
+    """The models that the steps that a plan still takes load and that are not on this machine, each once."""
+    used = [getattr(step.config, "backbone", None) for step in missing]
     models = {(model.location, model.revision): model for model in used if isinstance(model, Backbone)}
     return [model for model in models.values() if not model.is_here()]
 

@@ -122,7 +122,13 @@ class TrialPlan:
         # One spelling for what makes no difference here: all tasks by name, and what nothing hangs on as by default.
         seed = plain.limit_seed if asked.limit is None else asked.limit_seed
         stream = replace(asked, tasks=self.tasks, limit_seed=seed, scores=self.bound.scores or plain.scores)
-        return digest_of({"trial": replace(self.trial, stream=stream), "scores": scores})
+        beside = {
+            "alone": [score.digest for _, _, score in self.alone],
+            "bare": {task: score.digest for task, (_, score) in self.bare.items()},
+            "unseen": {task: score.digest for task, (_, score) in self.unseen.items()},
+        }
+        said = {name: digests for name, digests in beside.items() if digests}
+        return digest_of({"trial": replace(self.trial, stream=stream), "scores": scores, **said})
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from orchestrator.report.page import page_variables
 from orchestrator.report.rendering import render
 from orchestrator.resolving.explanation import Explanation
 from orchestrator.results.answers.form import format_gap
-from orchestrator.results.claims import Claim, claim_json, claims
+from orchestrator.results.claims import Claim, JudgedTable, claim_json, judged_table
 from orchestrator.results.exports import table_csv
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.table import TableRow, table
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
 from orchestrator.study.search import choice_json
@@ -32,39 +31,42 @@ def report_folder(store: Store, study: Study) -> Path:
 
 
 def write_report(
-    results: StudyResults, folder: Path, explained: Sequence[Explanation] = (), evidence: Evidence | None = None
+    results: StudyResults,
+    folder: Path,
+    explained: Sequence[Explanation] = (),
+    evidence: Evidence | None = None,
+    judged: JudgedTable | None = None,
 ) -> Path:
     """Write `index.html`, `table.csv`, `matrices/TRIAL[.KEY].csv`, after a search `choices.json`; the page's path.
 
-    What is not finished is left empty and said. `explained`: the trials that `lilora explain` was asked about.
-    `evidence`: what is shown beside the numbers (`orchestrator.report.evidence.read_evidence`); by default nothing.
+    What is not finished is left empty and said.
+
+    Args:
+        explained: the trials that `lilora explain` was asked about.
+        evidence: what is shown beside the numbers (`orchestrator.report.evidence.read_evidence`); by default nothing.
+        judged: the table's rows and the claims, where they are there already.
     """
-    rows = table(results.trials)
-    found = _claims(results, rows)
-    write_tables(results, folder)
+    rows, found = judged = judged_table(results) if judged is None else judged
+    write_tables(results, folder, judged)
     target = folder / "index.html"
     text = render("page.html.jinja", page_variables(results, rows, found, explained, evidence))
     target.write_text(text, encoding="utf-8")
     return target
 
 
-def write_tables(results: StudyResults, folder: Path) -> Path:
+def write_tables(results: StudyResults, folder: Path, judged: JudgedTable | None = None) -> Path:
     """Write what the page has beside it: the table, the matrices, the claims, after a search the choices; the table's
     path.
     """
-    lowered, rows = results.lowered, table(results.trials)
+    lowered = results.lowered
+    rows, found = judged_table(results) if judged is None else judged
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.csv").write_text(table_csv(rows), encoding="utf-8")
-    _write_claims(lowered, _claims(results, rows), folder / "claims.csv")
+    _write_claims(lowered, found, folder / "claims.csv")
     _write_matrices(results.trials, folder / "matrices")
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
         (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
     return folder / "table.csv"
-
-
-def _claims(results: StudyResults, rows: Sequence[TableRow]) -> tuple[Claim, ...]:
-    paper = results.lowered.study.paper
-    return () if paper is None else claims(paper, rows, results.items)
 
 
 def _write_claims(lowered: Lowered, judged: tuple[Claim, ...], path: Path) -> None:

@@ -27,13 +27,17 @@ class StudyClaims:
     name: str
     source: str
     claims: tuple[Claim, ...]
-    caveats: tuple[str, ...] = ()
-    begun: bool = True
+    caveats: tuple[str, ...]
+    begun: bool
 
     @property
     def counts(self) -> Counter[str]:
         """How many claims have each outcome; those of a study of which nothing is there are "not run"."""
         return Counter(claim.outcome if self.begun else "not run" for claim in self.claims)
+
+    def verdict(self, claim: Claim) -> str:
+        """The claim's, or that the study was not run."""
+        return claim.verdict if self.begun else "not run"
 
 
 def claims_json(judged: StudyClaims) -> dict[str, Any]:

@@ -95,6 +95,11 @@ def studies() -> list[str]:
     return sorted({path.stem for folder in folders() for path in folder.glob("*.py") if path.stem[0] not in "_."})
 
 
+def is_no_study(error: Exception) -> bool:
+    """Whether `find_target` says of a file of experiments/ that it has other things in it: helpers, manifests."""
+    return isinstance(error, UserError) and " has no function " in str(error)
+
+
 def find_target(name: str) -> Target:
     """The study (or steps) called `name`; whether the study itself can run is checked where it is resolved.
 

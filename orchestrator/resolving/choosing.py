@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,9 @@ from orchestrator.resolving.notes import Notes, trial_digest
 from orchestrator.resolving.questions import Question
 from orchestrator.resolving.swept import figure_of
 from orchestrator.results.reading import TrialResult
-from orchestrator.study import Study, Sweep, Trial
+from orchestrator.study import Study, Trial
 from orchestrator.study.naming import method_name
-from orchestrator.study.points import averaged_points, name_at, settings_at, table_trial, trial_at, with_values
+from orchestrator.study.points import averaged_points, settings_at, shown_at, table_trial, trial_at, with_values
 from orchestrator.study.search import Choice, Option
 from orchestrator.study.sweep import Point
 from orchestrator.study.trial import trial_tasks
@@ -44,11 +44,10 @@ def _choice(question: Question, known: Mapping[str, TrialResult], notes: Notes) 
     trial = trial_at(sweep, question.point(None))
     tasks = trial_tasks(trial)
     options = tuple(_option(question, points, fields, known, notes) for points in question.options)
-    choice = Choice(
+    return Choice(
         question.name, method_name(sweep.base.method), fields, options, sweep.protocol, sweep.metric, tasks, trial.seed,
         sweep.split, averaged, sweep=not question.places,
     )  # fmt: skip
-    return replace(choice, edges=_edges(question, choice.best_place))
 
 
 def grown(asked: Sequence[Question], choices: Sequence[Choice]) -> tuple[Question, ...]:
@@ -80,25 +79,13 @@ def _next(values: Sequence[Any], tried: Sequence[float], best: float) -> list[fl
     return found + ([order[at + 1]] if at == max(reached) and at + 1 < len(order) else [])
 
 
-def _edges(question: Question, best_place: int | None) -> tuple[str, ...]:
-    """Fields of a searched row whose chosen value is the least or the greatest that may be tried."""
-    if best_place is None or not question.places:
-        return ()
-    found = []
-    for axis, number in zip(question.sweep.axes, question.point(best_place), strict=True):
-        counts = len(axis.values) > 1 and all(type(value) in (int, float) for value in axis.values)
-        if counts and axis.at(number) in (min(axis.values), max(axis.values)):
-            found.append(axis.field)
-    return tuple(found)
-
-
 def _option(
     question: Question, points: Sequence[Point], fields: Sequence[str], known: Mapping[str, TrialResult], notes: Notes
 ) -> Option:
     """What is known of the trials that are equal but for what is averaged over."""
     sweep = question.sweep
     # A search's values are shown as its study lists them; a sweep's may be methods, backbones or orders.
-    values = settings_at(sweep, points[0]) if question.places else shown_values(sweep, points[0])
+    values = settings_at(sweep, points[0]) if question.places else shown_at(sweep, points[0])
     digests = [trial_digest(sweep, point) for point in points]
     results = [known[digest] for digest in digests if digest in known]
     stops = [len(result.plan.tasks) for result in results if result.plan.whole]
@@ -111,27 +98,20 @@ def _option(
     return Option(shown, mean, min(stops, default=None), errors[0] if errors else "")
 
 
-def shown_values(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Field -> value of a point, as plain values: a method by its name, an order as its tasks."""
-    shown: dict[str, Any] = {}
-    for axis, number in zip(sweep.axes, point, strict=True):
-        value = axis.at(number)
-        if axis.field == "method":
-            value = name_at(replace(sweep, axes=(axis,)), (number,))
-        elif isinstance(value, tuple):
-            value = ",".join(str(item) for item in value)
-        elif not isinstance(value, (int, float, str, bool, type(None))):
-            value = getattr(value, "name", str(value))
-        shown[axis.field] = value
-    return shown
-
-
-def table_study(study: Study, asked: Sequence[Question], chosen: Sequence[Point], choices: Sequence[Choice]) -> Study:
+def table_study(
+    study: Study,
+    asked: Sequence[Question],
+    chosen: Sequence[Point],
+    choices: Sequence[Choice],
+    left_out: Collection[str] = (),
+) -> Study:
     """The study of the table: its trials with the point chosen for each question; it keeps `choices`.
 
     A searched row keeps its trials, one for each seed. A sweep makes them: the whole stream, the test split, and every
-    value of what was averaged over. What a protocol beside chose otherwise is a further row.
+    value of what was averaged over. What a protocol beside chose otherwise is a further row, as is what it chose for a
+    row that is `left_out`, by name: nothing was chosen there.
     """
+    open_places = {place for question in asked if question.name in left_out for place in question.places}
     trials = list(study.trials)
     further: list[tuple[Trial, str]] = []
     rows = 0
@@ -142,7 +122,7 @@ def table_study(study: Study, asked: Sequence[Question], chosen: Sequence[Point]
             trial = with_values(study.trials[place], settings_at(question.sweep, point))
             if not question.beside:
                 trials[place] = trial
-            elif trial != trials[place]:
+            elif place in open_places or trial != trials[place]:
                 further.append((trial, question.sweep.protocol))
                 rows += place == question.places[0]
     suffixes = ("",) * len(trials) + tuple(suffix for _, suffix in further) if further else ()

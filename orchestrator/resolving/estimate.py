@@ -17,7 +17,7 @@ from lilora.benchmarks import BuildConfig, Stream
 from lilora.benchmarks._kinds import kind_named
 from lilora.core.limits import EMBEDDED_ROWS
 from lilora.costs.flops import Workload, answering_flops, embedding_flops, forward_flops, training_flops
-from lilora.costs.gpus import GIB, Gpu, find_gpu, refusal
+from lilora.costs.gpus import GIB, Gpu, find_gpu, largest_that_fits, refusal
 from lilora.costs.memory import Answering, AnswerMemory, Memory, Setting, answers_that_fit, stage_memory, store_bytes
 from lilora.costs.sizes import PICTURE, ModelSizes, model_sizes
 from lilora.data.location import Sizes, sizes
@@ -38,7 +38,12 @@ ANSWERING = 0.6
 
 @dataclass(frozen=True)
 class StageCost:
-    """One training stage; `search`: of a study's search, and not of its table."""
+    """One training stage; `setting` has the largest micro-batch that fits the GPU, or what was asked for if none does.
+
+    Attributes:
+        asked, asked_bytes: the micro-batch asked for, else a worker's whole share of the batch, and what it would take.
+        search: of a study's search, and not of its table.
+    """
 
     label: str
     method: str
@@ -51,16 +56,14 @@ class StageCost:
     memory: Memory
     setting: Setting
     hours: float
+    asked: int
+    asked_bytes: float
     search: bool = False
 
 
 @dataclass(frozen=True)
 class AnswerCost:
-    """The dearest predictions of a method on a backbone.
-
-    Attributes:
-        asked: rows in a batch; `memory.rows` are as many of them as the GPU takes at once.
-    """
+    """The dearest predictions of a method on a backbone; of `asked` rows a batch a GPU takes `memory.rows` at once."""
 
     method: str
     backbone: str
@@ -172,23 +175,25 @@ def _stage(
     step: Step, config: TrainConfig, works: _Works, how: HowTrained, gpu: Gpu, rate: float, search: bool
 ) -> tuple[StageCost, str | None]:
     model, work = model_sizes(config.backbone), works.of(step, config.backbone)
-    setting = how.setting(step, config)
+    asked, earlier, capacity = how.setting(step, config), len(config.earlier), gpu.gibibytes * GIB
+    fits = largest_that_fits(model, work, config.method, asked, config.share(asked.workers), capacity, earlier)
+    setting = fits or asked
     steps = config.num_steps(works.of_task(data).rows for data in data_of(step))
     samples = steps * (config.training.batch_size + config.rehearsed)
-    earlier = len(config.earlier)
     flops = samples * training_flops(model, work, config.method, setting.gradient_checkpointing, earlier)
     cost = StageCost(
         step.label, type(config.method).__name__, config.task, config.backbone.name, samples, steps,
         samples * work.tokens(model), flops, stage_memory(model, work, config.method, setting, earlier), setting,
-        flops / rate / setting.workers / 3600, search,
+        flops / rate / setting.workers / 3600, asked.micro_batch,
+        stage_memory(model, work, config.method, asked, earlier).total, search,
     )  # fmt: skip
-    capacity = gpu.gibibytes * GIB
-    return cost, refusal(f"'{step.label}'", model, work, config.method, setting, capacity, f"the {gpu.name}", earlier)
+    label, name = f"'{step.label}'", f"the {gpu.name}"
+    return cost, None if fits else refusal(label, model, work, config.method, asked, capacity, name, earlier)
 
 
 def _answers(step: Step, config: PredictConfig, model: ModelSizes, work: Workload, gpu: Gpu) -> AnswerCost:
     stage = dict(step.inputs).get("state")
-    earlier = len(stage.config.earlier) if stage is not None and isinstance(stage.config, TrainConfig) else 0
+    earlier = len(stage.config.earlier) if stage and isinstance(stage.config, TrainConfig) else 0
     answering = Answering(config.batch_size, config.max_new_tokens, config.dtype)
     memory = answers_that_fit(model, work, config.method, answering, gpu.gibibytes * GIB, earlier)
     return AnswerCost(type(config.method).__name__, config.backbone.name, config.batch_size, memory)

@@ -6,7 +6,7 @@ are only the figures that their stages noted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from orchestrator.planning.explaining import Explaining, explaining, inspection_
 from orchestrator.planning.lowering import Lowered
 from orchestrator.results.artifacts import read_inspection, read_scores
 from orchestrator.results.reading import StudyResults
+from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
 
 
@@ -71,18 +72,19 @@ def read_explanation(asked: Explaining, store: Store) -> Explanation | None:
 
 def explanations(lowered: Lowered, store: Store) -> tuple[Explanation, ...]:
     """Of the study's trials those that were explained."""
-    found = [read_explanation(each, store) for each in _asked(lowered, store)]
+    found = [read_explanation(each, store) for each in _asked(lowered, store.digests())]
     return tuple(each for each in found if each is not None)
 
 
-def explaining_digests(lowered: Lowered, store: Store) -> set[str]:
-    """The steps of these explanations."""
-    return {step.digest for each in _asked(lowered, store) for step in each.steps}
+def explaining_digests(lowereds: Iterable[Lowered], store: Store) -> frozenset[str]:
+    """Every step of the explanations of these studies' trials, put-back answers among them."""
+    present = store.digests()
+    asked = (each for lowered in lowereds for each in _asked(lowered, present))
+    return frozenset().union(*(Plan.of(each.steps).by_digest for each in asked))
 
 
-def _asked(lowered: Lowered, store: Store) -> list[Explaining]:
+def _asked(lowered: Lowered, present: frozenset[str]) -> list[Explaining]:
     plans = [plan for plan in lowered.trials if plan.trial.method.schedule == "sequential"]
-    present = store.digests() if plans else frozenset()
     # One step a trial is looked for, so that a study that nobody had explained is not lowered once more.
     return [explaining(plan) for plan in plans if inspection_step(plan).digest in present]
 

@@ -23,7 +23,8 @@ class HowTrained:
     Attributes:
         gpu: its name in `lilora.costs.gpus`.
         utilisation: above 0 and up to 1.
-        workers, micro_batch, strategy, offload, gradient_checkpointing: in place of the trials'; None leaves theirs.
+        workers, micro_batch, strategy, offload, gradient_checkpointing: in place of the trials'; None leaves theirs. Of
+            a micro-batch it is the most: where it does not fit, a smaller one is reckoned with (`estimate`).
     """
 
     gpu: str = "h100"
@@ -51,7 +52,7 @@ class HowTrained:
         workers = self.workers or asked.workers
         if config.training.batch_size % workers:
             raise UserError(f"an effective batch of {config.training.batch_size} cannot be shared by {workers} workers")
-        share = -(-(config.training.batch_size + config.rehearsed) // workers)
+        share = config.share(workers)
         recompute = self.gradient_checkpointing
         if recompute is None:
             recompute = config.training.gradient_checkpointing or asked.gradient_checkpointing

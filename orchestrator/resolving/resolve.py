@@ -1,7 +1,7 @@
 """A study and a store: the steps of its search or sweep, what that chose, and the steps of its table.
 
-What a study's table is made of depends on what its search found, so a study with a search has two plans. Until the
-first is finished the second is counted with the first value of each, and says so.
+What a study's table is made of depends on what its search found, and so does how far a search goes whose grid goes on.
+Until the search is finished the table is counted with the first value of each, and says so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from orchestrator.errors import UserError
-from orchestrator.planning.lowering import Lowered, lower
+from orchestrator.planning.lowering import Lowered, lower, lower_as
 from orchestrator.resolving.choosing import choose, grown, table_study
 from orchestrator.resolving.notes import Notes, read_notes
 from orchestrator.resolving.questions import Question, questions, search_study
@@ -22,6 +22,7 @@ from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Sweep
 from orchestrator.study.search import Choice
+from orchestrator.study.study import trial_names
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Resolved:
         """Whether the search has yet to say what the table's trials are."""
         settled = not self.unasked and all(choice.is_settled for choice in self.choices)
         return self.search is not None and not settled
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether the search may go on beyond what is counted here, so that `plan` is the least that it takes."""
+        return self.provisional and any(any(question.grows) for question in self.questions)
 
     @cached_property
     def plan(self) -> Plan:
@@ -130,27 +136,24 @@ def settled_table(study: Study, asked: Sequence[Question], choices: Sequence[Cho
         question.point(None if choice.missing else choice.best_place)
         for question, choice in zip(asked, choices, strict=True)
     ]
-    whole = lower(table_study(study, asked, chosen, choices))
-    places = [place for place, plan in enumerate(whole.trials) if plan.group not in left_out]
+    whole = table_study(study, asked, chosen, choices, left_out)
+    names, groups = trial_names(whole), trial_names(whole, seed=False)
+    places = [place for place, group in enumerate(groups) if group not in left_out]
     if not places:
         return None
-    figures = [
-        (replace(figure, trial=places.index(figure.trial)), step)
-        for figure, step in zip(whole.study.figures, whole.figures, strict=True)
-        if figure.trial in places
-    ]
-    paper, groups = whole.study.paper, dict.fromkeys(plan.group for plan in whole.trials)
+    figures = [replace(figure, trial=places.index(figure.trial)) for figure in whole.figures if figure.trial in places]
+    paper = whole.paper
     if paper is not None:
-        kept = [row for row, group in zip(paper.rows, groups, strict=True) if group not in left_out]
+        kept = [row for row, group in zip(paper.rows, dict.fromkeys(groups), strict=True) if group not in left_out]
         paper = replace(paper, rows=tuple(kept))
     note = f"Left out, since a value of its search failed: {', '.join(sorted(left_out))}."
     partial = replace(
-        whole.study,
-        trials=tuple(whole.study.trials[place] for place in places),
+        whole,
+        trials=tuple(whole.trials[place] for place in places),
         description=f"{study.description}\n\n{note}".strip(),
-        figures=tuple(figure for figure, _ in figures),
+        figures=tuple(figures),
         paper=paper,
-        suffixes=tuple(whole.study.suffixes[place] for place in places) if whole.study.suffixes else (),
+        suffixes=tuple(whole.suffixes[place] for place in places) if whole.suffixes else (),
         choices=tuple(choice for choice in choices if not choice.missing),
     )
-    return Lowered.of(partial, [whole.trials[place] for place in places], [step for _, step in figures])
+    return lower_as(partial, [names[place] for place in places], [groups[place] for place in places])

@@ -1,8 +1,7 @@
 """Claims of a paper's table, judged by ours: a family of tests, each row's noise its own.
 
 A claim is decided by Welch's t over seeds with Holm's correction over all claims of the study
-(`orchestrator.results.statistics`). A row's noise is that of its own seeds, at the study's own settings: none is taken
-from elsewhere, and a claim about a row of one seed is not measured.
+(`orchestrator.results.comparison.differences`); one about a row of one seed is not measured.
 """
 
 from __future__ import annotations
@@ -12,11 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from orchestrator.results.artifacts import Items
-from orchestrator.results.statistics import ALPHA, SEEDS_ASKED, Interval, Samples, Welch, holm, item_interval, welch
-from orchestrator.results.table import TableRow
-from orchestrator.study.metrics import ALIASES
+from orchestrator.results.comparison.differences import Asked, differences
+from orchestrator.results.reading import StudyResults
+from orchestrator.results.statistics import ALPHA, SEEDS_ASKED, Interval, Welch
+from orchestrator.results.table import TableRow, table
 from orchestrator.study.paper import Paper
 
+#: A study's rows, and the claims about them.
+JudgedTable = tuple[tuple[TableRow, ...], tuple["Claim", ...]]
 Outcome = Literal["holds", "does not hold", "not decided", "not measured", "not finished"]
 
 
@@ -32,6 +34,7 @@ class Claim:
         test: of `ours` against 0; None where a row has fewer than two seeds.
         adjusted: the test's p after Holm's correction over the study's claims.
         items: for AP, where other test items would put `ours`, the trained models being what they are.
+        num_items: how many items that is of; 0 without.
         told: whether each row is told at test which task an item is from.
     """
 
@@ -44,6 +47,7 @@ class Claim:
     test: Welch | None = None
     adjusted: float | None = None
     items: Interval | None = None
+    num_items: int = 0
     told: tuple[bool, bool] = (False, False)
 
     @property
@@ -73,8 +77,7 @@ class Claim:
 def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | None = None) -> tuple[Claim, ...]:
     """The paper's order of the rows that it sets against each other, for each metric that both have there, and ours.
 
-    The family is all of them, finished or not: a claim without a test takes part with p = 1, so that no verdict hangs
-    on how many others are there yet. Seeds are in pairs where both rows have the same ones.
+    The family is all of them, finished or not.
 
     Args:
         items: of the score steps after the last stage; for intervals over items.
@@ -86,82 +89,40 @@ def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | 
         raise ValueError(f"{paper.source}: {len(paper.rows)} rows are named for a table of {len(rows)}; name each row")
     known = {theirs.label: (theirs, row) for theirs, row in zip(paper.rows, rows, strict=True) if theirs is not None}
     found: list[Claim] = []
-    samples: dict[int, Samples] = {}
+    family: list[Asked] = []
     for pair in paper.claimed:
         if unknown := [label for label in pair if label not in known]:
             raise ValueError(f"{paper.source}: a claim is about '{unknown[0]}'; its rows are: {', '.join(known)}")
         (focus, ours), (other, theirs) = (known[label] for label in pair)
-        over_items = _over_items(ours, theirs, items or {})
-        told = (ours.needs_task_id, theirs.needs_task_id)
         for metric in paper.metrics:
             first, second = focus.get(metric), other.get(metric)
             if first is None or second is None or first == second:
                 continue
-            one, two = ours.metric(metric), theirs.metric(metric)
-            claim = Claim(metric, focus.label, other.label, first - second, None, told=told)
-            if one is not None and two is not None:
-                counts = (0 if _is_fixed(ours) else one.count, 0 if _is_fixed(theirs) else two.count)
-                of_ap = over_items if ALIASES.get(metric, metric) == "AP" else None
-                claim = replace(claim, ours=one.mean - two.mean, seeds=counts, items=of_ap)
-                if (pairs := _samples(ours, theirs, metric)) is not None:
-                    samples[len(found)] = pairs
-            found.append(claim)
-    tests = dict(zip(samples, welch(list(samples.values())), strict=True))
-    adjusted = holm([tests[place].p if place in tests else 1.0 for place in range(len(found))])
+            told = (ours.needs_task_id, theirs.needs_task_id)
+            found.append(Claim(metric, focus.label, other.label, first - second, None, told=told))
+            family.append((ours, theirs, metric))
     return tuple(
-        replace(claim, test=tests[place], adjusted=adjusted[place]) if place in tests else claim
-        for place, claim in enumerate(found)
+        replace(
+            claim,
+            ours=here.points,
+            seeds=here.seeds,
+            test=here.test,
+            adjusted=here.adjusted,
+            items=here.items,
+            num_items=here.num_items,
+        )
+        for claim, here in zip(found, differences(family, items), strict=True)
     )
 
 
-def _samples(first: TableRow, second: TableRow, metric: str) -> Samples | None:
-    """The rows' values over seeds; None where one has fewer than two."""
-    one, two = first.seeds(metric), second.seeds(metric)
-    values = [tuple(known.values()) for known in (one, two)]
-    for place, row in enumerate((first, second)):
-        # What is not trained is the same for every seed: two equal values, with which Welch's is the one-sample test.
-        if _is_fixed(row) and len(values[place]) == 1:
-            values[place] *= 2
-    if min(len(known) for known in values) < 2:
-        return None
-    if one.keys() == two.keys() and len(one) > 1:
-        return Samples(values[0], tuple(two[seed] for seed in one), paired=True)
-    return Samples(values[0], values[1])
+def judged_table(results: StudyResults) -> JudgedTable:
+    """The rows of a study's table, and the claims of the paper that it reproduces, judged by them.
 
-
-def _is_fixed(row: TableRow) -> bool:
-    """Whether nothing is trained, so that a seed has nothing to change."""
-    return bool(row.results) and row.schedule == "none"
-
-
-def _over_items(first: TableRow, second: TableRow, items: Mapping[str, Items]) -> Interval | None:
-    """The interval of the difference in AP; None where other items judged the two rows, or some are not there.
-
-    An item's score in a row is its mean over the row's seeds.
+    Raises:
+        ValueError: see `claims`.
     """
-    sides = [_last_items(row, items) for row in (first, second)]
-    if not all(sides) or sides[0].keys() != sides[1].keys():
-        return None
-    gaps = []
-    for task, (names, scores) in sides[0].items():
-        others, theirs = sides[1][task]
-        if names != others or not names:
-            return None
-        gaps.append([one - two for one, two in zip(scores, theirs, strict=True)])
-    return item_interval(gaps)
-
-
-def _last_items(row: TableRow, items: Mapping[str, Items]) -> dict[str, tuple[tuple[str, ...], list[float]]]:
-    """Of each task the items' ids and their scores after the last stage, averaged over seeds; {} where some lack."""
-    found: dict[str, tuple[tuple[str, ...], list[float]]] = {}
-    for column, task in enumerate(row.results[0].plan.tasks if row.results else ()):
-        cells = [result.plan.cells.get((len(result.plan.after) - 1, column)) for result in row.results]
-        known = [items[cell[1].digest] for cell in cells if cell is not None and cell[1].digest in items]
-        if len(known) < len(cells) or len({each.names for each in known}) > 1:
-            return {}
-        scores = [sum(each) / len(known) for each in zip(*(one.scores for one in known), strict=True)]
-        found[task] = known[0].names, scores
-    return found
+    rows, paper = table(results.trials), results.lowered.study.paper
+    return rows, () if paper is None else claims(paper, rows, results.items)
 
 
 def claim_json(claim: Claim) -> dict[str, Any]:
@@ -174,7 +135,7 @@ def claim_json(claim: Claim) -> dict[str, Any]:
         "low": test and test.interval.low, "high": test and test.interval.high,
         "degrees": test and (test.degrees if test.degrees == test.degrees else None),
         "p": test and test.p, "p_holm": claim.adjusted, "p_paired": test and test.paired,
-        "items_low": items and items.low, "items_high": items and items.high,
+        "items": claim.num_items, "items_low": items and items.low, "items_high": items and items.high,
         "told_focus": claim.told[0], "told_other": claim.told[1], "outcome": claim.outcome,
     }  # fmt: skip
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from lilora.adapters.stored import stored_parameters
@@ -65,19 +65,12 @@ class TrialResult:
         return self.plan.num_scores - sum((len(self.scores), len(self.alone), len(self.bare), len(self.unseen)))
 
     def has_row(self, row: int) -> bool:
-        """Whether all that the figures after a row need is there: its cells, each task so far learned alone, and what
-        stands beside (`TrialPlan.beside`).
-        """
+        """Whether all that the figures after a row are read off is there (`TrialPlan.scores_for`)."""
         plan = self.plan
-        columns = [column for place, column in plan.cells if place == row]
-        tasks = plan.tasks[: plan.num_learned(row)] if plan.alone else ()
-        beside = [name for place in range(row + 1) for name in plan.beside(place)]
-        return (
-            all((row, column) in self.scores for column in columns)
-            and all(task in self.alone for task in tasks)
-            and all(name in self.bare or name not in plan.bare for name in beside)
-            and all(name in self.unseen or name not in plan.unseen for name in beside)
-        )
+        found = [plan.cells[cell][1] for cell in self.scores]
+        found += [steps[2] for task, steps in zip(plan.tasks, plan.alone, strict=False) if task in self.alone]
+        found += [plan.bare[name][1] for name in self.bare] + [plan.unseen[name][1] for name in self.unseen]
+        return {step.digest for step in plan.scores_for(row)} <= {step.digest for step in found}
 
     def alone_scores(self, tasks: Sequence[str]) -> dict[str, float] | None:
         """The main score on each of `tasks` when it is learned alone; None where one is not there."""
@@ -139,14 +132,22 @@ class StudyResults:
         trials: its trials, in their order.
         records: of all its finished steps, by digest.
         figures: of each of its figures the numbers to draw; None until its step is finished.
-        items: where the study reproduces a paper, of each finished score after a last stage its items, by digest.
+        read_items: reads `items`.
     """
 
     lowered: Lowered
     trials: tuple[TrialResult, ...]
     records: Mapping[str, Record]
     figures: tuple[dict[str, Any] | None, ...] = ()
-    items: Mapping[str, Items] = field(default_factory=dict)
+    read_items: Callable[[], Mapping[str, Items]] = field(default=dict, compare=False, repr=False)
+
+    @cached_property
+    def items(self) -> Mapping[str, Items]:
+        """Where the study reproduces a paper, of each finished score after a last stage its items, by digest.
+
+        Read when they are asked for: claims are judged by them, and nothing else is.
+        """
+        return self.read_items()
 
 
 class ResultReader:
@@ -171,7 +172,7 @@ class ResultReader:
         known = {step.digest: self._record(step.digest, present) for step in lowered.plan.steps}
         records = {digest: record for digest, record in known.items() if record is not None}
         figures = tuple(self._analysis(step.digest, present) for step in lowered.figures)
-        return StudyResults(lowered, trials, records, figures, self._last_items(trials, lowered))
+        return StudyResults(lowered, trials, records, figures, partial(self.last_items, trials))
 
     def trials(self, lowered: Lowered) -> tuple[TrialResult, ...]:
         """The study's trials alone: the records of their data and predictions stay unread."""
@@ -222,17 +223,15 @@ class ResultReader:
             self._stored[key] = sum(count or 0 for count in counts)
         return self._stored[key]
 
-    def _last_items(self, trials: Sequence[TrialResult], lowered: Lowered) -> dict[str, Items]:
-        """Of what a study's claims are about, the items of all cells of last rows."""
-        if lowered.study.paper is None:
-            return {}
+    def last_items(self, trials: Sequence[TrialResult]) -> dict[str, Items]:
+        """The items of all cells of last rows that are there, by the digest of their scores."""
+        unread: dict[str, dict[str, Any]] = {}
         for trial in trials:
-            for column in range(len(trial.plan.tasks)):
-                cell = len(trial.plan.after) - 1, column
-                digest = trial.plan.cells[cell][1].digest if cell in trial.plan.cells else ""
-                unread = cell in trial.scores and digest not in self._items
-                if unread and (found := read_items(self.store, digest, trial.scores[cell])) is not None:
-                    self._items[digest] = found
+            last = len(trial.plan.after) - 1
+            for (row, column), (_, step) in trial.plan.cells.items():
+                if row == last and step.digest not in self._items and (row, column) in trial.scores:
+                    unread[step.digest] = trial.scores[row, column]
+        self._items |= read_items(self.store, unread)
         return self._items
 
     def _analysis(self, digest: str, present: frozenset[str]) -> dict[str, Any] | None:

@@ -20,8 +20,6 @@ SEEDS_ASKED = 3
 NOISELESS = 1e-6
 #: Draws of a bootstrap: the ends of its interval then lie within some 0.05 standard deviations of the exact ones.
 RESAMPLES = 2000
-#: Numbers that are drawn at once, for the memory's sake.
-DRAWN_AT_ONCE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -125,35 +123,30 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def item_interval(gaps: Sequence[Sequence[float]], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Percentile interval of a difference in AP under other test items, by `scipy.stats.bootstrap`.
+def item_interval(gaps: Sequence[Sequence[float]]) -> Interval:
+    """Percentile interval of a difference in AP under other test items (the percentile bootstrap; Efron 1979).
+
+    Items of a task that differ by as much are counted together: how often each such value is drawn is multinomial,
+    which is the same drawing as item by item, and cheaper where there are few values, as there are of right and wrong.
+
+    The same items give the same interval: the draws are those of one seed.
 
     Args:
         gaps: of each task, of each of its items the score in one row minus that in the other: the pairs. Items are
             drawn again within their task, with replacement, and the statistic is the mean over tasks of a task's mean.
-        seed: of the draws; the same items give the same interval.
 
     Raises:
         ValueError: there is no task, or one without items.
     """
     import numpy as np
-    from scipy import stats
 
     tasks = [np.asarray(task, dtype=float) for task in gaps]
     if not tasks or not all(len(task) for task in tasks):
         raise ValueError("an interval over items needs a task, and of each task an item")
-    # A task of one item never varies; SciPy refuses a sample of one, and a pair of equals has the same means.
-    tasks = [task if len(task) > 1 else np.repeat(task, 2) for task in tasks]
-
-    def ap(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.asarray(np.mean([task.mean(axis=axis) for task in drawn], axis=0))
-
-    if all(np.ptp(task) == 0 for task in tasks):
-        value = float(ap(*tasks))
-        return Interval(value, value)
-    batch = max(1, DRAWN_AT_ONCE // max(len(task) for task in tasks))
-    found = stats.bootstrap(
-        tasks, ap, n_resamples=resamples, batch=batch, vectorized=True, confidence_level=1 - ALPHA,
-        method="percentile", rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return Interval(float(found.confidence_interval.low), float(found.confidence_interval.high))
+    draw = np.random.default_rng(0)
+    means = np.zeros(RESAMPLES)
+    for task in tasks:
+        values, counts = np.unique(task, return_counts=True)
+        means += draw.multinomial(len(task), counts / len(task), size=RESAMPLES) @ values / len(task)
+    low, high = np.quantile(means / len(tasks), [ALPHA / 2, 1 - ALPHA / 2])
+    return Interval(float(low), float(high))

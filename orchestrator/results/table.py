@@ -26,7 +26,8 @@ class TableRow:
         accuracy: the main score on each task after the last stage, in percent.
         metrics: those of `METRICS`, by name, and of `UNLEARNED` where they are asked for; `metric` knows their other
             names too.
-        by_seed: of each metric its value for each seed; None where it was not measured.
+        by_seed: of each metric, and of each task after the last stage, its value for each seed; None where it was not
+            measured.
         trainable, stored: parameters (see `TrialResult`).
         kept_to_learn: bytes (see `TrialResult`); the most of any seed, since sampled rows differ in size.
         needs_task_id: whether the trials are told at test which task an item is from.
@@ -60,7 +61,7 @@ class TableRow:
         return self.metrics.get(ALIASES.get(name, name))
 
     def seeds(self, name: str) -> dict[int, float]:
-        """A metric's values, by seed; {} where it was not measured for each."""
+        """A metric's values, or a task's, by seed; {} where it was not measured for each."""
         known = self.by_seed.get(ALIASES.get(name, name), {})
         found = {seed: value for seed, value in known.items() if value is not None}
         return found if len(found) == len(known) else {}
@@ -125,14 +126,15 @@ def _row(name: str, trials: tuple[TrialResult, ...]) -> TableRow:
     results = tuple(result for result in trials if not result.num_missing) or trials
     lasts = [result.matrices["main"].last for result in results]
     each = [metrics_after(result) | unlearned_metrics(result) for result in results]
+    by_name = [values | last for values, last in zip(each, lasts, strict=True)]
     return TableRow(
         name,
         results,
         {task: Stat.of(last[task] for last in lasts) for task in results[0].plan.tasks},
         {metric: Stat.of(values[metric] for values in each) for metric in each[0]},
         {
-            metric: {result.plan.trial.seed: values[metric] for result, values in zip(results, each, strict=True)}
-            for metric in METRICS
+            name: {result.plan.trial.seed: values[name] for result, values in zip(results, by_name, strict=True)}
+            for name in by_name[0]
         },
         next((result.trainable for result in results if result.trainable is not None), None),
         next((result.stored_parameters for result in results if result.stored_parameters is not None), None),

@@ -7,7 +7,7 @@ step whose consumers are all there is not run. Nothing here recurses; chains of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -111,6 +111,16 @@ class Plan:
     def missing(self, store: Store) -> tuple[Step, ...]:
         """The steps that must run, inputs first."""
         return self.needs(store).missing
+
+    def without(self, digests: Collection[str]) -> Plan:
+        """The plan less the results that hang on these steps; as much is requested as before."""
+        if not digests:
+            return self
+        hanging = set(digests)
+        for step in self.steps:
+            if any(parent.digest in hanging for _, parent in step.inputs):
+                hanging.add(step.digest)
+        return Plan.of((step for step in self.results if step.digest not in hanging), self.requested)
 
     def select(self, kind: str) -> tuple[Step, ...]:
         """The steps of this kind, in plan order."""

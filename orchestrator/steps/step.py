@@ -25,7 +25,8 @@ class Resources:
         gpus: accelerators per worker.
         workers: processes that share the step (data parallel). 1 runs in a resident actor, more under Ray Train.
         strategy: how several workers share a training stage: "ddp" or DeepSpeed's "zero1", "zero2", "zero3".
-        micro_batch: samples that a worker holds at a time; None for its whole share of the effective batch.
+        micro_batch: samples that a worker holds at a time, at most; None for its whole share of the effective batch. A
+            GPU that so many do not fit takes the largest number that does (`lilora.costs.gpus.largest_that_fits`).
         spread: put a step's workers on different machines where that is possible; by default they are kept together.
         offload: keep in the host's memory what "zero2" and "zero3" divide.
         gradient_checkpointing: compute activations again in the backward pass: the same numbers for less GPU memory.

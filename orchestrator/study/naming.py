@@ -1,8 +1,8 @@
 """Readable names of trials, from their flat parameters: only what differs among them is said.
 
-"lilora lam=1.0 seed 0". A method's own fields are compared among the trials of that method, all others among all. Where
-many differ, only what sets a trial apart from the first of its method is said. That a trial sees a subset of the data
-is always said.
+"lilora lam=1.0 seed 0". A method's own fields are compared among the trials of that method, a backbone's among those of
+that backbone, all others among all. Where many of a method's differ, only what sets a trial apart from the first of its
+method is said. That a trial sees a subset of the data is always said.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from lilora.methods import Method
 PLAIN = ("backbone", "sites", "benchmark", "instructions", "split", "task_prompt")
 #: Of more fields of a method's own than these, a name says those alone that are not as in the method's first trial.
 MANY = 3
-#: What only some trials have a value of; that of the others is said by saying nothing.
-SOMETIMES = ("sites", "task_prompt", "answer_dtype")
+#: What a trial without has no value of because of another field, which is said. Of every other field that a trial has
+#: not, its value is the usual one: said by saying nothing, and another value beside one that is there.
+IMPLIED = ("subset", "subset_seed", "scores")
 
 
 def method_name(method: Method) -> str:
@@ -43,16 +44,17 @@ def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tup
         for key, value in flat.items():
             known = values.setdefault(_scope(flat, key), {})
             known.setdefault(str(value), len(known) + 1)
-    # A trial that adapts a backbone's usual layers says nothing of them; beside one that adapts others that is a value.
-    for key in SOMETIMES:
-        if any(key not in flat for flat in flats):
-            values.get(("", key), {}).setdefault("", 0)
+    for (_, key), known in values.items():
+        # Fields of training all trials have, but for those of a search, which no name says.
+        if "." not in key and key not in IMPLIED and any(key not in flat for flat in flats):
+            known.setdefault("", 0)
     with_seed = seed and len({flat["seed"] for flat in flats}) > 1
     return tuple(_name(flat, values, with_seed) for flat in flats)
 
 
 def _scope(flat: Mapping[str, Any], key: str) -> tuple[str, str]:
-    return (flat["method"] if key.startswith("method.") else "", key)
+    owner, _, part = key.partition(".")
+    return (str(flat[owner]) if part and owner in ("method", "backbone") else "", key)
 
 
 def _name(flat: Mapping[str, Any], values: Mapping[tuple[str, str], Mapping[str, int]], with_seed: bool) -> str:

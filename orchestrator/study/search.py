@@ -45,10 +45,9 @@ class Candidates:
             raise ValueError(f"the search of {self.method}'s {self.field} needs one value or more, each once")
         if not self.beyond:
             return
-        numbers = [value for value in (*self.values, *self.beyond) if type(value) in (int, float)]
-        low, high = min(self.values, default=0), max(self.values, default=0)
-        if len(set(numbers)) < len(self.values) + len(self.beyond) or any(
-            low <= value <= high for value in self.beyond
+        numbers = {value for value in (*self.values, *self.beyond) if type(value) in (int, float)}
+        if len(numbers) < len(self.values) + len(self.beyond) or any(
+            min(self.values) <= value <= max(self.values) for value in self.beyond
         ):
             raise ValueError(
                 f"the search of {self.method}'s {self.field} goes on with numbers, each once, below or above all values"
@@ -136,7 +135,6 @@ class Choice:
         split: what the figures are of; "test" only for a sweep by the protocol "oracle".
         averaged: fields of a sweep whose values a figure is the mean over.
         sweep: whether a sweep made it: one choice for the whole study, named like it.
-        edges: fields whose chosen value is the least or the greatest that may be tried.
     """
 
     name: str
@@ -150,7 +148,6 @@ class Choice:
     split: str = SPLIT
     averaged: tuple[str, ...] = ()
     sweep: bool = False
-    edges: tuple[str, ...] = ()
 
     @property
     def missing(self) -> int:
@@ -180,6 +177,22 @@ class Choice:
         return self.best is not None and not self.missing
 
     @property
+    def edges(self) -> tuple[str, ...]:
+        """Fields of a settled search whose chosen value is the least or the greatest number that may be tried.
+
+        Of a grid that goes on, too: it does until the best lies within what was tried, or no value is left.
+        """
+        if self.sweep or self.best is None or not self.is_settled:
+            return ()
+        found = []
+        for place, name in enumerate(self.fields):
+            tried = {option.values[place] for option in self.options}
+            counts = len(tried) > 1 and all(type(value) in (int, float) for value in tried)
+            if counts and self.best.values[place] in (min(tried), max(tried)):
+                found.append(name)
+        return tuple(found)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Field -> chosen value; empty while no option is finished."""
         return dict(zip(self.fields, self.best.values, strict=True)) if self.best else {}
@@ -201,7 +214,7 @@ def choice_json(choice: Choice) -> dict[str, Any]:
         "tasks": list(choice.tasks),
         "seed": choice.seed,
         "chosen": choice.settings if choice.is_settled else {},
-        "edges": list(choice.edges) if choice.is_settled else [],
+        "edges": list(choice.edges),
         "candidates": [
             {
                 **dict(zip(choice.fields, option.values, strict=True)),
@@ -222,7 +235,7 @@ def describe_values(values: Sequence[Any]) -> str:
 def describe_edges(choice: Choice) -> str:
     """That a chosen value is the least or greatest that may be tried: a better one may lie beyond; "" if it is not."""
     fields = ", ".join(name.partition(".")[2] for name in choice.edges)
-    return f"{fields} at the edge of its grid" if choice.edges and choice.is_settled else ""
+    return f"{fields} at the edge of its grid" if fields else ""
 
 
 def describe_protocol(choices: Sequence[Choice]) -> str:

@@ -6,14 +6,15 @@ Nothing here runs, reads results or imports torch. A trial's resources say how i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import Benchmark, Stream
 from lilora.core import registry
+from lilora.core.identity import digest_of
 from lilora.data.location import find_benchmark
 from lilora.methods import Method
 from lilora.scorers import Scorer, TwoScorers
@@ -21,7 +22,9 @@ from lilora.training import Training
 from orchestrator.steps.step import Resources
 from orchestrator.study.naming import method_name
 
-ANSWER_DTYPES = ("", "float32", "bfloat16", "float16")
+#: Fields of a stream that a trial's parameters say in words of their own.
+IN_WORDS = ("benchmark", "tasks", "instructions", "limit", "limit_seed", "scores", "task_prompt")
+AnswerDtype = Literal["", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Trial:
         scored: after which stages: "each", or only the "last", where a figure of that row is all that is asked for; or
             "all": after each stage the tasks that come later too, after the last one the benchmark's unseen tasks, and
             all of them by the backbone as it is. A method that is told the task has no part for one that it has not
-            learned: of such tasks its cells stay empty.
+            learned: of such tasks its cells stay empty. A method that trains nothing is the backbone as it is: it is
+            scored on the stream's tasks, and on no other.
         transfer: whether each task is also learned alone, from the backbone, by the same method, which FWT is measured
             against (ProgLoRA, 5.3). These are first stages, which the store shares with every trial that has them.
         answer_dtype: of the backbone while it answers; "": that of training. Published evaluators of LLaVA use float16,
@@ -57,12 +61,12 @@ class Trial:
     split: str = "test"
     scored: Literal["each", "last", "all"] = field(default="each", metadata={"identity": False})
     transfer: bool = field(default=False, metadata={"identity": False})
-    answer_dtype: Literal["", "float32", "bfloat16", "float16"] = ""
+    answer_dtype: AnswerDtype = ""
     resources: Resources = field(default=Resources(), compare=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
-        if self.answer_dtype not in ANSWER_DTYPES:
-            raise ValueError(f"no answer_dtype '{self.answer_dtype}'; there are: {', '.join(ANSWER_DTYPES[1:])}")
+        if self.answer_dtype not in (known := get_args(AnswerDtype)):
+            raise ValueError(f"no answer_dtype '{self.answer_dtype}'; there are: {', '.join(known[1:])}")
         # One spelling for one meaning, since fields are identity.
         if self.answer_dtype == self.training.dtype:
             object.__setattr__(self, "answer_dtype", "")
@@ -160,21 +164,18 @@ def bind(trial: Trial) -> BoundTrial:
 
 def _parameters(trial: Trial, tasks: tuple[str, ...], scores: str) -> dict[str, Any]:
     flat: dict[str, Any] = {"method": method_name(trial.method)}
-    for prefix, value in (("method", trial.method), ("training", trial.training)):
-        for item in dataclasses.fields(value):
-            if item.metadata.get("identity", True):
-                flat[f"{prefix}.{item.name}"] = getattr(value, item.name)
-    flat |= {"backbone": trial.backbone.name, "benchmark": trial.stream.benchmark}
+    flat |= _fields("method.", trial.method) | _fields("training.", trial.training)
+    # Sites and layers in full are said in words, and where they are the usual ones not at all.
+    flat |= {"backbone": trial.backbone.name} | _fields("backbone.", trial.backbone, without=("name", "sites", "full"))
+    flat |= {"benchmark": trial.stream.benchmark}
     if trial.backbone.adapts:
         flat |= {"sites": trial.backbone.adapts}
     flat |= {"order": ",".join(tasks), "instructions": trial.stream.instructions}
     if trial.stream.limit is not None:
         flat |= {"subset": trial.stream.limit, "subset_seed": trial.stream.limit_seed}
-    if trial.stream.pictures != "as-llava":
-        flat |= {"pictures": trial.stream.pictures}
-    if trial.stream.missing != "refuse":
-        missing = trial.stream.missing
-        flat |= {"missing": missing if isinstance(missing, str) else f"{len(missing)} ids left out"}
+    flat |= _unusual(trial.stream)
+    if not isinstance(missing := trial.stream.missing, str):
+        flat |= {"missing": f"{len(missing)} ids left out ({digest_of(sorted(missing))[:8]})"}
     if scores:
         flat |= {"scores": scores}
     if trial.answer_dtype:
@@ -182,3 +183,15 @@ def _parameters(trial: Trial, tasks: tuple[str, ...], scores: str) -> dict[str, 
     if trial.stream.task_prompt:
         flat |= {"task_prompt": "told the task"}
     return flat | {"split": trial.split, "seed": trial.seed}
+
+
+def _fields(prefix: str, value: Any, without: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a part of a trial that can change a result."""
+    fields = (item for item in dataclasses.fields(value) if item.metadata.get("identity", True))
+    return {f"{prefix}{item.name}": getattr(value, item.name) for item in fields if item.name not in without}
+
+
+def _unusual(stream: Stream) -> dict[str, Any]:
+    """The fields of a stream that differ from the usual stream's, and that have no words of their own."""
+    usual = _fields("", Stream())
+    return {name: value for name, value in _fields("", stream, without=IN_WORDS).items() if value != usual[name]}

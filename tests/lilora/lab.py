@@ -61,6 +61,7 @@ def cases() -> dict[str, Method]:
     }
     trained |= {f"{name}-nearest": small(name, route="nearest") for name in ("lilora", "dirlora")}
     trained |= {"smolora-every": SMoLoRA(rank=4, experts=4, routers="every", instruction="whole", balance=0.1)}
+    trained |= {"smolora-centred": SMoLoRA(rank=4, experts=4, centred=True)}
     trained |= {"smolora-4": SMoLoRA(rank=4, experts=4), "smolora-hard": SMoLoRA(rank=4, experts=4, router="hard")}
     return {**trained, **{f"lilora-{name}": LiLoRA(rank=4, lora_alpha=8, **fields) for name, fields in lilora.items()}}
 

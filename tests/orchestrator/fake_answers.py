@@ -13,11 +13,19 @@ from orchestrator.planning.lowering import Lowered, TrialPlan
 from orchestrator.storage.store import Store
 from tests.orchestrator.fake_results import fill, write_artifact
 
-#: Right answers of three tasks' items, in the order of the data.
+#: Right answers of each task's items, in the order of the data.
 RIGHT: Mapping[str, Sequence[str]] = {
     "ScienceQA": ("A", "B", "C", "D"),
     "GQA": ("two", "cat", "three", "cat"),
     "VQAv2": ("red", "yes", "no", "circle"),
+    "TextVQA": ("12", "07", "99", "40"),
+    "Flickr30k": (
+        "A cat is on the snow.",
+        "A dog is on the grass.",
+        "A tent is in the water.",
+        "A duck is on the road.",
+    ),
+    "ImageNet": ("horse", "hammer", "rose", "guitar"),
 }
 Answer = Callable[[TrialPlan, int, int, int], str]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lilora.benchmarks.mini import pictures
+from lilora.benchmarks.mini.drawing import Drawing
 from lilora.benchmarks.mini.items import (
     CHOICES,
     GRID_NAMES,
@@ -25,7 +26,7 @@ from lilora.benchmarks.mini.items import (
     random_layout,
     shape_questions,
 )
-from lilora.benchmarks.mini.pictures import CELLS, COLOURS, KIND_OF, NAMES, SHAPES, Drawing
+from lilora.benchmarks.mini.pictures import CELLS, COLOURS, KIND_OF, NAMES, SHAPES
 
 Turns = list[tuple[str, str]]
 

@@ -27,13 +27,16 @@ def rows(task: Task, instructions: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def drawn_rows(task: Task, split: str, maker: Maker, words: Callable[[Item, int], str]) -> Iterator[dict[str, Any]]:
-    """One row after another of a task that is drawn here; `words` makes the instruction of an item and its number."""
+    """One row after another of a task that is drawn here; `words` makes the instruction of an item and its number.
+
+    The picture is a function that draws it: see `Benchmark.builder`.
+    """
     count = {"train": task.train, "validation": task.validation, "test": task.test}[split]
     for index in range(count):
         item = maker(random.Random(f"lilora mini {task.name} {split} {index}"), split, index)
         yield {
             "id": f"{task.name}-{split}-{index}",
-            "image": {"bytes": item.picture.png(), "path": None},
+            "image": item.picture.png,
             "instruction": words(item, index),
             "answer": item.answer,
             "references": list(item.references),

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lilora.benchmarks.mini import pictures
-from lilora.benchmarks.mini.pictures import CELLS, KIND_OF, NAMES, PLACES, Drawing
+from lilora.benchmarks.mini.drawing import Drawing
+from lilora.benchmarks.mini.pictures import CELLS, KIND_OF, NAMES, PLACES
 
 NUMBER_WORDS = ("one", "two", "three", "four")
 GRID_NAMES = ("cat", "car", "apple", "tree", "house", "duck", "guitar", "hat", "banana", "bus", "rocket", "rose")

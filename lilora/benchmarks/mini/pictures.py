@@ -15,9 +15,9 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance
+from PIL import Image
 
-SIZE = 64
+from lilora.benchmarks.mini.drawing import SIZE, Drawing, Variation, paste
 
 # kind -> name and OpenMoji code point
 ICONS: dict[str, dict[str, str]] = {
@@ -83,33 +83,6 @@ FIRST_DIGIT_LABEL = 1 + len(NAMES)
 FIRST_SHAPE_LABEL = FIRST_DIGIT_LABEL + 10
 
 
-@dataclass
-class Drawing:
-    """An RGB image and what each of its pixels shows."""
-
-    image: Image.Image
-    labels: np.ndarray
-
-    @classmethod
-    def blank(cls, colour: tuple[int, int, int]) -> Drawing:
-        """A picture of one colour, all background."""
-        return cls(Image.new("RGB", (SIZE, SIZE), colour), np.zeros((SIZE, SIZE), np.uint8))
-
-    def paste(self, sprite: Image.Image, x: int, y: int, label: int) -> None:
-        """Put an RGBA sprite with its top left corner at (x, y); what leaves the picture is cut off."""
-        self.image.paste(sprite, (x, y), sprite)
-        solid = np.asarray(sprite.getchannel("A")) > 100
-        height, width = solid.shape
-        top, left, bottom, right = max(0, y), max(0, x), min(SIZE, y + height), min(SIZE, x + width)
-        self.labels[top:bottom, left:right][solid[top - y : bottom - y, left - x : right - x]] = label
-
-    def png(self) -> bytes:
-        """The image as PNG bytes."""
-        buffer = io.BytesIO()
-        self.image.save(buffer, "PNG")
-        return buffer.getvalue()
-
-
 def _package_folder(name: str) -> Path:
     try:
         module = import_module(name)
@@ -132,27 +105,20 @@ def icon(name: str) -> Image.Image:
     return image.crop(image.getchannel("A").point(lambda alpha: 255 * (alpha > 60)).getbbox())
 
 
-def _varied(image: Image.Image, size: float, turn: float, rng: random.Random) -> Image.Image:
-    scale = size / max(image.size)
-    wide, high = max(3, round(image.width * scale)), max(3, round(image.height * scale))
-    image = image.resize((wide, high), Image.Resampling.BICUBIC)
-    if rng.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    image = image.rotate(rng.uniform(-turn, turn), Image.Resampling.BICUBIC, expand=True)
-    colour = ImageEnhance.Brightness(image.convert("RGB")).enhance(rng.uniform(0.85, 1.12))
-    colour = ImageEnhance.Color(colour).enhance(rng.uniform(0.75, 1.3))
-    colour.putalpha(image.getchannel("A"))
-    return colour
-
-
 def _light(rng: random.Random) -> tuple[int, int, int]:
     return rng.randint(190, 255), rng.randint(190, 255), rng.randint(190, 255)
 
 
 def put_icon(picture: Drawing, name: str, x: float, y: float, size: float, turn: float, rng: random.Random) -> None:
     """Put the icon of `name` on the picture, its middle at (x, y), turned by up to `turn` degrees, and varied."""
-    sprite = _varied(icon(name), size, turn, rng)
-    picture.paste(sprite, round(x - sprite.width / 2), round(y - sprite.height / 2), 1 + NAMES.index(name))
+    variation = Variation.drawn(turn, rng)
+
+    def stroke(image: Image.Image, labels: np.ndarray) -> None:
+        sprite = variation.of(icon(name), size)
+        left, top = round(x - sprite.width / 2), round(y - sprite.height / 2)
+        paste(image, labels, sprite, left, top, 1 + NAMES.index(name))
+
+    picture.add(stroke)
 
 
 def single(name: str, rng: random.Random) -> Drawing:
@@ -178,14 +144,13 @@ def scene(left: str, right: str, place: str, rng: random.Random) -> Drawing:
     base = _PLACE_COLOURS[PLACES.index(place)]
     red, green, blue = (max(0, min(255, value + rng.randint(-10, 10))) for value in base)
     picture = Drawing.blank((red, green, blue))
-    draw = ImageDraw.Draw(picture.image)
     if place == "night sky":
         for _ in range(6):
             x, y = rng.randint(0, SIZE), rng.randint(0, 20)
-            draw.rectangle([x, y, x + 1, y + 1], fill=(255, 255, 220))
+            picture.rectangle([x, y, x + 1, y + 1], fill=(255, 255, 220))
     else:
         sky = (235, 240, 250) if place == "water" else (200 + rng.randint(0, 20), 225, 250)
-        draw.rectangle([0, 0, SIZE, rng.randint(14, 20)], fill=sky)
+        picture.rectangle([0, 0, SIZE, rng.randint(14, 20)], fill=sky)
     for name, x in ((left, 16), (right, 48)):
         put_icon(picture, name, x + rng.uniform(-1, 1), 38 + rng.uniform(-4, 4), rng.uniform(27, 31), 8, rng)
     return picture
@@ -203,23 +168,42 @@ def digit_drawings(split: str) -> dict[int, list[np.ndarray]]:
     }
 
 
+def put_digit(
+    picture: Drawing,
+    digit: int,
+    drawing: np.ndarray,
+    ink: tuple[int, int, int],
+    size: tuple[int, int],
+    turn: float,
+    x: int,
+    y: int,
+) -> None:
+    """Put a handwritten digit on the picture, its top left corner at (x, y), turned by `turn` degrees."""
+
+    def stroke(image: Image.Image, labels: np.ndarray) -> None:
+        alpha = Image.fromarray((255 * drawing).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        if turn:
+            alpha = alpha.rotate(turn, Image.Resampling.BICUBIC)
+        sprite = Image.new("RGBA", size, (*ink, 0))
+        sprite.putalpha(alpha)
+        paste(image, labels, sprite, x, y, FIRST_DIGIT_LABEL + digit)
+
+    picture.add(stroke)
+
+
 def card(number: str, split: str, rng: random.Random, varied: bool = False) -> Drawing:
     """Handwritten digits, drawings of `split` only, on a card; `varied`: turned by up to 12 degrees, of many sizes."""
     picture = Drawing.blank(_light(rng))
     x, y = rng.randint(2, 6), rng.randint(8, 20)
     paper = rng.choice([(255, 255, 255), (250, 240, 200), (225, 245, 225)])
-    ImageDraw.Draw(picture.image).rectangle([x, y, x + 55, y + 33], fill=paper, outline=(90, 90, 90))
+    picture.rectangle([x, y, x + 55, y + 33], fill=paper, outline=(90, 90, 90))
     ink = rng.choice([(20, 20, 20), (20, 30, 120), (120, 20, 20)])
     for place, character in enumerate(number):
         drawing = rng.choice(digit_drawings(split)[int(character)])
         size = (rng.randint(21, 25), rng.randint(27, 31)) if varied else (25, 31)
-        ink_alpha = Image.fromarray((255 * drawing).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-        if varied:
-            ink_alpha = ink_alpha.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC)
-        sprite = Image.new("RGBA", size, (*ink, 0))
-        sprite.putalpha(ink_alpha)
-        left = x + 3 + place * 26 + rng.randint(-1, 2)
-        picture.paste(sprite, left, y + 2 + rng.randint(-1, 2), FIRST_DIGIT_LABEL + int(character))
+        turn = rng.uniform(-12, 12) if varied else 0.0
+        left, top = x + 3 + place * 26 + rng.randint(-1, 2), y + 2 + rng.randint(-1, 2)
+        put_digit(picture, int(character), drawing, ink, size, turn, left, top)
     return picture
 
 
@@ -261,16 +245,20 @@ def easy_vqa(split: str) -> tuple[list[ShapeQuestion], dict[int, tuple[str, str]
 
 def coloured_shape(number: int, split: str) -> Drawing:
     """Image `number` of easy-VQA's `split`; labelled where its colour and shape are known."""
-    path = _package_folder("easy_vqa") / "data" / split / "images" / f"{number}.png"
-    image = Image.open(path).convert("RGB")
-    pixels = np.asarray(image).astype(int)
-    ground = np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]], axis=0)
-    labels = np.zeros((SIZE, SIZE), np.uint8)
-    known = easy_vqa(split)[1].get(number)
-    if known:
-        label = FIRST_SHAPE_LABEL + COLOURS.index(known[0]) * len(SHAPES) + SHAPES.index(known[1])
-        labels[np.abs(pixels - ground).sum(-1) > 24] = label
-    return Drawing(image, labels)
+
+    def begin() -> tuple[Image.Image, np.ndarray]:
+        path = _package_folder("easy_vqa") / "data" / split / "images" / f"{number}.png"
+        image = Image.open(path).convert("RGB")
+        pixels = np.asarray(image).astype(int)
+        ground = np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]], axis=0)
+        labels = np.zeros((SIZE, SIZE), np.uint8)
+        known = easy_vqa(split)[1].get(number)
+        if known:
+            label = FIRST_SHAPE_LABEL + COLOURS.index(known[0]) * len(SHAPES) + SHAPES.index(known[1])
+            labels[np.abs(pixels - ground).sum(-1) > 24] = label
+        return image, labels
+
+    return Drawing(begin)
 
 
 def patch_labels(labels: np.ndarray, patches: int = 6, pixels: int = 48) -> list[int]:

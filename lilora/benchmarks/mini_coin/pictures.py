@@ -7,15 +7,8 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from lilora.benchmarks.mini.pictures import (
-    CELLS,
-    FIRST_DIGIT_LABEL,
-    NAMES,
-    SIZE,
-    Drawing,
-    digit_drawings,
-    put_icon,
-)
+from lilora.benchmarks.mini.drawing import SIZE, Drawing
+from lilora.benchmarks.mini.pictures import CELLS, NAMES, digit_drawings, put_digit, put_icon
 
 Box = tuple[float, float, float, float]
 
@@ -26,18 +19,24 @@ def degraded(picture: Drawing, seen: bool, rng: random.Random) -> Drawing:
     `seen`: so little that the object can still be told; else so much that it cannot.
     """
     way = rng.choice(("blurred", "dark", "cut off"))
-    image = picture.image
-    if way == "blurred":
-        image = image.filter(ImageFilter.GaussianBlur(1.0 if seen else 9.0))
-    elif way == "dark":
-        image = ImageEnhance.Brightness(image).enhance(0.45 if seen else 0.04)
-    else:
+    away, level = 0, False
+    if way == "cut off":
         away = rng.choice((-1, 1)) * (8 if seen else 58)
-        ground = image.getpixel((0, 0))
-        moved = Image.new("RGB", image.size, ground)
-        moved.paste(image, (away, 0) if rng.random() < 0.5 else (0, away))
-        image = moved
-    return Drawing(image, np.zeros_like(picture.labels))
+        level = rng.random() < 0.5
+
+    def begin() -> tuple[Image.Image, np.ndarray]:
+        image = picture.image
+        if way == "blurred":
+            image = image.filter(ImageFilter.GaussianBlur(1.0 if seen else 9.0))
+        elif way == "dark":
+            image = ImageEnhance.Brightness(image).enhance(0.45 if seen else 0.04)
+        else:
+            moved = Image.new("RGB", image.size, image.getpixel((0, 0)))
+            moved.paste(image, (away, 0) if level else (0, away))
+            image = moved
+        return image, np.zeros_like(picture.labels)
+
+    return Drawing(begin)
 
 
 def located_grid(layout: dict[str, str], rng: random.Random) -> tuple[Drawing, dict[str, Box]]:
@@ -58,16 +57,12 @@ def located_grid(layout: dict[str, str], rng: random.Random) -> tuple[Drawing, d
 def cover(title: str, topic: str, volume: str, split: str, rng: random.Random) -> Drawing:
     """A book's cover: its title in capitals on a band, the icon of its topic, and a handwritten digit, its volume."""
     picture = Drawing.blank((rng.randint(120, 255), rng.randint(120, 255), rng.randint(120, 255)))
-    draw = ImageDraw.Draw(picture.image)
-    draw.rectangle([0, 0, SIZE, 22], fill=(250, 248, 240))
+    picture.rectangle([0, 0, SIZE, 22], fill=(250, 248, 240))
     ink = rng.choice([(20, 20, 20), (110, 20, 20), (20, 30, 110)])
     font = ImageFont.load_default(size=22 if len(title) <= 3 else 18)
-    draw.text((SIZE / 2 + rng.uniform(-2, 2), 11), title, fill=ink, font=font, anchor="mm")
+    middle = (SIZE / 2 + rng.uniform(-2, 2), 11)
+    picture.add(lambda image, _: ImageDraw.Draw(image).text(middle, title, fill=ink, font=font, anchor="mm"))
     put_icon(picture, topic, 22 + rng.uniform(-3, 3), 43 + rng.uniform(-2, 2), rng.uniform(28, 34), 8, rng)
-    drawing = rng.choice(digit_drawings(split)[int(volume)])
-    alpha = Image.fromarray((255 * drawing).astype(np.uint8)).resize((17, 21), Image.Resampling.BICUBIC)
-    sprite = Image.new("RGBA", alpha.size, (20, 20, 20, 0))
-    sprite.putalpha(alpha)
-    draw.rectangle([43, 36, 62, 60], fill=(255, 255, 255))
-    picture.paste(sprite, 44, 38, FIRST_DIGIT_LABEL + int(volume))
+    picture.rectangle([43, 36, 62, 60], fill=(255, 255, 255))
+    put_digit(picture, int(volume), rng.choice(digit_drawings(split)[int(volume)]), (20, 20, 20), (17, 21), 0, 44, 38)
     return picture

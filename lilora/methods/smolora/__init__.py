@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lilora.adapters.adapters import Adapters
     from lilora.adapters.initial import InitA
+    from lilora.adapters.preparation import Preparation
     from lilora.adapters.state import State
     from lilora.model.families import Images
     from lilora.model.micro_batch import MicroBatch
@@ -43,8 +44,8 @@ class SMoLoRA(Method):
     read off the row's own words: the release looks it up by data set, a task id in disguise, and here there is none.
 
     Parameters, summed over sites (d, k): r (d + k) + 2 d, and (E / 2) (k + m) of the routers, where m is the width of
-    the instruction's embedding (the language model's own for "backbone"). All stored once. Two experts leave nothing to
-    route: no routers, only the fusion.
+    the instruction's embedding (the language model's own for "backbone"); `centred` adds k, which no stage trains. All
+    stored once. Two experts leave nothing to route: no routers, only the fusion.
 
     Attributes:
         rank: r, of all experts together.
@@ -58,6 +59,11 @@ class SMoLoRA(Method):
             The fusion goes on training in both.
         instruction: what routes to an instruction expert: "template", what the instruction ends with and says how to
             answer (the longest published one, else the last line), as in the release, or the "whole" instruction.
+        centred: the visual router sees x - c, c the mean of what it sees over (at most 1,000 of) the first task's
+            training rows under the bare model, kept as it is from then on. A module's inputs have most of their length
+            in common, by which one expert scores highest for all rows; the release has no such thing, and neither is
+            it the default. What stands for the instruction stays whole: of a first task with one template it would be
+            nothing.
         balance: weight of a loss that spreads rows over the experts, as Switch (Fedus et al. 2021, Eq. 4) has it: the
             mean over modules and both kinds of e * sum over e experts of (share of rows sent to it) * (its mean
             probability); 1 where all are used alike, e where one is. Of each micro-batch, by its share of the answer
@@ -80,6 +86,7 @@ class SMoLoRA(Method):
     router: Literal["straight-through", "hard"] = "straight-through"
     routers: Literal["first", "every"] = "first"
     instruction: Literal["template", "whole"] = "template"
+    centred: bool = False
     balance: float = 0.0
     instruction_encoder: str = "backbone"
     init_a: InitA = "kaiming"
@@ -110,9 +117,18 @@ class SMoLoRA(Method):
         """With two experts, the same whatever the routers would be; in the first stage, whenever they train later."""
         names: tuple[str, ...] = ("routers",) if first or self.router == "hard" else ()
         if not self._routes:
-            names = ("router", "routers", "instruction", "balance", "instruction_encoder")
+            names = ("router", "routers", "instruction", "centred", "balance", "instruction_encoder")
         defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in names}
         return replace(self, **defaults)
+
+    def prepare(self, preparation: Preparation) -> State | None:
+        """Before the first stage, where the visual routers' inputs are centred, a state of their centres alone."""
+        if preparation.state is not None or not (self.centred and self._routes):
+            return preparation.state
+        from lilora.adapters.state import State
+        from lilora.methods.smolora.centres import visual_centres
+
+        return State((), visual_centres(preparation.model, preparation.sites, preparation.current))
 
     def attach(self, model: Any, sites: Sequence[str], state: State | None, task: str, seed: int | None) -> Adapters:
         """SMoLoRA layers with the state's tensors, or with new ones; see `Method.attach`."""
@@ -121,12 +137,11 @@ class SMoLoRA(Method):
         from lilora.methods.smolora.layer import Routing, SMoLoRALinear
 
         adapters = Adapters(model, {site: model.get_submodule(site) for site in sites}, whole_rows=self._routes)
-        if state is not None:
-            values = dict(state.shared)
-        elif seed is None:
+        first = state is None or not state.tasks
+        if first and seed is None:
             raise ValueError("SMoLoRA answers from a trained state, and there is none; train a stage first")
-        else:
-            values = self._initial(adapters.originals, task, seed)
+        values = self._initial(adapters.originals, task, seed) if first and seed is not None else {}
+        values |= {} if state is None else dict(state.shared)
         routing = Routing() if self._routes else None
         for site, original in adapters.originals.items():
             tensors = {name: as_parameter(values[f"{site}.{name}"], original.weight) for name in self._names}
@@ -144,9 +159,9 @@ class SMoLoRA(Method):
             ).eval()
             adapters.layers[site] = layer
             model.set_submodule(site, layer)
-        if routing is not None and self.balance and seed is not None and self._trains(ROUTERS[0], state is None):
+        if routing is not None and self.balance and seed is not None and self._trains(ROUTERS[0], first):
             routing.probabilities = {}
-        trained = [name for name in adapters.tensors if self._trains(name.rpartition(".")[2], state is None)]
+        trained = [name for name in adapters.tensors if self._trains(name.rpartition(".")[2], first)]
         adapters.declare(trained if seed is not None else ())
         return adapters
 
@@ -172,7 +187,7 @@ class SMoLoRA(Method):
 
     def shared_groups(self) -> Mapping[str, str]:
         """The experts, what fuses their outputs, and the routers."""
-        routers = {"routers": r".+\.router_\w+"} if self._routes else {}
+        routers = {"routers": r".+\.(?:router_\w+|centre)"} if self._routes else {}
         return {"experts": r".+\.[AB]", "fusion": r".+\.fusion", **routers}
 
     def watch_routers(self, adapters: Adapters, see: Callable[[str, str, Tensor], None]) -> list[Any]:
@@ -196,7 +211,7 @@ class SMoLoRA(Method):
         return loss
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
-        """Sum of r (d + k) + 2 d + (E / 2) (k + m), shared; without the last term for two experts."""
+        """Sum of r (d + k) + 2 d + (E / 2) (k + m), shared, and k if centred; without these for two experts."""
         width = self._width(hidden_size(sites)) if self._routes else 0
         trainable = total = 0
         for d, k in sites.values():
@@ -215,18 +230,19 @@ class SMoLoRA(Method):
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return ("A", "B", "fusion", *(ROUTERS if self._routes else ()))
+        centre = ("centre",) if self.centred else ()
+        return ("A", "B", "fusion", *((*ROUTERS, *centre) if self._routes else ()))
 
     def _trains(self, name: str, first: bool) -> bool:
         """Whether a stage, the first or a later one, trains the tensors called `name`."""
         trained = self.router == "straight-through" and (first or self.routers == "every")
-        return trained or name not in ROUTERS
+        return name != "centre" and (trained or name not in ROUTERS)
 
     def _sizes(self, d: int, k: int, width: int) -> dict[str, int]:
         """Elements of each tensor of a site (d, k); `width`: of the instruction's embedding."""
         half = self.experts // 2
         sizes = {"A": self.rank * k, "B": d * self.rank, "fusion": 2 * d}
-        sizes |= {"router_visual": half * k, "router_instruction": half * width}
+        sizes |= {"router_visual": half * k, "router_instruction": half * width, "centre": k}
         return {name: sizes[name] for name in self._names}
 
     def _width(self, hidden: int) -> int:
@@ -251,8 +267,10 @@ class SMoLoRA(Method):
             values[f"{site}.A"] = initial_a(seed, task, f"{site}.A", (self.rank, k), self.init_a)
             values[f"{site}.B"] = torch.zeros(d, self.rank)
             shapes = {"fusion": (2, d), "router_visual": (half, k), "router_instruction": (half, width)}
-            for name in self._names[2:]:
+            for name in (name for name in shapes if name in self._names):
                 values[f"{site}.{name}"] = initial_a(seed, task, f"{site}.{name}", shapes[name], "kaiming")
+            if "centre" in self._names:
+                values[f"{site}.centre"] = torch.zeros(k)  # `prepare` knows better
         return values
 
 

@@ -3,8 +3,8 @@
 Legend: N rows, T tokens of a row, n pictures, P patches of a picture; k inputs and d outputs of a layer, r rank of all
 experts together, E experts of both kinds, m width of an instruction's embedding.
 Shapes: W (d, k); A (r, k) and B (d, r) hold E experts' factors one after another, r / E rows of A and columns of B
-each, the visual ones first; router_visual (E/2, k), router_instruction (E/2, m), fusion (2, d). The entries of A x that
-belong to experts not chosen are set to 0, which costs one LoRA of rank r and gathers nothing.
+each, the visual ones first; router_visual (E/2, k), router_instruction (E/2, m), fusion (2, d), centre (k). The entries
+of A x that belong to experts not chosen are set to 0, which costs one LoRA of rank r and gathers nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class SMoLoRALinear(nn.Module):
 
     Attributes:
         base_layer: the frozen linear layer.
-        tensors: "A", "B", "fusion", and "router_visual" and "router_instruction" where there is a choice.
+        tensors: "A", "B", "fusion", and "router_visual" and "router_instruction" where there is a choice; where the
+            visual router's input is centred, "centre" is what is taken off it.
         experts: E, both kinds together.
         routing: of all layers; None where there is no choice.
         per_picture: whether the input is pictures' patches (n, P, k), or (sum of P, k) where pictures differ in size,
@@ -126,15 +127,16 @@ class SMoLoRALinear(nn.Module):
         mask = routing.prompt_mask
         assert mask is not None, "the layers were not told of the rows: call the method's `before_forward` first"
         if self.per_picture:
-            means = x.mean(1) if x.ndim == 3 else torch.stack([part.mean(0) for part in x.split(routing.tokens)])
             embedded = routing.instructions[routing.image_rows]
         # Tokens that are generated come one by one behind a prompt that was seen: what it chose holds for them.
         elif self.site in routing.chosen and (x.shape[1] == 1 or x.shape[1] != mask.shape[1]):
             return routing.chosen[self.site]
         else:
             assert x.shape[:2] == mask.shape, f"{tuple(x.shape)} are not the positions of `before_forward`'s rows"
-            means = x.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
             embedded = routing.instructions
+        means = visual_input(x, routing, self.per_picture)
+        if "centre" in self.tensors:
+            means = means - self.tensors["centre"]
         seen = F.linear(means, self.tensors["router_visual"])
         asked = F.linear(embedded.to(x.dtype), self.tensors["router_instruction"])
         gates = torch.cat([top_one(scores, self.straight_through) for scores in (seen, asked)], -1)
@@ -142,6 +144,19 @@ class SMoLoRALinear(nn.Module):
         if routing.probabilities is not None:
             routing.probabilities[self.site] = torch.stack([seen, asked]).softmax(-1)
         return gates
+
+
+def visual_input(x: Tensor, routing: Routing, per_picture: bool) -> Tensor:
+    """(N, k) the mean of a module's inputs over each row's prompt; `per_picture`: (n, k), over each picture's patches.
+
+    Args:
+        x: (N, T, k), of rows that `routing` was told of; pictures' (n, P, k) or (sum of P, k).
+    """
+    if per_picture:
+        return x.mean(1) if x.ndim == 3 else torch.stack([part.mean(0) for part in x.split(routing.tokens)])
+    mask = routing.prompt_mask
+    assert mask is not None
+    return x.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
 
 
 def top_one(scores: Tensor, straight_through: bool) -> Tensor:

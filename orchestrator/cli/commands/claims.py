@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -17,6 +16,7 @@ from orchestrator.cli.options import STORE, AsJson, StoreFolder, open_store
 
 if TYPE_CHECKING:
     from orchestrator.report.claims_page import StudyClaims
+    from orchestrator.results.claims import Claim
     from orchestrator.storage.store import Store
 
 
@@ -43,34 +43,41 @@ def claims(
 
     output, place = Output(json), open_store(store)
     with output.quiet():
-        found = [judged for name in studies or _with_paper() if (judged := _judge(name, place)) is not None]
+        names, unreadable = (studies, {}) if studies else _with_paper()
+        found = [_judge(name, place) for name in names]
         path = write_claims_page(found, out or place.root / "reports" / "claims.html")
+    for name, why in unreadable.items():
+        output.say(f"[yellow]{escape(name)} cannot be read, so what it claims is not known: {escape(why)}[/yellow]")
     for judged in found:
         if every or studies or judged.begun:
             _say(judged, output)
     if waiting := [judged.name for judged in found if not (every or studies or judged.begun)]:
         output.say(f"[dim]not run in this store: {escape(', '.join(waiting))}[/dim]")
     output.say(f"page   {escape(str(path))}")
-    output.finish({"studies": [claims_json(judged) for judged in found], "page": str(path)})
+    shown = [claims_json(judged) for judged in found]
+    output.finish({"studies": shown, "page": str(path), **({"unreadable": unreadable} if unreadable else {})})
 
 
-def _with_paper() -> list[str]:
-    """Names of the studies that reproduce a paper's table."""
-    from orchestrator.errors import UserError
-    from orchestrator.resolving.catalogue import find_target, studies
+def _with_paper() -> tuple[list[str], dict[str, str]]:
+    """Names of the studies that reproduce a paper's table; and of files that cannot be read, with the reason."""
+    from orchestrator.resolving.catalogue import find_target, is_no_study, studies
 
-    found = []
+    found: list[str] = []
+    unreadable: dict[str, str] = {}
     for name in studies():
         try:
             asked = find_target(name).asked
-        except UserError:
+        # Whatever a study's file does when it is read.
+        except Exception as error:
+            if not is_no_study(error):
+                unreadable[name] = f"{type(error).__name__}: {error}"
             continue
         if asked is not None and asked.paper is not None:
             found.append(name)
-    return found
+    return found, unreadable
 
 
-def _judge(name: str, store: Store) -> StudyClaims | None:
+def _judge(name: str, store: Store) -> StudyClaims:
     """The claims of a study.
 
     Raises:
@@ -79,41 +86,40 @@ def _judge(name: str, store: Store) -> StudyClaims | None:
     from orchestrator.errors import UserError
     from orchestrator.report.claims_page import StudyClaims
     from orchestrator.resolving.catalogue import find_target
-    from orchestrator.results.claims import claims as judge
-    from orchestrator.results.reading import ResultReader
-    from orchestrator.results.table import table
+    from orchestrator.results.claims import judged_table
+    from orchestrator.results.reading import ResultReader, StudyResults, TrialResult
 
     reader = ResultReader(store)
     target = find_target(name)
     if target.asked is None or target.asked.paper is None:
-        raise UserError(f"'{name}' reproduces no paper's table; these do: {', '.join(_with_paper())}")
+        raise UserError(f"'{name}' reproduces no paper's table; these do: {', '.join(_with_paper()[0])}")
     resolved = target.resolve(store, reader)
     paper = resolved.table.study.paper
     assert paper is not None
-    results = reader.study(resolved.table)
-    rows = table(results.trials)
-    found = judge(paper, rows, results.items)
     if resolved.provisional:
-        # Its rows are not known yet: what is there of the first values is another table.
-        found = tuple(replace(claim, ours=None, test=None, adjusted=None, items=None) for claim in found)
-    begun = not resolved.provisional and any(result.scores for result in results.trials)
-    return StudyClaims(name, paper.source, found, paper.caveats, begun)
+        # Its rows are not known yet: what is there of the first values is another table, and is not read.
+        unread = tuple(TrialResult(plan, {}, ()) for plan in resolved.table.trials)
+        results = StudyResults(resolved.table, unread, {})
+    else:
+        results = reader.study(resolved.table)
+    _, found = judged_table(results)
+    return StudyClaims(name, paper.source, found, paper.caveats, any(result.scores for result in results.trials))
 
 
 def _say(judged: StudyClaims, output: Output) -> None:
     from orchestrator.results.claims import seeds_note
 
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("claim", "paper", "here", "95 %", "p, Holm", "seeds", "verdict"):
+    for head in ("claim", "paper", "here", "95 %", "p, Holm", "seeds", "other items", "items", "verdict"):
         grid.add_column(head, justify="left" if head in ("claim", "verdict") else "right", no_wrap=True)
     for claim in judged.claims:
-        grid.add_row(*(escape(text) for text in _cells(claim)))
+        grid.add_row(*(escape(text) for text in _cells(judged, claim)))
     output.say("", f"[bold]{escape(judged.name)}[/bold]: {escape(judged.source)}")
     output.table(grid)
     output.say(f"[dim]{escape(seeds_note(judged.claims))}[/dim]")
 
 
-def _cells(claim: Any) -> Sequence[str]:
+def _cells(judged: StudyClaims, claim: Claim) -> Sequence[str]:
     from orchestrator.formats import DASH, format_signed
 
     ours = DASH if claim.ours is None else format_signed(claim.ours)
@@ -122,4 +128,9 @@ def _cells(claim: Any) -> Sequence[str]:
         low, high = claim.test.interval.low, claim.test.interval.high
         interval, p = f"{format_signed(low)} to {format_signed(high)}", f"{claim.adjusted:.2g}"
     seeds = f"{claim.seeds[0]}, {claim.seeds[1]}" if claim.ours is not None else DASH
-    return claim.statement, format_signed(claim.paper), ours, interval, p, seeds, claim.verdict
+    items, count = DASH, DASH
+    if claim.items is not None:
+        items = f"{format_signed(claim.items.low)} to {format_signed(claim.items.high)}"
+        count = f"{claim.num_items:,}"
+    verdict = judged.verdict(claim)
+    return claim.statement, format_signed(claim.paper), ours, interval, p, seeds, items, count, verdict

@@ -22,7 +22,7 @@ def costs(
         ),
     ] = 0.30,
     workers: Annotated[int | None, typer.Option(min=1, help="GPUs a stage; by default the trials'.")] = None,
-    micro_batch: Annotated[int | None, typer.Option(min=1, help="Rows that a GPU holds at a time.")] = None,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="Rows that a GPU holds at a time, at most.")] = None,
     strategy: Annotated[str | None, typer.Option(metavar="NAME", help="ddp, zero1, zero2 or zero3.")] = None,
     offload: Annotated[
         bool | None, typer.Option("--offload/--no-offload", help="ZeRO's parts in the host's memory.")
@@ -34,7 +34,9 @@ def costs(
     store: StoreFolder = STORE,
     json: AsJson = False,
 ) -> None:
-    """What a study takes on real GPUs: FLOPs, memory, store, hours. Exit code 2 where a stage does not fit.
+    """What a study takes on real GPUs: FLOPs, memory, store, hours.
+
+    Each stage is reckoned with the largest micro-batch that fits the GPU. Exit code 2 where none fits.
 
     Example: lilora costs table1_single --real --gpu a100-80 --workers 4 --strategy zero2
     """

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import shlex
+import time
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from orchestrator.cli.commands.export import find_trial
-from orchestrator.cli.commands.run import FAILED, INTERRUPTED, OK, counts
+from orchestrator.cli.commands.run import counts, exit_code, say_counts, say_how_to_go_on
 from orchestrator.cli.console import Output
-from orchestrator.cli.options import STORE, AsJson, Real, StoreFolder, StudyName, chosen, open_store
+from orchestrator.cli.options import (
+    STORE,
+    Address,
+    AsJson,
+    Real,
+    Slots,
+    StoreFolder,
+    StudyName,
+    chosen,
+    cluster_options,
+    open_store,
+)
 from orchestrator.errors import UserError
 
 
@@ -19,10 +31,8 @@ def explain(
     study: StudyName,
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Its method, or its name in the table.")],
     seed: Annotated[int | None, typer.Option(help="Of the trial, where there are several.")] = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster; else a local one is started.")
-    ] = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Steps at once; by default one a core.")] = None,
+    address: Address = None,
+    slots: Slots = None,
     real: Real = False,
     store: StoreFolder = STORE,
     json: AsJson = False,
@@ -58,6 +68,7 @@ def explain(
             f"'{plan.name}' is not finished in the store {place.url}: {len(missing)} of its steps are missing; "
             f"{shlex.join(['lilora', 'run', name, *where])} makes them"
         )
+    started = time.monotonic()
     with output.quiet(), Phases(place, output.errors, slots, address, None, "none", "") as runner:
         phase = runner.plan(Plan.of(asked.steps))
         outcome = phase.outcome
@@ -67,8 +78,8 @@ def explain(
         show_explanation(found, output)
         answer |= found.to_json()
         output.say(f"[dim]{escape(shlex.join(['lilora', 'report', name, *where]))} shows it in the report[/dim]")
-    for failure in outcome.failures:
-        output.say(f"[red]failed[/red] {escape(failure.step.label)}: {escape(failure.error)}\n  log: {failure.log}")
-    output.say(f"{outcome.reused} steps reused, {outcome.run} run, {outcome.failed} failed")
+    say_counts(output, outcome, time.monotonic() - started)
+    again = [name, trial, *(["--seed", str(seed)] if seed is not None else []), *where]
+    say_how_to_go_on(output, shlex.join(["lilora", "explain", *again, *cluster_options(address, slots)]), outcome)
     output.finish(answer)
-    raise typer.Exit(INTERRUPTED if outcome.interrupted else OK if outcome.ok else FAILED)
+    raise typer.Exit(exit_code(outcome))

@@ -75,7 +75,7 @@ def gc(
 
 def _needed(keep: Sequence[str], store: Store) -> tuple[frozenset[str], list[str], dict[str, str]]:
     """What the studies need; their names; and, of experiments/, those that cannot be read, with the reason."""
-    from orchestrator.resolving.catalogue import find_target, studies
+    from orchestrator.resolving.catalogue import find_target, is_no_study, studies
     from orchestrator.resolving.keeping import digests_of
 
     found: set[str] = set()
@@ -88,14 +88,9 @@ def _needed(keep: Sequence[str], store: Store) -> tuple[frozenset[str], list[str
         except Exception as error:
             if keep:
                 raise
-            if not _is_no_study(error):
+            if not is_no_study(error):
                 unreadable[name] = f"{type(error).__name__}: {error}"
     return frozenset(found), read, unreadable
-
-
-def _is_no_study(error: Exception) -> bool:
-    """A file of experiments/ that has other things in it, as its helpers and manifests."""
-    return isinstance(error, UserError) and " has no function " in str(error)
 
 
 def _totals(found: Sequence[Garbage], folder: str) -> dict[str, int]:

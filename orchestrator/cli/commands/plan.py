@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def plan(study: StudyName, real: Real = False, store: StoreFolder = STORE, json: AsJson = False) -> None:
     """How many steps a study takes, and how many are done.
 
-    A search's steps count too. With a published model (--real), what it costs is said as well: exit code 2 where a
-    stage of it fits on no GPU of the kind assumed.
+    A search's steps count too. With a published model (--real), what it costs is said as well, each stage with the
+    largest micro-batch that fits the GPU assumed; exit code 2 where none fits.
 
     Example: lilora plan table1_single --real
     """
@@ -61,6 +61,7 @@ def plan(study: StudyName, real: Real = False, store: StoreFolder = STORE, json:
         | ({"costs": costs} if costs else {})
         | {
             "provisional": resolved is not None and resolved.provisional,
+            "at_least": resolved is not None and resolved.may_grow,
             "requested": steps.requested,
             "distinct": steps.distinct,
             "done": done,

@@ -1,8 +1,8 @@
 """`lilora run`: a study's missing steps made, its results, and the places to look at them.
 
-A study with a search runs in two phases: the search, then the table with what was chosen. Counts are over both. A
-value that fails keeps its row out of the table, and no other. A study with a sweep runs its trials, and, if it asks for
-one, a table of what they chose.
+A study with a search runs in phases: the search, once more for each time that its grid goes on, then the table with
+what was chosen. Counts are over all of them. A value that fails keeps its row out of the table, and no other. A study
+with a sweep runs its trials, and, if it asks for one, a table of what they chose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,19 @@ import typer
 from rich.markup import escape
 
 from orchestrator.cli.console import Output
-from orchestrator.cli.options import STORE, AsJson, Real, StoreFolder, StudyName, TrackingUri, chosen, open_store
+from orchestrator.cli.options import (
+    STORE,
+    Address,
+    AsJson,
+    Real,
+    Slots,
+    StoreFolder,
+    StudyName,
+    TrackingUri,
+    chosen,
+    cluster_options,
+    open_store,
+)
 from orchestrator.formats import format_seconds
 
 if TYPE_CHECKING:
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.phases import Phase, Phases
     from orchestrator.execution.events import Outcome
     from orchestrator.planning.lowering import Lowered
+    from orchestrator.results.claims import JudgedTable
     from orchestrator.results.reading import StudyResults
     from orchestrator.results.savings import Savings
     from orchestrator.storage.store import Store
@@ -37,10 +50,8 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 def run(
     study: StudyName,
     store: StoreFolder = STORE,
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A running Ray cluster; else a local one is started.")
-    ] = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Steps at once; by default one a core.")] = None,
+    address: Address = None,
+    slots: Slots = None,
     scale_to: Annotated[
         str | None,
         typer.Option(metavar="NxCORES[+GPUS]", help="What a cluster that grows on demand may grow to, as in 8x16+4."),
@@ -53,7 +64,7 @@ def run(
 
     Example: lilora run quickstart --slots 2
     """
-    from orchestrator.cli.phases import Phases, together
+    from orchestrator.cli.phases import Phases, asked_for, together
     from orchestrator.cluster.demand import ScaleLimit
     from orchestrator.resolving.catalogue import find_target
     from orchestrator.results.savings import savings
@@ -61,7 +72,7 @@ def run(
     output, place, name = Output(json), open_store(store), chosen(study, real)
     scale = ScaleLimit.parse(scale_to) if scale_to else None
     where = ["--store", place.url, *(["--tracking", tracking] if tracking is not None else [])]
-    cluster = [*(["--address", address] if address else []), *(["--slots", str(slots)] if slots else [])]
+    cluster = cluster_options(address, slots)
     remedy = shlex.join(["lilora", "track", name, *where])
     target = find_target(name)
     started = time.monotonic()
@@ -75,15 +86,15 @@ def run(
         else:
             phases = [runner.plan(target.plan)]
         outcome = together(phases)
-        lowereds = [phase.lowered for phase in phases if phase.lowered]
+        lowereds = [phase.lowered for phase in asked_for(phases) if phase.lowered]
         saved = savings(lowereds, frozenset().union(*(phase.made for phase in phases)), runner.reader)
         work = {"hours_requested": round(saved.requested / 3600, 4), "hours_saved": round(saved.hours, 4)}
         answer = counts(outcome) | work | {"seconds": round(time.monotonic() - started, 1), "store": place.url} | answer
-        _say_counts(output, outcome, time.monotonic() - started, saved if lowereds else None)
+        say_counts(output, outcome, time.monotonic() - started, saved if lowereds else None)
         _say_places(output, answer, place, name, tracking, target.has_trials)
-        _say_how_to_go_on(output, shlex.join(["lilora", "run", name, *where, *cluster]), outcome)
+        say_how_to_go_on(output, shlex.join(["lilora", "run", name, *where, *cluster]), outcome)
     output.finish(answer)
-    raise typer.Exit(INTERRUPTED if outcome.interrupted else OK if outcome.ok else FAILED)
+    raise typer.Exit(exit_code(outcome))
 
 
 def _run_study(study: Study, output: Output, runner: Phases) -> tuple[list[Phase], dict[str, Any]]:
@@ -97,16 +108,19 @@ def _run_study(study: Study, output: Output, runner: Phases) -> tuple[list[Phase
     resolved = resolve(study, runner.store)
     while resolved.search is not None:
         label = "search, 1 of 2" if not phases else "search goes on, 1 of 2"
-        phases.append(runner.plan(resolved.search.plan, resolved.search, label, last=False))
+        # A row goes on whatever failed in another one, and what failed is not tried again in the same run.
+        failed = {failure.step.digest for phase in phases for failure in phase.outcome.failures}
+        phases.append(runner.plan(resolved.search.plan.without(failed), resolved.search, label, last=False))
         tried, resolved = resolved.search, resolve(study, runner.store, runner.reader)
-        if not phases[-1].outcome.ok or resolved.search is None or len(resolved.search.trials) == len(tried.trials):
+        assert resolved.search is not None
+        if phases[-1].outcome.interrupted or len(resolved.search.trials) == len(tried.trials):
             show_choices(resolved.choices, output)
             break
     answer: dict[str, Any] = {"choices": [choice_json(choice) for choice in resolved.choices]}
     if phases and phases[-1].outcome.interrupted:
         return phases, answer
     table: Lowered | None
-    if phases and not phases[-1].outcome.ok and resolved.provisional:
+    if resolved.provisional and not all(phase.outcome.ok for phase in phases):
         table = settled_table(study, resolved.questions, resolved.choices)
         output.say(f"[yellow]{escape(_why_left_out(resolved.choices, table is None))}[/yellow]")
         if table is None:
@@ -171,15 +185,14 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
     from orchestrator.cli.tables.figures import show_figures
     from orchestrator.cli.tables.results import show_results
     from orchestrator.cli.tables.routing import show_routing
-    from orchestrator.results.claims import claim_json, claims
+    from orchestrator.results.claims import claim_json, judged_table
     from orchestrator.results.comparison.orders import orders_json
     from orchestrator.results.exports import trial_json
     from orchestrator.results.routing import routing_json, routing_rows, routings
-    from orchestrator.results.table import table
 
     results = runner.reader.study(lowered)
-    rows, paper = table(results.trials), lowered.study.paper
-    found = () if paper is None else claims(paper, rows, results.items)
+    rows, found = judged_table(results)
+    paper = lowered.study.paper
     show_results(lowered.study.title or lowered.study.name, rows, output, paper, found)
     show_routing(routing_rows(results, rows), output)
     routed = routings(results)
@@ -193,11 +206,11 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
     if paper is not None:
         answer["claims"] = [claim_json(claim) for claim in found]
     if not outcome.interrupted:
-        answer["report"] = str(_report(results, runner))
+        answer["report"] = str(_report(results, runner, (rows, found)))
     return answer
 
 
-def _report(results: StudyResults, runner: Phases) -> Path:
+def _report(results: StudyResults, runner: Phases, judged: JudgedTable | None = None) -> Path:
     # Imported here: it loads a drawing library, which an interrupted run does not wait for.
     from orchestrator.report import report_folder, write_report
     from orchestrator.report.evidence import read_evidence
@@ -205,10 +218,17 @@ def _report(results: StudyResults, runner: Phases) -> Path:
 
     store = runner.store
     folder = report_folder(store, results.lowered.study)
-    return write_report(results, folder, explanations(results.lowered, store), read_evidence(results, store))
+    explained, evidence = explanations(results.lowered, store), read_evidence(results, store)
+    return write_report(results, folder, explained, evidence, judged)
 
 
-def _say_counts(output: Output, outcome: Outcome, seconds: float, saved: Savings | None) -> None:
+def exit_code(outcome: Outcome) -> int:
+    """That of a command that ran steps."""
+    return INTERRUPTED if outcome.interrupted else OK if outcome.ok else FAILED
+
+
+def say_counts(output: Output, outcome: Outcome, seconds: float, saved: Savings | None = None) -> None:
+    """How many steps there were, and what failed."""
     text = (
         f"{outcome.requested} steps requested, {outcome.distinct} distinct, {outcome.reused} reused, "
         f"{outcome.run} run, {outcome.failed} failed"
@@ -243,7 +263,8 @@ def _say_places(
         output.say(f"MLflow   nothing tracked; {escape(command)}")
 
 
-def _say_how_to_go_on(output: Output, command: str, outcome: Outcome) -> None:
+def say_how_to_go_on(output: Output, command: str, outcome: Outcome) -> None:
+    """The command that makes what an interrupted or failed one left; nothing where all is made."""
     if outcome.interrupted:
         output.say(f"stopped; what is finished is kept. To go on: {escape(command)}")
     elif not outcome.ok:

@@ -40,6 +40,8 @@ def show_search(resolved: Resolved, output: Output) -> None:
     output.say(f"of these, {resolved.search.plan.distinct} distinct are the {what}'s; what it shares counts once")
     if resolved.provisional:
         output.say(f"the {what} is not finished, so the table is counted with the first value of each, for now:")
+    if resolved.may_grow:
+        output.say("it takes this at least: a grid goes on while its best value lies at an edge that has values beyond")
     if resolved.swept is None:
         show_choices(resolved.choices, output)
 
@@ -49,6 +51,6 @@ def _cells(choice: Choice) -> tuple[Any, ...]:
     figures = [f"{describe_values(option.values)}: {format_score(option.figure)}" for option in shown]
     more = f"  and {len(choice.options) - len(shown)} more" if len(shown) < len(choice.options) else ""
     best = DASH if choice.best is None else describe_values(choice.best.values)
-    edge = f", {describe_edges(choice)}" if choice.edges and choice.is_settled else ""
+    edge = f", {describe_edges(choice)}" if choice.edges else ""
     waiting = f" ({choice.missing} not finished)" if choice.missing else ""
     return choice.name, ", ".join(choice.fields), "  ".join(figures) + more, f"{best}{edge}{waiting}"

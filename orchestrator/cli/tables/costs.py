@@ -50,7 +50,8 @@ def costs_of_real(name: str, resolved: Resolved, store: Store, output: Output) -
 
 def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
     """The table, what all of it comes to, and what was assumed."""
-    output.table(_table(cost.stages if every else _by_method(cost.stages), every))
+    groups = [(stage.label, [stage]) for stage in cost.stages] if every else _by_method(cost.stages)
+    output.table(_table("stage" if every else "method", groups))
     total = _sums(cost.stages)
     output.say(
         f"in all: {len(cost.stages)} stages, {total['samples']:,.0f} samples, {total['steps']:,} steps, "
@@ -68,12 +69,28 @@ def say_costs(cost: StudyCost, output: Output, every: bool = False) -> None:
             f"rows' tasks are found by embeddings of {cost.embedded:,} training rows: {cost.embedding:.2e} FLOPs, "
             f"{cost.embedding_hours:,.2f} hours on one GPU"
         )
+    for line in _smaller(cost):
+        output.say(escape(line))
     for name in dict.fromkeys(item.backbone for item in cost.answer_costs):
         of_backbone = [item for item in cost.answer_costs if item.backbone == name]
         output.say(_describe(max(of_backbone, key=AnswerCost.dearness), cost.gpu.name))
     output.say("[dim]a stage is counted once, under the method that names it: DirLoRA's are SeqLoRA's[/dim]")
     for line in cost.assumptions:
         output.say(f"[dim]{escape(line)}[/dim]")
+
+
+def _smaller(cost: StudyCost) -> list[str]:
+    """Which rows take a smaller micro-batch than asked for, and why: a line for each method, backbone and number."""
+    groups: dict[tuple[str, str, int, int], list[StageCost]] = {}
+    for stage in cost.stages:
+        if stage.setting.micro_batch < stage.asked:
+            groups.setdefault((stage.method, stage.backbone, stage.asked, stage.setting.micro_batch), []).append(stage)
+    return [
+        f"micro-batch of {taken} on {backbone}: {method}, {_count(group)} "
+        f"({', '.join(dict.fromkeys(stage.task for stage in group))}); {asked} would take "
+        f"{max(stage.asked_bytes for stage in group) / GIB:.1f} GiB, the {cost.gpu.name} has {cost.gpu.gibibytes:g}"
+        for (method, backbone, asked, taken), group in groups.items()
+    ]
 
 
 def _describe(answers: AnswerCost, gpu: str) -> str:
@@ -95,33 +112,38 @@ def _sums(stages: Sequence[StageCost]) -> dict[str, Any]:
     return {name: sum(getattr(stage, name) for stage in stages) for name in names}
 
 
-def _by_method(stages: Sequence[StageCost]) -> list[StageCost]:
-    """Stages of one method and backbone as one row: sums, and the most memory."""
+def _by_method(stages: Sequence[StageCost]) -> list[tuple[str, list[StageCost]]]:
+    """Stages of one method and backbone under one label; those of a search under its own."""
     groups: dict[tuple[str, str], list[StageCost]] = {}
     for stage in stages:
         groups.setdefault(("the search" if stage.search else stage.method, stage.backbone), []).append(stage)
-    rows = []
-    for (method, _), group in groups.items():
-        worst = max(group, key=lambda stage: stage.memory.total)
-        label = f"{method} ({len(group)} stage{'s' if len(group) > 1 else ''})"
-        rows.append(dataclasses.replace(worst, label=label, **_sums(group)))
-    return rows
+    several = len({backbone for _, backbone in groups}) > 1
+    return [
+        (f"{method}{f' on {backbone}' if several else ''} ({_count(group)})", group)
+        for (method, backbone), group in groups.items()
+    ]
 
 
-def _table(stages: Sequence[StageCost], every: bool) -> Table:
+def _count(stages: Sequence[StageCost]) -> str:
+    return f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
+
+
+def _table(title: str, groups: Sequence[tuple[str, Sequence[StageCost]]]) -> Table:
+    """A row for each group: its sums, the memory of its dearest stage, and its micro-batches, least to greatest."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("stage" if every else "method")
+    grid.add_column(title)
     heads = "samples,steps,tokens,FLOPs,weights,adapters,gradients,optimiser,activations,(kept),(recomputed),logits"
-    for head in (*heads.split(","), "GiB a GPU", "hours"):
+    for head in (*heads.split(","), "GiB a GPU", "micro-batch", "hours"):
         grid.add_column(head, justify="right")
-    for stage in stages:
-        memory = stage.memory
+    for label, group in groups:
+        total, memory = _sums(group), max((stage.memory for stage in group), key=lambda memory: memory.total)
         parts = [memory.weights, memory.adapters, memory.gradients, memory.optimiser, memory.activations]
         parts += [memory.activations_kept, memory.activations_recomputed, memory.logits, memory.total]
+        taken = sorted({stage.setting.micro_batch for stage in group})
         grid.add_row(
-            escape(stage.label), f"{stage.samples:,.0f}", f"{stage.steps:,}", format_rounded(stage.tokens),
-            f"{stage.flops:.2e}",
-            *(f"{part / GIB:.2f}" for part in parts), f"{stage.hours:,.1f}",
+            escape(label), f"{total['samples']:,.0f}", f"{total['steps']:,}", format_rounded(total["tokens"]),
+            f"{total['flops']:.2e}", *(f"{part / GIB:.2f}" for part in parts),
+            "-".join(str(rows) for rows in dict.fromkeys((taken[0], taken[-1]))), f"{total['hours']:,.1f}",
         )  # fmt: skip
     return grid
 

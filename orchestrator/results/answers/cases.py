@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.planning.lowering import TrialPlan
-from orchestrator.results.answers.items import PICTURE, RIGHT_FROM, items, learned_row, read_tables, read_truths
+from orchestrator.results.answers.items import RIGHT_FROM, items, joined, own_scores, read_truths
+from orchestrator.results.answers.tables import PICTURE, read_tables
 from orchestrator.storage.store import Store
 
 if TYPE_CHECKING:
@@ -42,14 +43,6 @@ def cases(trials: Iterable[TrialPlan], store: Store, right_from: float = RIGHT_F
 
     plans = list(trials)
     long = items(plans, store, right_from=right_from)
-    rows = [
-        (number, task, learned_row(plan, column), len(plan.after) - 1)
-        for number, plan in enumerate(plans)
-        for column, task in enumerate(plan.tasks)
-    ]
-    names = {"trial": pl.Int32, "task": pl.String, "own_row": pl.Int32, "last_row": pl.Int32}
-    long = long.join(pl.DataFrame(rows, schema=names, orient="row"), on=["trial", "task"], how="left")
-    own, last = pl.col("row") == pl.col("own_row"), pl.col("row") == pl.col("last_row")
 
     def at(column: str, when: pl.Expr) -> pl.Expr:
         return pl.col(column).filter(when).first()
@@ -62,12 +55,12 @@ def cases(trials: Iterable[TrialPlan], store: Store, right_from: float = RIGHT_F
             pl.col("answer").alias("answers"),
             pl.col("score").alias("scores"),
             pl.col("predictions"),
-            at("score", own).alias("own"),
-            at("score", last).alias("last"),
-            at("answer", last).alias("answer"),
-            at("error", last).alias("error"),
-            at("error_task", last).alias("error_task"),
-            at("scores", last).alias("digest"),
+            at("score", pl.col("own")).alias("own"),
+            at("score", pl.col("last")).alias("last"),
+            at("answer", pl.col("last")).alias("answer"),
+            at("error", pl.col("last")).alias("error"),
+            at("error_task", pl.col("last")).alias("error_task"),
+            at("scores", pl.col("last")).alias("digest"),
         )
         .with_columns(_label(right_from))
     )
@@ -78,6 +71,23 @@ def cases(trials: Iterable[TrialPlan], store: Store, right_from: float = RIGHT_F
     )  # fmt: skip
 
 
+def became(trials: Iterable[TrialPlan], store: Store, right_from: float = RIGHT_FROM) -> polars.DataFrame:
+    """How many items of each task of each trial have each label, and the last answer's kind of error.
+
+    The same as `cases` counted, read from each task's own stage and the last alone. Columns: `trial`, `name`, `group`,
+    `seed`, `task`, `label`, `error`, `items`.
+    """
+    import polars as pl
+
+    plans = list(trials)
+    last = items(plans, store, "last", right_from)
+    last = last.select("trial", "name", "group", "seed", "task", "id", "error", pl.col("score").alias("last"))
+    own = own_scores(plans, store).rename({"score": "own"})
+    found = joined(last, own, ["trial", "task", "id"]).with_columns(_label(right_from))
+    names = ["trial", "name", "group", "seed", "task", "label", "error"]
+    return found.group_by(*names, maintain_order=True).len("items")
+
+
 def read_pictures(store: Store, data: str, split: str, places: Iterable[int]) -> list[bytes | None]:
     """The encoded pictures of some items (their `place`) that the data hold; None where they do not.
 
@@ -86,7 +96,7 @@ def read_pictures(store: Store, data: str, split: str, places: Iterable[int]) ->
     import polars as pl
 
     wanted = list(places)
-    table = read_tables(store, {data: f"{split}.parquet"}, ["image"])
+    table = read_tables(store, [(data, f"{split}.parquet")], ["image"])
     if "image" not in table.columns:
         return [None] * len(wanted)
     pictures: list[bytes | None] = (
@@ -113,6 +123,8 @@ def _questions(plans: Iterable[TrialPlan], store: Store) -> polars.DataFrame:
         for plan in plans
         for predict, score in plan.cells.values()
     ]
-    read = pl.DataFrame(list(dict.fromkeys(wanted)), schema={"data": pl.String, "split": pl.String}, orient="row")
-    texts = read_truths(store, read, store.digests(), ["instruction", "type", PICTURE])
+    read = list(dict.fromkeys(wanted))
+    texts = read_truths(store, read, ["instruction", "type", PICTURE])
+    names = pl.DataFrame(read, schema={"data": pl.String, "split": pl.String}, orient="row").with_row_index("file")
+    texts = texts.join(names, on="file", how="left", maintain_order="left")
     return texts.select("data", "split", "place", pl.col("instruction").alias("question"), "type", PICTURE)

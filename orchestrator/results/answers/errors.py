@@ -15,7 +15,6 @@ task, even where that one has such an answer too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lilora.measures.vqa import normalise_vqa
@@ -38,10 +37,11 @@ def with_errors(answers: polars.DataFrame, vocabularies: polars.DataFrame, right
     """`answers` with the columns `right`, `error` (one of `KINDS`; null where right) and `error_task`.
 
     Args:
-        answers: a row an answer, with `trial` (a number), `task`, `answer`, `references`, `score`, `lenient` (in
-            percent) and `following` (0 or 1).
-        vocabularies: `trial`, `task`, `place` in the order learned, `answer` as `normalise_answer` has it: each right
-            answer of each task of each trial.
+        answers: a row an answer, with `stream` (a number), `task`, `answer`, `numbers` (among the right answers),
+            `score`, `lenient` (in percent) and `following` (0 or 1); `numbers` and `stream` are left out of what is
+            returned.
+        vocabularies: `stream`, `task`, `place` in the order learned, `answer` as `normalise_answer` has it: each right
+            answer of each task of each stream.
         right_from: an answer is right from this score on, in percent.
 
     Returns:
@@ -49,45 +49,41 @@ def with_errors(answers: polars.DataFrame, vocabularies: polars.DataFrame, right
     """
     import polars as pl
 
+    found = answers.with_columns((pl.col("score") >= right_from).alias("right")).with_row_index("_answer")
+    wrong = found.filter(~pl.col("right")).select(
+        "_answer", "stream", "task", "answer", "numbers", "lenient", "following"
+    )
     # Answers repeat: the rules on texts, which are Python's, see each text once.
-    texts = answers["answer"].unique().drop_nulls().to_list()
-    rights = answers["references"].explode().unique().drop_nulls().to_list()
-    found = answers.with_columns(
-        _mapped("answer", texts, (normalise_answer(text) for text in texts), pl.String).alias("_normal"),
-        _mapped("answer", texts, (number_in(text) for text in texts), pl.Int64).alias("_number"),
-        pl.col("references")
-        .list.eval(_mapped(None, rights, (number_in(text) for text in rights), pl.Int64))
-        .alias("_numbers"),
-        (pl.col("score") >= right_from).alias("right"),
+    texts = wrong["answer"].unique().drop_nulls().to_list()
+    read = pl.DataFrame(
+        [(text, normalise_answer(text), number_in(text)) for text in texts],
+        schema={"answer": pl.String, "normal": pl.String, "number": pl.Int64},
+        orient="row",
     )
-    wrong = found.filter(~pl.col("right")).select("trial", "task", "_normal").unique()
-    met = wrong.join(vocabularies, left_on=["trial", "_normal"], right_on=["trial", "answer"], suffix="_of")
-    own = pl.col("task") == pl.col("task_of")
-    whose = (
-        met.group_by("trial", "task", "_normal")
-        .agg(own.any().alias("_own"), pl.col("task_of").sort_by("place").last().alias("error_task"))
-        .filter(~pl.col("_own"))
-        .drop("_own")
-    )
-    found = found.join(whose, on=["trial", "task", "_normal"], how="left", maintain_order="left")
-    one_off = ((pl.col("_number") - 1).is_in(pl.col("_numbers"))) | ((pl.col("_number") + 1).is_in(pl.col("_numbers")))
+    wrong = wrong.join(read, on="answer", how="left")
+    wrong = wrong.join(_whose(wrong, vocabularies), on=["stream", "task", "normal"], how="left")
+    one_off = (pl.col("number") - 1).is_in(pl.col("numbers")) | (pl.col("number") + 1).is_in(pl.col("numbers"))
     kinds = (
-        pl.when("right").then(None)
-        .when(pl.col("lenient") >= right_from).then(pl.lit(FORMAT))
+        pl.when(pl.col("lenient") >= right_from).then(pl.lit(FORMAT))
         .when(one_off.fill_null(False)).then(pl.lit(OFF_BY_ONE))
         .when(pl.col("error_task").is_not_null()).then(pl.lit(OTHER_TASK))
         .when(pl.col("following") < 1).then(pl.lit(FORMAT))
         .otherwise(pl.lit(OTHER))
     )  # fmt: skip
-    found = found.with_columns(kinds.cast(pl.Enum(KINDS)).alias("error")).drop("_normal", "_number", "_numbers")
-    return found.with_columns(pl.when(pl.col("error") == OTHER_TASK).then("error_task").alias("error_task"))
+    wrong = wrong.select("_answer", kinds.cast(pl.Enum(KINDS)).alias("error"), "error_task")
+    wrong = wrong.with_columns(pl.when(pl.col("error") == OTHER_TASK).then("error_task").alias("error_task"))
+    found = found.drop("stream", "numbers").join(wrong, on="_answer", how="left", maintain_order="left")
+    return found.drop("_answer")
 
 
-def _mapped(
-    column: str | None, texts: Iterable[str], values: Iterable[object], dtype: polars.DataTypeExpr | type
-) -> polars.Expr:
-    """The column (or the element of a list) with each of `texts` replaced."""
+def _whose(wrong: polars.DataFrame, vocabularies: polars.DataFrame) -> polars.DataFrame:
+    """Of each wrong answer that is a right one of another task of the stream and of none of its own, that task."""
     import polars as pl
 
-    source = pl.element() if column is None else pl.col(column)
-    return source.replace_strict(list(texts), list(values), default=None, return_dtype=dtype)
+    asked = wrong.select("stream", "task", "normal").unique()
+    met = asked.join(vocabularies, left_on=["stream", "normal"], right_on=["stream", "answer"], suffix="_of")
+    own = pl.col("task") == pl.col("task_of")
+    whose = met.group_by("stream", "task", "normal").agg(
+        own.any().alias("own"), pl.col("task_of").sort_by("place").last().alias("error_task")
+    )
+    return whose.filter(~pl.col("own")).drop("own")

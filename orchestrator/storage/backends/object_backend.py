@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lilora.core.home import expanded
+from lilora.core.home import cache_folder, expanded
 from lilora.core.identity import sha256_of
 from orchestrator.errors import DamagedError, StoreError
 from orchestrator.storage.backends.folder_backend import Entry, FolderBackend
@@ -43,11 +43,15 @@ DOWNLOAD = "fetch-"
 TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
 
 
-def cache_folder(url: str) -> Path:
-    """The folder of this machine that caches the store at `url`: in LILORA_CACHE, by default ~/.cache/lilora."""
-    base = expanded(
-        os.environ.get("LILORA_CACHE") or "~/.cache/lilora", "set LILORA_CACHE to a folder for the store's cache"
-    )
+def cache_of(url: str) -> Path:
+    """The folder of this machine that caches the store at `url`: in LILORA_CACHE, else in the user's cache folder.
+
+    Raises:
+        ValueError: neither is there; the message says what to set.
+    """
+    # Where there is no home `expanded` says so.
+    place = os.environ.get("LILORA_CACHE") or cache_folder() or "~/.cache/lilora"
+    base = expanded(place, "set LILORA_CACHE to a folder for the store's cache")
     readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
     return base / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
@@ -57,7 +61,7 @@ class ObjectBackend:
 
     def __init__(self, url: str, cache: Path | None = None) -> None:
         self.url = url
-        self.cache = FolderBackend(cache or cache_folder(url))
+        self.cache = FolderBackend(cache or cache_of(url))
         self.root = self.cache.root
         self.objects = Objects(*open_filesystem(url))
         self.leases = Leases(self.objects.within("running"), poll_seconds=POLL_SECONDS)

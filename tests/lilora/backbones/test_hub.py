@@ -176,7 +176,7 @@ def test_a_plan_names_the_models_that_are_not_here_each_once(hub: Hub, tmp_path:
         for model in (MODEL, BACKBONE)
     ]
     store = Store(tmp_path / "store")
-    assert absent_backbones(Plan.of(steps), store) == [MODEL]
+    assert absent_backbones(Plan.of(steps).missing(store)) == [MODEL]
     hub.put(*hub.names)
-    assert absent_backbones(Plan.of(steps), store) == []
+    assert absent_backbones(Plan.of(steps).missing(store)) == []
     assert _hub.is_here(BACKBONE.location, "any") and hub.calls == 0

@@ -13,7 +13,7 @@ import pytest
 
 from lilora.benchmarks import BuildConfig, Stream
 from lilora.benchmarks._kinds import KINDS, all_templates
-from lilora.benchmarks.mini import BENCHMARK, items, pictures
+from lilora.benchmarks.mini import BENCHMARK, drawing, items, pictures
 from lilora.benchmarks.mini.alignment import rows as alignment_rows
 from lilora.benchmarks.mini.build import rows
 from lilora.core.stage_run import StageRun
@@ -39,13 +39,22 @@ def first(name: str, split: str, count: int, instructions: str = "single") -> li
 def test_first_items_are_the_golden_ones(name: str) -> None:
     golden = json.loads(GOLDEN.read_text())
     for row, expected in zip(first(name, "test", 3), golden[name], strict=True):
-        found = {"pixels": pixels_digest(row["image"]["bytes"])[:16], **{k: row[k] for k in ("instruction", "answer")}}
+        found = {"pixels": pixels_digest(row["image"]())[:16], **{k: row[k] for k in ("instruction", "answer")}}
         assert found == expected
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_building_again_gives_the_same_items(name: str) -> None:
-    assert first(name, "validation", 5) == first(name, "validation", 5)
+    once, again = ([row | {"image": row["image"]()} for row in first(name, "validation", 5)] for _ in range(2))
+    assert once == again
+
+
+def test_a_limit_draws_no_picture_that_it_leaves_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[bytes] = []
+    monkeypatch.setattr(drawing.Drawing, "png", lambda picture: drawn.append(b"") or b"")
+    monkeypatch.setattr(pictures, "paste", lambda *_: pytest.fail("a stroke was made"))
+    build_task(BuildConfig("mini", "TextVQA", "single", 1, limit=3), {}, tmp_path, StageRun(tmp_path))
+    assert len(drawn) == 9
 
 
 @pytest.mark.slow
@@ -58,7 +67,7 @@ def test_no_picture_and_no_held_out_thing_is_in_two_splits(name: str) -> None:
     for split in SPLITS:
         built = list(rows(task, "single", split))
         assert len({row["id"] for row in built}) == len(built) == getattr(task, split)
-        images[split] = {pixels_digest(row["image"]["bytes"]) for row in built}
+        images[split] = {pixels_digest(row["image"]()) for row in built}
     assert not images["train"] & (images["test"] | images["validation"])
     assert not images["validation"] & images["test"]
 
@@ -107,7 +116,7 @@ def test_the_mean_colour_of_the_image_agrees_with_easy_vqas_answer() -> None:
 
         from PIL import Image
 
-        image = np.asarray(Image.open(BytesIO(row["image"]["bytes"])).convert("RGB")).astype(int)
+        image = np.asarray(Image.open(BytesIO(row["image"]())).convert("RGB")).astype(int)
         foreground = image[np.abs(image - np.median(image[[0, 0, -1, -1], [0, -1, 0, -1]], axis=0)).sum(-1) > 60]
         assert int(foreground.mean(0).argmax()) == shown[row["answer"]]
         checked += 1
@@ -116,7 +125,7 @@ def test_the_mean_colour_of_the_image_agrees_with_easy_vqas_answer() -> None:
 
 def test_five_type_instructions_differ_only_in_the_template() -> None:
     single, five = first("GQA", "train", 5), first("GQA", "train", 5, "five")
-    assert [row["image"] for row in single] == [row["image"] for row in five]
+    assert [row["image"]() for row in single] == [row["image"]() for row in five]
     assert [row["instruction"].split("\n")[0] for row in single] == [row["instruction"].split("\n")[0] for row in five]
     assert {row["instruction"].split("\n", 1)[1] for row in five} == set(KINDS["vqa"].five)
 

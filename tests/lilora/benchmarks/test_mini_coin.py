@@ -30,7 +30,7 @@ def test_the_tasks_are_coins_in_its_order_and_of_its_kinds() -> None:
 def test_where_mini_has_the_kind_the_picture_and_the_answer_are_minis(name: str) -> None:
     mine, minis = first(name, "test", 5), itertools.islice(mini_rows(BENCHMARK.task(name), "single", "test"), 5)
     for one, other in zip(mine, minis, strict=True):
-        assert (one["image"], one["answer"], one["type"]) == (other["image"], other["answer"], other["type"])
+        assert (one["image"](), one["answer"], one["type"]) == (other["image"](), other["answer"], other["type"])
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from lilora.core import registry
 from lilora.core.stage_run import Placement
 from lilora.costs import gpus
 from lilora.costs.flops import Workload, forward_flops, training_flops
-from lilora.costs.gpus import GIB, find_gpu, nearest_that_fits, refusal
+from lilora.costs.gpus import GIB, find_gpu, largest_that_fits, nearest_that_fits, refusal
 from lilora.costs.memory import (
     CONTEXT,
     MARGIN,
@@ -42,7 +43,7 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.model.features import load_features
 from lilora.model.logits import AnswerModel, prompt_inputs
 from lilora.model.tokens import load_task
-from lilora.training.assertions import check_fits
+from lilora.training.assertions import placement_that_fits, workload_of
 from tests.lilora.lab import Lab, small
 from tests.lilora.tiny import with_later_turns
 
@@ -265,11 +266,34 @@ def test_what_fits_nowhere_names_a_gpu_that_is_large_enough() -> None:
     assert said is not None and "no setting fits" in said and "a100-40 would do" in said
 
 
-def test_a_stage_refuses_a_gpu_that_is_too_small_before_it_begins(lab: Lab) -> None:
+def test_the_largest_micro_batch_that_fits_divides_a_workers_share() -> None:
+    sizes, method, gigabytes = model_sizes(LLAVA), LiLoRA(rank=128, lora_alpha=256), 79 * GIB
+    asked = Setting(workers=2, strategy="zero2", micro_batch=48)
+    found = largest_that_fits(sizes, TEXTVQA, method, asked, 48, gigabytes)
+    assert found is not None and found == replace(asked, micro_batch=found.micro_batch)
+    divisors = [rows for rows in range(1, 49) if 48 % rows == 0]
+    fitting = [
+        rows
+        for rows in divisors
+        if stage_memory(sizes, TEXTVQA, method, replace(asked, micro_batch=rows)).total <= gigabytes
+    ]
+    assert found.micro_batch == max(fitting) == 8
+    # What is asked for is taken where it fits, whether it divides the share or not.
+    assert largest_that_fits(sizes, TEXTVQA, method, replace(asked, micro_batch=7), 48, gigabytes) == replace(
+        asked, micro_batch=7
+    )
+    assert largest_that_fits(sizes, TEXTVQA, method, asked, 48, 8 * GIB) is None
+
+
+def test_a_stage_takes_fewer_rows_at_a_time_where_its_gpu_is_small_and_refuses_one_too_small(lab: Lab) -> None:
     config, data = lab.config(SeqLoRA(rank=4), 0), load_task(lab.backbone, lab.data["Colour"], "train")
-    check_fits(config, data, Placement(), 4 * GIB)
+    assert placement_that_fits(config, data, Placement(), 4 * GIB) == Placement()
+    sizes, work = model_sizes(lab.backbone), workload_of(data, model_sizes(lab.backbone).image_tokens)
+    four = Setting(micro_batch=config.share(1) // 2, dtype=config.training.dtype)
+    capacity = stage_memory(sizes, work, config.method, four).total
+    assert placement_that_fits(config, data, Placement(), capacity) == Placement(micro_batch=config.share(1) // 2)
     with pytest.raises(ValueError, match="this stage takes .* and the GPU has 0 GiB: no setting fits"):
-        check_fits(config, data, Placement(), 2**20)
+        placement_that_fits(config, data, Placement(), 2**20)
 
 
 def test_later_turns_and_remembered_rows_are_counted_before_a_stage_begins(
@@ -278,15 +302,15 @@ def test_later_turns_and_remembered_rows_are_counted_before_a_stage_begins(
     folder = with_later_turns(lab.data["Place"], lab.folder())
     data = load_task(lab.backbone, folder, "train")
     asked: list[Any] = []
-    monkeypatch.setattr(gpus, "refusal", lambda *arguments: asked.append(arguments))
-    check_fits(lab.config(Replay(rank=4, memory=4, share=0.5), 1), data, Placement(), 0)
-    [(_, sizes, work, _, setting, *_)] = asked
+    monkeypatch.setattr(gpus, "largest_that_fits", lambda *arguments: asked.append(arguments) or arguments[3])
+    placement_that_fits(lab.config(Replay(rank=4, memory=4, share=0.5), 1), data, Placement(), 0)
+    [(sizes, work, _, setting, share, *_)] = asked
     batch = data.training_batch(range(len(data)))
     tokens = batch.attention_mask.sum(1)
     assert work.longest + sizes.image_tokens == tokens.max()
     assert work.tokens(sizes) == pytest.approx(float(tokens.float().mean()))
     assert work.answer_tokens == pytest.approx(int((batch.labels >= 0).sum()) / len(data))
-    assert setting.micro_batch == 8 + 4
+    assert setting.micro_batch == share == 8 + 4
 
 
 def test_unknown_gpus_list_the_choices() -> None:

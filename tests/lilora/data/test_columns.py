@@ -15,7 +15,7 @@ import pytest
 
 import lilora
 from lilora.benchmarks import AlignmentConfig, BuildConfig, Stream
-from lilora.benchmarks.mini import BENCHMARK, pictures
+from lilora.benchmarks.mini import BENCHMARK, drawing
 from lilora.core import registry
 from lilora.core.stage_run import StageRun
 from lilora.data.build import build_alignment, build_config, build_task
@@ -50,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
         patch.setattr(registry, "load", lambda kind, name: mini if name == "mini" else load(kind, name))
         # The pixels in place of the PNG: how these are packed differs between builds of zlib.
-        patch.setattr(pictures.Drawing, "png", lambda picture: hashlib.sha256(picture.image.tobytes()).digest())
+        patch.setattr(drawing.Drawing, "png", lambda picture: hashlib.sha256(picture.image.tobytes()).digest())
         for stream, task in (
             (Stream("cvit", instructions="five"), "ScienceQA"),
             (Stream("cvit", instructions="five", limit=5), "TextVQA"),

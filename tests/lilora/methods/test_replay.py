@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,8 @@ from lilora.core.stage_run import Placement, StageRun
 from lilora.methods import Rehearsal
 from lilora.methods.replay import Replay
 from lilora.methods.seqlora import SeqLoRA
-from lilora.model.features import load_features
+from lilora.model import features
+from lilora.model.features import Features, load_features
 from lilora.model.tokens import TaskData, load_task
 from lilora.training import Training
 from lilora.training.batches import rehearsing
@@ -161,3 +164,25 @@ def test_negative_sizes_are_refused(fields: dict[str, float]) -> None:
 
 def test_training_settings_are_those_of_the_laboratory() -> None:
     assert TRAINING.batch_size == 8, "the first test's rows are worked out for batches of 8"
+
+
+def test_of_earlier_tasks_the_features_of_the_rows_that_are_kept_are_made_and_no_others(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[list[str]] = []
+    plain = Features.__init__
+
+    def noting(self: Features, model: Any, processor: Any, data: TaskData) -> None:
+        made.append(data.ids)
+        plain(self, model, processor, data)
+
+    previous, config = lab.stage(METHOD, 0), lab.config(METHOD, 1)
+    before = files(lab.stage(METHOD, 1))
+    monkeypatch.setattr(features, "_MEMO", OrderedDict())
+    monkeypatch.setattr(Features, "__init__", noting)
+    out = lab.folder()
+    lab.train(config, previous, out)
+    old = _data(lab, "Colour").ids
+    kept = sorted(_first(old, "0/Colour/memory", 5))
+    assert made == [_data(lab, "Place").ids, [old[row] for row in kept]]
+    assert files(out) == before

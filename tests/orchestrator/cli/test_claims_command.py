@@ -97,3 +97,17 @@ def test_a_study_without_a_paper_says_which_have_one(judged: Store) -> None:
 def test_a_table_whose_search_is_not_finished_is_not_run(judged: Store) -> None:
     [study] = answer("claims", "table1_single")["studies"]
     assert set(study["counts"]) == {"not run"}
+
+
+def test_a_file_that_cannot_be_read_is_named_and_ends_nothing(judged: Store, folder: Path) -> None:  # noqa: F811
+    (folder / "experiments" / "broken.py").write_text("import no_such_package_here\n")
+    (folder / "experiments" / "helper.py").write_text("VALUE = 3\n")
+    found = answer("claims")
+    assert found["unreadable"].keys() == {"broken"} and "judged" in {study["study"] for study in found["studies"]}
+    assert "broken cannot be read" in lilora_("claims").stdout
+
+
+def test_what_was_not_run_is_said_in_the_same_words_in_the_terminal_and_on_the_page(judged: Store) -> None:
+    shown = lilora_("claims", "judged").stdout
+    assert "not run" in shown and "not finished" not in shown
+    assert "not finished" not in Path(answer("claims", "judged")["page"]).read_text()

@@ -131,7 +131,7 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.setattr(lilora.stages, name, function)
 
-    def written(results: Any, folder: Path, explained: Any) -> Path:
+    def written(results: Any, folder: Path, *_: Any) -> Path:
         return folder / "index.html"
 
     monkeypatch.setattr("orchestrator.report.write_report", written)
@@ -311,9 +311,10 @@ def test_why_of_a_label_with_several_steps_lists_their_digests_and_studies(folde
     assert "2 steps are called" in shown
     assert "; in little)" in shown
     assert "; in other)" in shown
-    both = STUDY.replace("little", "both").replace(
-        "for seed in (0, 1)]", "for seed in (0, 1)]\n    trials += [Trial(SeqLoRA(), Backbone('toy', '2'), STREAM)]"
-    )
+    # Trials of one study have names of their own; steps that are asked for may be called alike.
+    both = STUDY.replace("def little", "def first").replace("def paper", "def second").replace("rank=128", "rank=8")
+    both = f"{both}\n\ndef both():\n    return [*lower(first()).plan.results, *lower(second()).plan.results]\n"
+    both = f"from orchestrator.planning.lowering import lower\n{both}"
     (folder / "experiments" / "both.py").write_text(both)
     twice = [step for step in find_target("both").plan.select("train") if step.label == label]
     assert len(twice) == 2

@@ -164,12 +164,41 @@ def test_plan_says_nothing_of_gpus_for_the_tiny_model(tmp_path: Path) -> None:
     assert "costs" not in answer("plan", "smoke", "--store", str(tmp_path))
 
 
-def test_a_setting_that_does_not_fit_is_exit_code_2_with_the_nearest_that_does(study: str, tmp_path: Path) -> None:
-    store = ("--store", str(tmp_path / "store"))
-    refused = call("costs", study, *store, "--gpu", "rtx4090", "--micro-batch", "16", code=2).output
-    text = " ".join(refused.replace("│", " ").split())
+def test_a_stage_takes_the_largest_micro_batch_that_fits_and_says_which_does_not(study: str, tmp_path: Path) -> None:
+    asked = ("costs", study, "--store", str(tmp_path / "store"), "--gpu", "rtx4090", "--micro-batch", "16")
+    found = answer(*asked)
+    assert not found["refusals"]
+    for stage in found["stages"]:
+        taken, capacity = stage["setting"]["micro_batch"], 23 * GIB
+        assert stage["asked"] == 16 and 16 % taken == 0  # of a share of 64 / 4
+        assert taken < 16 and stage["memory"]["total"] <= capacity < stage["asked_bytes"]
+    text = call(*asked).output
+    assert "micro-batch of 2 on qwen2-vl-2b: LiLoRA, 1 stage (ScienceQA); 16 would take " in text
+    assert "the rtx4090 has 23" in text
+
+
+def test_only_what_no_micro_batch_makes_fit_is_exit_code_2_with_the_nearest_setting_that_does(tmp_path: Path) -> None:
+    path = tmp_path / f"large_{tmp_path.name}.py"
+    path.write_text(STUDY.format(backbone="llava_1_5_7b"))
+    asked = ("costs", f"{path}:study", "--store", str(tmp_path / "store"), "--gpu", "rtx4090")
+    text = " ".join(call(*asked, code=2).output.replace("│", " ").split())
     assert "and the rtx4090 has 23 GiB: the nearest setting that fits is zero2, micro-batch" in text
-    call("costs", study, *store, "--gpu", "rtx4090", "--micro-batch", "16", "--checkpointing")
+
+
+@pytest.mark.parametrize("study", ["table1_single", "table5", "proglora_table1"])
+def test_every_row_of_a_papers_setting_fits_the_gpu_that_plan_assumes(study: str) -> None:
+    from orchestrator.resolving.catalogue import find_target
+
+    target = find_target(f"{study}:paper")
+    assert target.has_trials
+    found = study_cost(target.resolve(None), None, HowTrained())
+    assert not found.refusals
+    for stage in found.stages:
+        assert stage.memory.total <= found.gpu.gibibytes * GIB
+        assert stage.setting.micro_batch == stage.asked or stage.asked_bytes > found.gpu.gibibytes * GIB
+    smaller = {(stage.method, stage.task) for stage in found.stages if stage.setting.micro_batch < stage.asked}
+    if study == "table1_single":
+        assert smaller == {("DoRA", "ScienceQA")}
 
 
 def test_answers_that_no_batch_makes_small_enough_are_refused_and_smaller_batches_are_named() -> None:

@@ -19,6 +19,7 @@ from lilora.methods.zeroshot import ZeroShot
 from lilora.training import Training
 from orchestrator.cli import app
 from orchestrator.execution import executor
+from orchestrator.execution.events import Outcome
 from orchestrator.planning.explaining import explaining
 from orchestrator.planning.lowering import Lowered, lower
 from orchestrator.report import write_report
@@ -121,6 +122,15 @@ def test_a_second_call_runs_nothing_and_the_steps_of_the_study_are_shared(place:
     asked = explaining(lowered.trials[0])
     own = {step.digest for step in lowered.trials[0].steps}
     assert {step.digest for steps in (asked.now, asked.own) for step in steps.values()} <= own
+
+
+def test_an_explanation_that_is_interrupted_gives_130_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(plan: Plan, store: Store, **_: Any) -> Outcome:
+        return Outcome(plan.requested, plan.distinct, 0, interrupted=True)
+
+    monkeypatch.setattr(executor, "execute", stopped)
+    shown = " ".join(run("seqlora", "--seed", "0", "--slots", "1", code=130).stdout.split())
+    assert "To go on: lilora explain little seqlora --seed 0 --store" in shown and shown.endswith("--slots 1")
 
 
 def test_what_explains_is_kept_from_the_collection_of_garbage(place: tuple[Lowered, Store]) -> None:

@@ -17,6 +17,7 @@ from orchestrator.cli.phases import Phase, Phases
 from orchestrator.execution.events import Outcome
 from orchestrator.planning.lowering import Lowered, lower
 from orchestrator.resolving.catalogue import Target
+from orchestrator.results import claims as judging
 from orchestrator.steps.plan import Plan
 from orchestrator.study import Figure, Paper
 from orchestrator.study.paper import PROGLORA_METRICS, PaperRow
@@ -40,6 +41,8 @@ def test_each_artifact_is_opened_once_to_say_what_came_out(tmp_path: Path, monke
 
     monkeypatch.setattr(Phases, "plan", nothing_to_run)
     monkeypatch.setattr("orchestrator.resolving.catalogue.find_target", lambda name: Target(name, study))
+    families: list[int] = []
+    monkeypatch.setattr(judging, "holm", lambda values: families.append(len(values)) or [1.0] * len(values))
     opened = count_opens(monkeypatch)
     with pytest.raises(typer.Exit) as ended:
         command.run("fake", str(store.root), tracking="none")
@@ -50,6 +53,7 @@ def test_each_artifact_is_opened_once_to_say_what_came_out(tmp_path: Path, monke
         store.path(step.digest) / "record.json" for step in lowered.plan.steps
     }
     assert set(read.values()) == {1}
+    assert families == [1], "the claims are judged once, for the table and the report"
 
 
 def test_status_shows_the_columns_of_the_studys_paper_as_run_does(

@@ -16,9 +16,14 @@ from lilora.methods.smolora import SMoLoRA
 from orchestrator.planning.explaining import explaining
 from orchestrator.planning.lowering import Lowered, lower
 from orchestrator.report import write_report
+from orchestrator.resolving.catalogue import Target
 from orchestrator.resolving.explanation import explanations, mechanism_notes
+from orchestrator.resolving.keeping import digests_of
+from orchestrator.resolving.resolve import resolve
 from orchestrator.results.reading import StudyResults, read_results
+from orchestrator.steps.plan import Plan
 from orchestrator.storage.store import Store
+from orchestrator.study import Candidates, Search
 from tests.orchestrator import fake_results
 from tests.orchestrator.fake_results import fake_study, scores, write_artifact
 
@@ -141,3 +146,24 @@ def test_agreement_of_routers_is_told_whether_or_not_they_collapsed(tmp_path: Pa
     (found,) = mechanism_notes(noted(results, {"routers": {"visual": {"share": 0.5, "usual": [0, 3]}}}))
     assert found["inert"] == []
     assert found["routers"] == ["router 'visual': two tasks have the same usual expert in 100 % of the modules"]
+
+
+def test_what_explains_a_trial_is_kept_with_the_answers_that_it_is_read_off_and_while_a_search_is_open(
+    tmp_path: Path,
+) -> None:
+    lam = Candidates("lilora", "method.lam", (0.1, 1.0))
+    asked = replace(fake_study((LiLoRA(),), tasks=TASKS), search=Search((lam,)))
+    store = Store(tmp_path)
+    searched = resolve(asked, store).search
+    assert searched is not None
+    fake_results.fill(searched, store, lambda method, *_: 100 * method.lam)
+    lowered = resolve(asked, store).known_table()
+    fake_results.fill(lowered, store)
+    explained(lowered, store, 0)
+    steps = Plan.of(explaining(lowered.trials[0]).steps)
+    swaps = [step for step in steps.select("predict") if step.config.put_back]
+    assert len(swaps) == 4 and steps.by_digest.keys() <= digests_of(Target("fake", asked), store)
+    # A value is looked at that was not finished before: the explained table may be chosen once more.
+    more = replace(asked, search=Search((replace(lam, values=(0.1, 1.0, 10.0)),)))
+    assert resolve(more, store).provisional
+    assert steps.by_digest.keys() <= digests_of(Target("fake", more), store)

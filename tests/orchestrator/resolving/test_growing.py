@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ import pytest
 
 import lilora.stages
 from lilora.methods.lilora import LiLoRA
-from orchestrator.planning.lowering import lower
+from orchestrator.cli.phases import Phase, asked_for, together
+from orchestrator.execution.events import Outcome
+from orchestrator.planning.lowering import Lowered, lower
 from orchestrator.report import write_report
 from orchestrator.report.blocks.choices import curve
+from orchestrator.resolving.catalogue import Target
+from orchestrator.resolving.keeping import digests_of
 from orchestrator.resolving.questions import search_study
 from orchestrator.resolving.resolve import resolve
 from orchestrator.results.reading import read_results
@@ -90,6 +95,8 @@ def test_an_unfinished_or_failed_grid_does_not_go_on(tmp_path: Path) -> None:
 def test_what_a_grid_goes_on_with_lies_beyond_it(beyond: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="goes on with numbers"):
         Candidates("lilora", "method.lam", (0.1, 1.0, 10.0), beyond)
+    with pytest.raises(ValueError, match="goes on with numbers"):
+        Candidates("lilora", "method.shared_a", (0.5, "frozen"), beyond)
 
 
 def test_the_report_draws_the_validation_curve_and_names_the_runner_up(tmp_path: Path) -> None:
@@ -126,7 +133,9 @@ def growing(quick: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
 
 
 def test_run_goes_on_searching_counts_each_step_once_and_runs_nothing_again(growing: Path) -> None:
+    assert answer("plan", "growing")["at_least"] and "it takes this at least" in lilora_("plan", "growing").stdout
     first = answer("run", "growing", "--tracking", "none")
+    assert not answer("plan", "growing")["at_least"]
     [choice] = first["choices"]
     assert choice["chosen"] == {"method.lam": 100.0} and choice["edges"] == []
     assert [item["method.lam"] for item in choice["candidates"]] == [0.1, 1.0, 10.0, 100.0, 1000.0]
@@ -136,3 +145,70 @@ def test_run_goes_on_searching_counts_each_step_once_and_runs_nothing_again(grow
     assert again["choices"] == first["choices"] and again["trials"] == first["trials"]
     shown = lilora_("run", "growing", "--tracking", "none").stdout
     assert "and 1 more" in shown and "100" in shown
+
+
+def test_a_value_that_fails_in_one_row_lets_another_go_on_and_is_tried_once(
+    growing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (growing / "experiments" / "growing.py").read_text()
+    text = text.replace("(Trial(ZeroShot(), BACKBONE, STREAM),", "(Trial(SeqLoRA(), BACKBONE, STREAM),")
+    text = text.replace("import ZeroShot", "import ZeroShot\nfrom lilora.methods.seqlora import SeqLoRA")
+    rate = 'Candidates("seqlora", "training.learning_rate", (1e-3, 3e-3)),'
+    (growing / "experiments" / "growing.py").write_text(text.replace("Search((", f"Search(({rate}"))
+    plain, tried = lilora.stages.train, []
+
+    def train(config: Any, inputs: Any, out: Path, run: Any) -> dict[str, Any]:
+        if isinstance(config.method, LiLoRA):
+            return plain(config, inputs, out, run)
+        tried.append(config.training.learning_rate)
+        if config.training.learning_rate == 3e-3:
+            raise RuntimeError("the loss is not a number")
+        return plain(dataclasses.replace(config, method=LiLoRA(lam=0.1)), inputs, out, run)
+
+    monkeypatch.setattr(lilora.stages, "train", train)
+    found = answer("run", "growing", "--tracking", "none", code=1)
+    rates, lams = found["choices"]
+    assert (rates["chosen"], lams["chosen"]) == ({}, {"method.lam": 100.0})
+    assert [item["method.lam"] for item in lams["candidates"]] == [0.1, 1.0, 10.0, 100.0, 1000.0]
+    assert [(trial["name"], trial["missing"]) for trial in found["trials"]] == [("lilora", 0)]
+    assert (found["failed"], tried.count(3e-3)) == (1, 1)
+    parts = ("reused", "run", "failed", "blocked")
+    assert found["distinct"] == sum(found[part] for part in parts)
+
+
+def test_of_a_search_that_went_on_the_last_phase_is_what_was_asked_for(tmp_path: Path) -> None:
+    study, store = searching(Search((GROWING,)), (LiLoRA(),), (3,)), Store(tmp_path)
+    phases = []
+    for figures in ({10.0: 90.0}, {100.0: 95.0, 1000.0: 50.0}):
+        searched = resolve(study, store).search
+        assert searched is not None
+        phases.append(phase_of(searched))
+        fill(searched, store, by_lam(figures))
+    resolved = resolve(study, store)
+    assert resolved.search is not None
+    phases.append(phase_of(resolved.search))
+    phases.append(phase_of(resolved.table))
+    assert [len(phase.lowered.trials) for phase in phases if phase.lowered] == [3, 4, 5, 1]
+    assert asked_for(phases) == (phases[2], phases[3])
+    assert together(phases).requested == resolved.plan.requested
+
+
+def phase_of(lowered: Lowered) -> Phase:
+    plan = lowered.plan
+    return Phase(plan, Outcome(plan.requested, plan.distinct, plan.distinct), (), lowered)
+
+
+def test_what_an_open_search_had_grown_to_is_kept(tmp_path: Path) -> None:
+    study, store = searching(Search((GROWING,)), (LiLoRA(),), (3,)), Store(tmp_path)
+    after(study, store, by_lam({10.0: 60.0, 100.0: 70.0, 1000.0: 80.0}))
+    resolved = resolve(study, store)
+    assert resolved.search is not None and not resolved.provisional
+    grown = {trial.name: trial for trial in resolved.search.trials}
+    # A first value's score is lost: the search is open again, and does not know how far it went.
+    _, lost = grown["lilora lam=0.1"].cells[1, 0]
+    shutil.rmtree(store.path(lost.digest))
+    open_again = resolve(study, store)
+    assert open_again.provisional and open_again.search is not None and len(open_again.search.trials) == 3
+    kept = digests_of(Target("rows", study), store)
+    assert kept >= resolved.plan.by_digest.keys()
+    assert kept >= resolved.table.plan.by_digest.keys()

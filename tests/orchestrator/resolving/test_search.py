@@ -608,6 +608,22 @@ def test_what_another_protocol_chooses_otherwise_is_a_row_beside(tmp_path: Path)
     assert "lilora (end-of-stream)" in page
 
 
+def test_a_row_that_is_left_out_takes_no_row_beside_with_it(tmp_path: Path) -> None:
+    study, store = searching(Search((LAM,), beside="end-of-stream"), (LiLoRA(),), (3,)), Store(tmp_path)
+    searched = resolve(study, store).search
+    assert searched is not None
+    # The pair of tasks was learned with two of three values, all tasks with each: 0.1, with which rows are named, won.
+    whole = tuple(plan for plan in searched.trials if plan.tasks == TASKS)
+    pairs = tuple(plan for plan in searched.trials if plan.tasks != TASKS)
+    assert (len(whole), len(pairs)) == (3, 3)
+    fill(dataclasses.replace(searched, trials=(*pairs[:2], *whole)), store, by_lam({0.1: 90.0}))
+    resolved = resolve(study, store)
+    assert [choice.missing for choice in resolved.choices] == [1, 0]
+    left = settled_table(study, resolved.questions, resolved.choices)
+    assert left is not None
+    assert [(plan.group, plan.trial.method.lam) for plan in left.trials] == [("lilora (end-of-stream)", 0.1)]
+
+
 def test_protocols_side_by_side_differ() -> None:
     with pytest.raises(ValueError, match="is the same; name another"):
         Search((LAM,), beside="first-task-pair")

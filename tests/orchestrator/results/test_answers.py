@@ -11,7 +11,7 @@ from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower
-from orchestrator.results.answers.cases import cases, read_pictures
+from orchestrator.results.answers.cases import became, cases, read_pictures
 from orchestrator.results.answers.errors import number_in
 from orchestrator.results.answers.items import items
 from orchestrator.storage.store import Store
@@ -67,7 +67,7 @@ def test_a_wrong_answer_has_the_first_kind_of_error_that_fits(store: Store) -> N
 
 def test_an_answer_of_an_own_item_is_not_another_tasks(tmp_path: Path) -> None:
     study = lowered()
-    table = items(study.trials, answer_store(tmp_path, study, lambda *_: "cat"), last_only=True)
+    table = items(study.trials, answer_store(tmp_path, study, lambda *_: "cat"), stages="last")
     assert column(table, "GQA", "error") == ["other answer", None, "other answer", None]
     assert column(table, "VQAv2", "error_task") == ["GQA"] * 4
 
@@ -89,6 +89,13 @@ def test_items_are_scored_as_the_score_step_said(store: Store) -> None:
     stored = polars.read_parquet(store.path(trial.cells[2, 1][1].digest) / "items.parquet")
     assert mean == 100 * stored["main"].mean()
     assert table["id"].to_list()[:4] == [f"ScienceQA-{item}" for item in range(4)]
+
+
+def test_what_became_of_all_items_is_their_cases_counted(store: Store) -> None:
+    trials = lowered().trials
+    names = ["name", "task", "label", "error"]
+    counted = cases(trials, store).group_by(*names, maintain_order=True).len("items")
+    assert became(trials, store).select(*names, "items").rows() == counted.rows()
 
 
 def test_where_nothing_was_learned_nothing_is_kept_or_forgotten(tmp_path: Path) -> None:
@@ -118,6 +125,15 @@ def test_a_file_that_cannot_be_read_has_no_rows_and_hides_no_other(tmp_path: Pat
     table = items([trial], store)
     assert table.height == 4 * (len(trial.cells) - 1)
     assert (1, "ScienceQA") not in set(table.select("row", "task").rows())
+
+
+def test_answers_are_found_by_their_ids_where_a_file_has_another_order(tmp_path: Path, store: Store) -> None:
+    study = lowered()
+    [trial] = study.trials
+    other = answer_store(tmp_path, study, told)
+    path = other.path(trial.cells[2, 1][0].digest) / "predictions.parquet"
+    polars.read_parquet(path).reverse().write_parquet(path)
+    assert items([trial], other).equals(items([trial], store))
 
 
 def test_the_threshold_says_from_which_share_an_answer_is_right(store: Store) -> None:

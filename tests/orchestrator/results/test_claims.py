@@ -16,6 +16,7 @@ from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import Lowered, lower
+from orchestrator.results import reading
 from orchestrator.results.claims import Claim, claim_json, claims, seeds_note
 from orchestrator.results.reading import StudyResults, read_results
 from orchestrator.results.statistics import item_interval
@@ -226,6 +227,16 @@ def test_the_items_of_a_cell_have_its_score_as_their_mean_with_absent_questions_
     items = read_results(lowered, store).items[digest]
     assert len(items.names) == 10
     assert sum(items.scores) / 10 == pytest.approx(27.5)
+
+
+def test_items_are_read_when_claims_are_judged_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered, store = of_items(tmp_path, seeds=(0,))
+    read: list[str] = []
+    monkeypatch.setattr(reading, "read_items", lambda store, scores: read.extend(scores) or {})
+    results = read_results(lowered, store)
+    assert read == []
+    judged(results)
+    assert len(read) == 3 * 2, "of three trials the last cells of two tasks"
 
 
 def test_a_score_that_is_no_mean_over_items_has_no_interval_over_them(tmp_path: Path) -> None:

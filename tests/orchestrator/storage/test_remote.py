@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from orchestrator.errors import DamagedError, LeaseLostError, MadeElsewhereError, StoreError
 from orchestrator.execution.executor import execute, execute_inline
 from orchestrator.steps.plan import Plan
-from orchestrator.storage.backends.object_backend import ObjectBackend, cache_folder
+from orchestrator.storage.backends.object_backend import ObjectBackend, cache_of
 from orchestrator.storage.backends.objects import Objects
 from orchestrator.storage.record import RECORD, FileEntry, Record
 from orchestrator.storage.store import Store
@@ -245,7 +245,10 @@ def test_a_url_opens_the_store_that_it_names(tmp_path: Path, monkeypatch: pytest
     remote = Store("memory://bucket/some")
     assert isinstance(remote.backend, ObjectBackend)
     assert (remote.url, remote.root.parent) == ("memory://bucket/some", tmp_path / "cache")
-    assert Store(remote.url).root == remote.root == cache_folder(remote.url)
+    assert Store(remote.url).root == remote.root == cache_of(remote.url)
+    monkeypatch.delenv("LILORA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "users"))
+    assert cache_of(remote.url).parent == tmp_path / "users" / "lilora"
     with pytest.raises(StoreError, match="install the package that fsspec needs"):
         Store("nosuchthing://bucket/prefix")
 

@@ -226,3 +226,11 @@ def test_a_first_stage_is_shared_by_all_that_differ_only_in_what_holds_the_basis
     assert first[4] != first[0]
     assert len({plan.cells[0, 0][0].digest for plan in lowered.trials[:4]}) == 1
     assert len({plan.stages[1].digest for plan in lowered.trials}) == 5
+
+
+def test_what_a_trial_is_scored_on_beside_its_matrix_is_part_of_its_digest_and_old_digests_stay():
+    plain, transfer, everything = one(SeqLoRA()), one(SeqLoRA(), transfer=True), one(SeqLoRA(), scored="all")
+    assert plain.digest == "9f6eef9a2b4fb4ba116ad415cd603f9584e63bd281a6505296fe4168ae847e41"
+    assert transfer.cells.keys() == plain.cells.keys() and transfer.digest != plain.digest
+    assert dataclasses.replace(transfer, alone=()).digest == plain.digest
+    assert everything.bare and dataclasses.replace(everything, bare={}).digest != everything.digest

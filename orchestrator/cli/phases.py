@@ -21,6 +21,7 @@ from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
+from orchestrator.tracking.pages.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Phases(contextlib.ExitStack):
         scale: what a cluster that grows on demand may grow to.
         uri: where MLflow keeps its data; "none" for no tracking.
         remedy: the command that tracks what was not.
+        origin: where the study comes from, for MLflow.
         reader: of results that a phase has checked or made; MLflow, tables and report ask it, so each is read once.
     """
 
@@ -79,6 +81,7 @@ class Phases(contextlib.ExitStack):
     scale: ScaleLimit | None
     uri: str | None
     remedy: str
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         from orchestrator.execution.executor import terminated_like_interrupted
@@ -134,7 +137,7 @@ class Phases(contextlib.ExitStack):
             return []
         from orchestrator.tracking.listener import Tracker
 
-        return [Tracker(lowered, self.reader, self.uri, self.remedy)]
+        return [Tracker(lowered, self.reader, self.uri, self.remedy, self.origin)]
 
 
 def together(phases: Sequence[Phase]) -> Outcome:

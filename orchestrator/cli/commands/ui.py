@@ -77,6 +77,8 @@ def _say_addresses(place: Store, port: int, wanted: dict[str, str]) -> None:
         output.say(f"all studies' trials where {escape(filter_of(wanted))}:")
         output.say(f"  {escape(found_page(pages, wanted, port))}")
         return
+    if not pages:
+        output.say("no study has an address of its own yet: `lilora track STUDY` gives it one")
     for page in pages[:MOST_PAGES]:
         output.say(f"{escape(page.name)}:\n  {escape(page.address)}")
     if len(pages) > MOST_PAGES:

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A Chromium of this machine (LILORA_CHROMIUM, or on PATH), or the one that `playwright install` fetched."""
+    """A Chromium of this machine (LILORA_CHROMIUM, or on PATH), or the one that `playwright install` fetched.
+
+    It ends with its file: while it is open, Playwright's event loop runs in this thread, and a test of another file
+    that calls `asyncio.run` would be refused.
+    """
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:

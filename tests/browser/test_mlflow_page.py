@@ -35,6 +35,12 @@ TASKS = ("ScienceQA", "TextVQA", "GQA")
 # Far above what is needed: a machine that is busy with other tests starts a server and draws pages slowly.
 WAIT_MS = 240_000
 METHODS = (SeqLoRA(), LiLoRA())
+#: Names of columns in the order of the screen, which is not that of the document.
+COLUMNS = """() => {
+    const cells = [...document.querySelectorAll('[role=columnheader]')];
+    cells.sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x);
+    return [...new Set(cells.map(cell => cell.innerText.trim()))];
+}"""
 
 
 @dataclass(frozen=True)
@@ -115,16 +121,13 @@ def test_the_columns_are_what_a_trial_is_and_what_it_stores(served: Served, brow
         page.goto(served.address)
         metrics, parameters = ["AP", "MAP", "BWT", "MIF"], ["method", "backbone", "order", "seed"]
         wanted = [*metrics, *parameters, "trained_parameters", "stored_parameters"]
-        # In the order of the screen, which is not that of the document; the interface moves them once they are there.
-        page.wait_for_function(
-            """wanted => {
-                const cells = [...document.querySelectorAll('[role=columnheader]')];
-                cells.sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x);
-                const names = [...new Set(cells.map(cell => cell.innerText.trim()))];
-                return JSON.stringify(names.filter(name => wanted.includes(name))) === JSON.stringify(wanted);
-            }""",
-            arg=wanted,
-        )
+        # The interface moves them once they are there, so for a while they are read again.
+        end = time.monotonic() + WAIT_MS / 1000
+        while (found := [name for name in page.evaluate(COLUMNS) if name in wanted]) != wanted:
+            if time.monotonic() > end:
+                break
+            page.wait_for_timeout(500)
+        assert found == wanted
 
 
 def test_the_charts_draw_a_line_and_a_bar_for_each_trial(served: Served, page: Page) -> None:

@@ -80,7 +80,8 @@ def test_the_page_fits_its_window_says_no_error_and_draws_every_figure(
 ) -> None:
     page, said = opened(browser, page_file, width, scheme, media)
     try:
-        assert page.evaluate(OUTSIDE) == [] or media == "print"
+        if media == "screen":
+            assert page.evaluate(OUTSIDE) == []
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
         assert page.locator("figure > svg").count() >= 10
         assert page.evaluate(UNDRAWN) == []
@@ -100,11 +101,9 @@ def test_cases_are_filtered_by_outcome_task_and_method(browser: Browser, page_fi
         page.select_option("select[name=label]", "forgotten")
         # The first item of each task but the last, which no later stage could make forgotten.
         assert shown.count() == len(TASKS) - 1
-        assert (
-            page.locator(".case tr:visible").all_inner_texts()
-            and page.locator("#case-count").inner_text() == f"{len(TASKS) - 1} shown"
-        )
-        assert all("seqlora" in text for text in page.locator(".case tr:visible th").all_inner_texts())
+        assert page.locator("#case-count").inner_text() == f"{len(TASKS) - 1} shown"
+        rows = page.locator(".case tr:visible th").all_inner_texts()
+        assert len(rows) >= len(TASKS) - 1 and all("seqlora" in text for text in rows)
         page.select_option("select[name=task]", TASKS[0])
         assert shown.count() == 1
         page.select_option("select[name=method]", "lilora")
@@ -122,7 +121,10 @@ def test_numbers_and_marks_say_which_digests_made_them(browser: Browser, page_fi
     try:
         result = page.locator("h2:text-is('Result') ~ .scroll table").first
         cells = result.locator("tbody td").evaluate_all("all => all.map(each => [each.textContent.trim(), each.title])")
-        assert all("scores " in title or "stages " in title for text, title in cells if "." in text)
+        numbers = [title for text, title in cells if "." in text]
+        # Of three rows each task's score, and three of their figures at least.
+        assert len(numbers) >= 3 * len(TASKS) + 3
+        assert all("scores " in title or "stages " in title for title in numbers)
         marks = page.locator("figure.single svg g > title").all_text_contents()
         assert len(marks) == 3
         assert all("scores " in mark and "stored" in mark for mark in marks)

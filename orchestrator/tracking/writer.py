@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.planning.lowering import Lowered, TrialPlan
 from orchestrator.report.blocks.panels import curves, stages
-from orchestrator.report.figures import lines_png
+from orchestrator.report.figures import lines_file
 from orchestrator.report.style import styles
 from orchestrator.results.exports import table_csv
 from orchestrator.results.reading import ResultReader, TrialResult
@@ -115,7 +115,7 @@ class StudyWriter:
                 (folder / "choices.json").write_text(json.dumps(choices, indent=1), encoding="utf-8")
             for file, panels in (("curves.png", curves(rows, looks)), ("stages.png", stages(rows, looks))):
                 if any(panel.lines for panel in panels):
-                    (folder / file).write_bytes(lines_png(panels))
+                    (folder / file).write_bytes(lines_file(panels, "png"))
             self.client.log_artifacts(self.parent.info.run_id, str(folder))
         self._describe_study()
         complete = all(result.num_missing == 0 for result in results.trials)

@@ -21,6 +21,7 @@ from orchestrator.report.figures.canvas import (
     hollow,
     inline,
     new_figure,
+    panels_file,
     saved,
 )
 from orchestrator.report.style import Style, heat
@@ -89,29 +90,9 @@ def pairs_svg(title: str, pairs: Sequence[Pair], colour: str) -> str:
         return inline(figure, title)
 
 
-def lines_png(panels: Sequence[Panel], columns: int = 3) -> bytes:
-    """The panels as one picture with a legend below."""
-    return lines_file(panels, "png", columns)
-
-
 def lines_file(panels: Sequence[Panel], form: Form, columns: int = 3) -> bytes:
     """The panels in one file with a legend below."""
-    with LOCK:
-        columns = min(columns, len(panels))
-        num_rows = -(-len(panels) // columns)
-        figure = new_figure(3.5 * columns, 2.75 * num_rows + 0.45)
-        for place, panel in enumerate(panels):
-            _draw_lines(figure.add_subplot(num_rows, columns, place + 1), panel, FILE_INK, FILE_FAINT)
-        named = {line.name: line.style for panel in panels for line in panel.lines}
-        figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
-        handles = [_legend_line(name, style) for name, style in named.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(named)), frameon=False, fontsize=9)
-        return saved(figure, form)
-
-
-def heat_map_png(matrix: Matrix, title: str) -> bytes:
-    """`heat_map_file` as a picture."""
-    return heat_map_file(matrix, title, "png")
+    return panels_file(panels, form, columns, 2.75, lambda axes, panel: _draw_lines(axes, panel, FILE_INK, FILE_FAINT))
 
 
 def heat_map_file(matrix: Matrix, title: str, form: Form) -> bytes:
@@ -231,10 +212,3 @@ def _draw_lines(axes: Any, panel: Panel, ink: str, faint: str) -> None:
     axes.set_xticks(range(len(panel.stages)), panel.stages, rotation=35, ha="right", rotation_mode="anchor")
     if panel.named:
         axes.legend(fontsize=7, frameon=False, labelcolor=ink)
-
-
-def _legend_line(name: str, style: Style) -> Any:
-    from matplotlib.lines import Line2D
-
-    look: dict[str, Any] = {"color": style.colour, "linestyle": style.dash, "marker": style.marker or None}
-    return Line2D([], [], linewidth=1.7, markersize=4.2, label=name, **look)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 LOCK = Lock()
 #: Stand-ins that are replaced by the page's own colours once the SVG is written.
@@ -21,6 +21,7 @@ FILE_INK, FILE_FAINT = "#1b2330", "#d5dae2"
 
 #: A picture, or one of two vector forms: SVG for pages, PDF for LaTeX.
 Form = Literal["png", "svg", "pdf"]
+Panel = TypeVar("Panel")
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -46,6 +47,32 @@ def dress(axes: Any, title: str, ink: str, faint: str) -> None:
     axes.tick_params(color=faint, labelcolor=ink, labelsize=8, length=3)
     axes.xaxis.label.set(color=ink, fontsize=8.5)
     axes.yaxis.label.set(color=ink, fontsize=8.5)
+
+
+def panels_file(
+    panels: Sequence[Panel], form: Form, columns: int, height: float, draw: Callable[[Any, Panel], None]
+) -> bytes:
+    """The panels in one file, `height` inches each, with a legend of all that is labelled in them below."""
+    with LOCK:
+        columns = min(columns, len(panels))
+        num_rows = -(-len(panels) // columns)
+        figure = new_figure(3.5 * columns, height * num_rows + 0.45)
+        figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
+        named: dict[str, Any] = {}
+        for place, panel in enumerate(panels):
+            axes = figure.add_subplot(num_rows, columns, place + 1)
+            draw(axes, panel)
+            for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+                named.setdefault(name, handle)
+        figure.legend(
+            handles=list(named.values()),
+            labels=list(named),
+            loc="outside lower center",
+            ncols=min(4, len(named)),
+            frameon=False,
+            fontsize=9,
+        )
+        return saved(figure, form)
 
 
 def saved(figure: Any, form: Form) -> bytes:

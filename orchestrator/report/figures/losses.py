@@ -16,7 +16,7 @@ from orchestrator.report.figures.canvas import (
     dress,
     inline,
     new_figure,
-    saved,
+    panels_file,
 )
 from orchestrator.report.style import Style
 
@@ -51,27 +51,13 @@ def loss_svg(panel: LossPanel) -> str:
 
 def losses_file(panels: Sequence[LossPanel], form: Form, columns: int = 3) -> bytes:
     """The panels in one file with a legend below."""
-    from matplotlib.lines import Line2D
-
-    with LOCK:
-        columns = min(columns, len(panels))
-        num_rows = -(-len(panels) // columns)
-        figure = new_figure(3.5 * columns, 2.5 * num_rows + 0.45)
-        for place, panel in enumerate(panels):
-            _draw(figure.add_subplot(num_rows, columns, place + 1), panel, FILE_INK, FILE_FAINT)
-        looks = {curve.name: curve.style for panel in panels for curve in panel.curves}
-        handles = [
-            Line2D([], [], linewidth=1.4, label=name, color=look.colour, linestyle=look.dash)
-            for name, look in looks.items()
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(looks)), frameon=False, fontsize=9)
-        return saved(figure, form)
+    return panels_file(panels, form, columns, 2.5, lambda axes, panel: _draw(axes, panel, FILE_INK, FILE_FAINT))
 
 
 def _draw(axes: Any, panel: LossPanel, ink: str, faint: str) -> None:
     dress(axes, panel.title, ink, faint)
     for place, curve in enumerate(panel.curves):
-        look = {"color": curve.style.colour, "linestyle": curve.style.dash}
+        look = {"color": curve.style.colour, "linestyle": curve.style.dash, "label": curve.name}
         marker = "o" if len(curve.steps) == 1 else None
         axes.plot(
             curve.steps, curve.losses, linewidth=1.3, alpha=0.9, zorder=3, gid=f"curve-{place}", marker=marker, **look

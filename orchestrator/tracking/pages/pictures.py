@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from orchestrator.report.blocks.panels import curves, stages
-from orchestrator.report.figures import heat_map_png, lines_png
+from orchestrator.report.figures import heat_map_file, lines_file
 from orchestrator.report.style import styles
 from orchestrator.results.reading import TrialResult
 from orchestrator.results.table import table
@@ -19,9 +19,9 @@ def trial_pictures(result: TrialResult) -> dict[str, tuple[str, bytes]]:
     """Title -> file name and PNG, of a complete trial."""
     rows = table([result])
     looks = styles(rows)
-    found = {"Accuracy matrix": ("matrix.png", heat_map_png(result.matrices["main"], result.plan.name))}
+    found = {"Accuracy matrix": ("matrix.png", heat_map_file(result.matrices["main"], result.plan.name, "png"))}
     if panels := [*curves(rows, looks), *stages(rows, looks)]:
-        found["Curves over the stages"] = ("curves.png", lines_png(panels, columns=2))
+        found["Curves over the stages"] = ("curves.png", lines_file(panels, "png", columns=2))
     return found
 
 

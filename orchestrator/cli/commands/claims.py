@@ -40,7 +40,15 @@ def claims(
     output, place = Output(json), open_store(store)
     with output.quiet():
         names, unreadable = (studies, {}) if studies else _with_paper()
-        found = [_judge(name, place) for name in names]
+        found = []
+        for name in names:
+            try:
+                found.append(_judge(name, place))
+            # What was asked for by name is an error; of all there are, one that cannot be planned ends nothing.
+            except Exception as error:
+                if studies:
+                    raise
+                unreadable[name] = f"{type(error).__name__}: {error}"
         path = write_claims_page(found, out or place.root / "reports" / "claims.html")
     for name, why in unreadable.items():
         output.say(f"[yellow]{escape(name)} cannot be read, so what it claims is not known: {escape(why)}[/yellow]")

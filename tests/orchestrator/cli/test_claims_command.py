@@ -108,6 +108,19 @@ def test_a_file_that_cannot_be_read_is_named_and_ends_nothing(judged: Store, fol
     assert "broken cannot be read" in lilora_("claims").stdout
 
 
+def test_a_study_that_cannot_be_planned_is_named_and_ends_nothing_unless_it_is_asked_for(
+    judged: Store,
+    folder: Path,  # noqa: F811
+) -> None:
+    unplanned = STUDY.replace('("ImageNet", "VQAv2")', '("ImageNet", "NoSuchTask")').replace("judged", "unplanned")
+    (folder / "experiments" / "unplanned.py").write_text(unplanned)
+    found = answer("claims")
+    assert "NoSuchTask" in found["unreadable"]["unplanned"]
+    assert "judged" in {study["study"] for study in found["studies"]}
+    assert "NoSuchTask" in complaint("claims", "unplanned")
+    sys.modules.pop("unplanned", None)
+
+
 def test_what_was_not_run_is_said_in_the_same_words_in_the_terminal_and_on_the_page(judged: Store) -> None:
     shown = lilora_("claims", "judged").stdout
     assert "not run" in shown and "not finished" not in shown

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +16,22 @@ from PIL import Image
 from torch import Tensor
 
 from lilora.core.limits import CHUNK, MEMO_BYTES
-from lilora.model.families import Images, family_of, on_device
+from lilora.model.families import Family, Images, family_of, on_device
+from lilora.model.pictures import Picture, decoded
 from lilora.model.tokens import TaskData
+
+
+@dataclass(frozen=True)
+class PixelReader:
+    """From encoded pictures to what a model takes; without the model, so that another process can have it."""
+
+    family: Family
+    processor: Any
+    fill: tuple[int, int, int] | None
+
+    def __call__(self, pictures: Sequence[Picture]) -> Images:
+        """The pixels, in the host's memory; errors as `lilora.model.pictures.decoded`."""
+        return self.family.images(self.processor, [decoded(picture, self.fill) for picture in pictures])
 
 
 class Features:
@@ -66,9 +81,12 @@ class Features:
         """What the kept features take."""
         return sum(picture.known.nbytes for picture in self.kept or ())
 
+    def reader(self) -> PixelReader:
+        """What makes pixels of this file's pictures."""
+        return PixelReader(family_of(self.model), self.processor, self.data.fill)
+
     def _pixels(self, places: Sequence[int]) -> Images:
-        pictures = [self.data.picture(place) for place in places]
-        return on_device(family_of(self.model).images(self.processor, pictures), self.model.device)
+        return on_device(self.reader()([self.data.pictures[place] for place in places]), self.model.device)
 
 
 def with_features(model: Any, images: Images) -> Images:

@@ -86,6 +86,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
             **({"unmoved": list(loop.unmoved)} if loop.unmoved else {}),
             **({"cut_rows": data.num_cut} if data.num_cut else {}),
+            **({"reading": loop.reading} if loop.reading else {}),
             **({"micro_batch": run.placement.micro_batch} if run.placement != asked else {}),
             **({"kept_to_learn": kept} if run.is_main else {}),
             **config.method.notes(adapters),

@@ -31,6 +31,10 @@ class Training:
         max_steps: stop after so many steps (the schedule is fitted to them).
         gradient_checkpointing: recompute activations in the backward pass, for memory.
         max_tokens: rows are cut to so many tokens, pictures' among them, as LLaVA, CoIN and the CVIT release cut them.
+        by_length: cut an effective batch into micro-batches of rows of like length, so that little of them is padding.
+            No batch changes its rows, as it would in `transformers`' sampling by length; but sums have another order
+            and dropout other masks, and so the adapters other bytes, which is why it is an option. A record's summary
+            says how much is padding ("padding").
     """
 
     epochs: float = 2
@@ -46,6 +50,7 @@ class Training:
     gradient_checkpointing: bool = False
     tf32: bool = True
     max_tokens: int = 2048
+    by_length: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "max_tokens"):

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -85,6 +86,7 @@ class Loop:
         self.reading: dict[str, float] = {}
         self.ahead: PicturesAhead | None = None
         self._waited = self._seconds = 0.0
+        self._places = self._padded = 0
 
     def run_all(self) -> list[dict[str, Any]]:
         """All steps, from the last checkpoint on; a history row a step (step, loss, penalty, rate)."""
@@ -126,6 +128,11 @@ class Loop:
         rows = -(-self.config.share(self.run.placement.world_size) // self.num_micro)
         loaders = num_loaders(self.features, self.run.placement, rows)
         self.ahead = PicturesAhead(self.features, self._pictures(start), loaders, self.run.placement.device)
+
+    @property
+    def padding(self) -> float:
+        """The share of the places in all micro-batches so far that padding took."""
+        return self._padded / max(1, self._places)
 
     def _pictures(self, start: int) -> Iterator[list[int]]:
         """The pictures' places of each micro-batch from step `start` on."""
@@ -177,10 +184,17 @@ class Loop:
 
     def _micro_batches(self, batch: list[int]) -> list[tuple[list[int], bool]]:
         """This worker's share of `batch`, cut up, and whether rows count: as many micro-batches on each worker."""
-        share = batch[self.run.placement.rank :: self.run.placement.world_size]
-        parts = [share[micro :: self.num_micro] for micro in range(self.num_micro)]
+        placement, parts = self.run.placement, self.num_micro
+        if self.config.training.by_length:
+            # Dealt out to workers in turn, so that their shares are of like length too; each share is cut in one piece.
+            share = sorted(batch, key=self.data.num_tokens)[placement.rank :: placement.world_size]
+            cuts = [len(share) * part // parts for part in range(parts + 1)]
+            pieces = [share[start:stop] for start, stop in pairwise(cuts)]
+        else:
+            share = batch[placement.rank :: placement.world_size]
+            pieces = [share[part::parts] for part in range(parts)]
         # With memory the workers' shares may differ by a row; ZeRO needs as many forwards of each of them.
-        return [(rows or share[:1], bool(rows)) for rows in parts]
+        return [(rows or share[:1], bool(rows)) for rows in pieces]
 
     def _step(self, worker: Worker, step: int, rate: float, check: bool = False) -> dict[str, Any]:
         """One update at `rate` on the effective batch of `step`; a history row."""
@@ -239,6 +253,8 @@ class Loop:
         The token loss is the sum over tokens by the whole batch's answer tokens, or with `factors` for new and old.
         """
         batch = self.data.training_batch(rows)
+        self._places += batch.attention_mask.numel()
+        self._padded += int((batch.attention_mask == 0).sum())
         images = self.features.of(batch.images) if self.ahead is None else self.ahead.of(batch.images)
         if images is None and self.divided:
             # The other workers' rows may have pictures, and all must gather the same parameters: one goes through

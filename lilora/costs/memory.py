@@ -29,7 +29,10 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Setting:
-    """How a stage is placed; see `lilora.core.stage_run.Placement`. `micro_batch` is a number here."""
+    """How a stage is placed; see `lilora.core.stage_run.Placement`. `micro_batch` is a number here.
+
+    `dtype` and `products` are those of `lilora.training.Training`.
+    """
 
     workers: int = 1
     strategy: Strategy = "ddp"
@@ -37,6 +40,7 @@ class Setting:
     offload: bool = False
     gradient_checkpointing: bool = False
     dtype: str = "bfloat16"
+    products: str = "float32"
 
     @property
     def zero(self) -> int:
@@ -118,8 +122,8 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
 
     A layer keeps, for each token, with b bytes an element: two norms' float32 inputs; q, k, v, the attention's output
     (b each) and its log-sum-exp; silu's input and output and the other factor (3 b intermediate); and for each adapter
-    a float32 copy of its input, and what the method says that it keeps beside it (`Method.keeps`). With checkpointing a
-    layer keeps its input.
+    a copy of its input in the dtype of its products, and what the method says that it keeps beside it
+    (`Method.keeps`). With checkpointing a layer keeps its input.
     """
     b = BYTES[setting.dtype]
     pictures = setting.micro_batch * math.ceil(work.pictures) * sizes.image_tokens
@@ -134,7 +138,7 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
         found = method.keeps(d, k, b)
         # In float32 nothing is copied, so a tensor that two adapters are given is kept once.
         shared = b == 4 and not found.own_input and site in sizes.same_input
-        kept = (0 if shared else 4 * k) + found.a_token
+        kept = (0 if shared else BYTES[setting.products] * k) + found.a_token
         if is_projector(site):
             projector += kept
             projector_once += found.once

@@ -65,4 +65,6 @@ class HowTrained:
                 "--offload is DeepSpeed's, of several workers under zero2 or zero3: add --workers and --strategy"
             )
         micro_batch = min(share, self.micro_batch or asked.micro_batch or share)
-        return Setting(workers, strategy, micro_batch, offload, recompute, config.training.dtype)
+        return Setting(
+            workers, strategy, micro_batch, offload, recompute, config.training.dtype, config.training.products
+        )

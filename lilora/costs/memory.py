@@ -59,7 +59,8 @@ class Memory:
     """Bytes on one worker's GPU at the worst moment.
 
     Attributes:
-        weights: of the frozen backbone; under ZeRO-3 this worker's share and what is gathered.
+        weights: of the frozen backbone; under ZeRO-3 this worker's share and what is gathered. Where it is quantised, a
+            matrix of it made whole is among them.
         adapters: values, earlier tasks' where they act too, and what a penalty holds them to.
         gradients, optimiser: of the trainable tensors.
         activations: kept for the backward pass with the setting's checkpointing; tower and features among them.
@@ -168,10 +169,10 @@ def stage_memory(sizes: ModelSizes, work: Workload, method: Method, setting: Set
     """Bytes on each worker's GPU in a stage after `earlier` others."""
     b, n, zero = BYTES[setting.dtype], setting.workers, setting.zero
     trainable = 4.0 * (method.count(sizes.sites, first=not earlier).trainable + sizes.full)
-    whole = float(sizes.parameters * b)
+    whole = sizes.weight_bytes(b)
     divided = whole / n if zero == 3 else whole
     gathered = min(LIVE_PARAMETERS * b, whole) if zero == 3 else 0.0
-    weights = gathered + (0 if zero == 3 and setting.offload else divided)
+    weights = gathered + (0 if zero == 3 and setting.offload else divided) + sizes.largest_quantised * b
     # AdamW's two moments; ZeRO adds a copy of the values, and divides all three.
     optimiser = 2 * trainable if zero == 0 else 3 * trainable / n
     gradients = trainable / n if zero >= 2 else trainable
@@ -248,11 +249,12 @@ def answer_memory(
     b, rows = BYTES[answering.dtype], answering.rows
     prompt = work.longest + math.ceil(work.pictures) * sizes.image_tokens
     sites = {site: size for site, size in sizes.sites.items() if method.count({site: size}).trainable}
-    weights, adapters = float(sizes.parameters * b), 4.0 * method.num_held(sizes.sites, earlier) if sites else 0.0
+    weights = sizes.weight_bytes(b) + sizes.largest_quantised * b
+    adapters = 4.0 * method.num_held(sizes.sites, earlier) if sites else 0.0
     cache = 2.0 * sizes.layers * sizes.keys * rows * (prompt + answering.new_tokens) * b
     token = float(b * (3 * sizes.hidden + 3 * sizes.intermediate))
     merged = host = 0.0
-    if method.mergeable:
+    if method.mergeable and sizes.mergeable:
         copies = float(b * sum(d * k for d, k in sites.values()))
         has_room = copies <= MERGED_SHARE * (capacity - CONTEXT - weights - adapters)
         merged, host = (copies, 0.0) if has_room else (0.0, copies)

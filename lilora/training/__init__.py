@@ -121,6 +121,11 @@ class TrainConfig:
                 f"{type(self.method).__name__}'s layers do not learn what they should in products of bfloat16: leave "
                 "training.products at 'float32', or choose another method"
             )
+        if self.backbone.bits is not None and not self.method.takes_bits:
+            raise ValueError(
+                f"{type(self.method).__name__} reads the backbone's weights, and in {self.backbone.bits} bits they are "
+                "not there to be read: leave the backbone's `bits` at None, or choose another method"
+            )
 
     def num_steps(self, sizes: Iterable[int]) -> int:
         """Steps of the stage, `sizes` the rows of each task that it learns: of joined tasks what each makes alone."""

@@ -51,6 +51,11 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
     placement = run.placement
     check_placement(config.training.batch_size, placement)
     check_strategy(config.method, placement.strategy, placement.world_size)
+    if config.backbone.bits is not None and placement.strategy == "zero3" and placement.world_size > 1:
+        raise ValueError(
+            f"ZeRO-3 would divide the backbone's weights, which in {config.backbone.bits} bits cannot be divided: take "
+            "the strategy 'zero2', since they are small now"
+        )
     join_group(placement)
     sums = float32_sums() if config.training.products == "bfloat16" else nullcontext()
     with sums, float32_products(config.training.dtype, placement.device, config.training.tf32):

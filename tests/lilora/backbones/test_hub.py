@@ -13,8 +13,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from lilora import backbones
 from lilora.backbones import Backbone, _hub, forget_models
+from lilora.backbones._processor import load_processor
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.seqlora import SeqLoRA
 from lilora.stages.configs import PredictConfig
@@ -67,7 +67,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
     monkeypatch.setattr(httpx2.Client, "send", no_network)
     forget_models()
-    backbones._load_processor.cache_clear()
+    load_processor.cache_clear()
     return made
 
 

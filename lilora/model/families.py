@@ -63,6 +63,11 @@ class Images:
             tuple(tokens for picture in pictures for tokens in picture.tokens),
         )
 
+    def moved(self, device: Any) -> Images:
+        """The same on `device`, features too."""
+        features = None if self.features is None else self.features.to(device)
+        return replace(on_device(self, device), features=features)
+
     def pinned(self) -> Images:
         """The same pixels in page-locked memory."""
         return replace(self, inputs={name: values.pin_memory() for name, values in self.inputs.items()})

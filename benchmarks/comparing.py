@@ -8,7 +8,8 @@ process of its own and from files that were just written:
     became    of all trials, which items were right after their stage and wrong at the end, by kind of error
     compare   `lilora compare` of the study's first half with its second: 100 pairs of rows, 400 differences
 
-Seconds mean little on a shared machine, so processor time and the load are printed with them. The last line is JSON.
+The study is lowered before, as for every command, and its seconds are printed beside. Seconds mean little on a shared
+machine, so processor time and the load are printed with them. The last line is JSON.
 
     python -m benchmarks.comparing                       # 1,000 trials; building them takes minutes and 2 GB
     python -m benchmarks.comparing --trials 50 --items 30
@@ -131,20 +132,18 @@ def build(root: str, num_trials: int, num_items: int) -> Store:
     return store
 
 
-def part_diff(store: Store, num_trials: int) -> dict[str, Any]:
-    lowered = study_of(num_trials)
+def part_diff(store: Store, lowered: Lowered) -> dict[str, Any]:
     found = diff(lowered.trials[0], lowered.trials[-1], (lowered, lowered), ResultReader(store))
     return {"items": found.items.height, "differ": found.items.filter(polars.col("who").str.contains("only")).height}
 
 
-def part_became(store: Store, num_trials: int) -> dict[str, Any]:
-    found = became(study_of(num_trials).trials, store)
+def part_became(store: Store, lowered: Lowered) -> dict[str, Any]:
+    found = became(lowered.trials, store)
     return {"items": int(found["items"].sum()), "forgotten": int(found.filter(label="forgotten")["items"].sum())}
 
 
-def part_compare(store: Store, num_trials: int) -> dict[str, Any]:
-    lowered, reader = study_of(num_trials), ResultReader(store)
-    middle = num_trials // SEEDS // 2 * SEEDS
+def part_compare(store: Store, lowered: Lowered) -> dict[str, Any]:
+    reader, middle = ResultReader(store), len(lowered.trials) // SEEDS // 2 * SEEDS
     halves = {
         name: reader.trials(replace(lowered, trials=trials))
         for name, trials in (("first", lowered.trials[:middle]), ("second", lowered.trials[middle:]))
@@ -156,7 +155,7 @@ def part_compare(store: Store, num_trials: int) -> dict[str, Any]:
     return {"pairs": len(found.pairs), "verdicts": dict(verdicts), "intervals over items": with_items}
 
 
-PARTS: Mapping[str, Callable[[Store, int], dict[str, Any]]] = {
+PARTS: Mapping[str, Callable[[Store, Lowered], dict[str, Any]]] = {
     "diff": part_diff, "became": part_became, "compare": part_compare,
 }  # fmt: skip
 
@@ -166,9 +165,12 @@ def measured(name: str, root: str, num_trials: int) -> dict[str, Any]:
     import scipy.optimize  # noqa: F401
     import scipy.stats  # noqa: F401
 
+    before = time.perf_counter()
+    lowered = study_of(num_trials)
     started, processor = time.perf_counter(), time.process_time()
-    found = PARTS[name](Store(root), num_trials)
-    return {"seconds": time.perf_counter() - started, "processor": time.process_time() - processor, "found": found}
+    found = PARTS[name](Store(root), lowered)
+    seconds, busy = time.perf_counter() - started, time.process_time() - processor
+    return {"seconds": seconds, "processor": busy, "lowered": started - before, "found": found}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,9 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in chosen.parts:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 answer[name] = pool.apply(measured, (name, root, chosen.trials))
-            seconds, processor = answer[name]["seconds"], answer[name]["processor"]
-            print(f"{name}: {seconds:.2f} s ({processor:.2f} s of processor time): {seconds / WANTED_SECONDS:.2f} of "
-                  f"the {WANTED_SECONDS:.0f} s wanted; load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
+            seconds, busy, before = (answer[name][key] for key in ("seconds", "processor", "lowered"))
+            print(f"{name}: {seconds:.2f} s ({busy:.2f} s of processor time): {seconds / WANTED_SECONDS:.2f} of the "
+                  f"{WANTED_SECONDS:.0f} s wanted; lowered in {before:.2f} s; load {os.getloadavg()[0]:.1f}",
+                  flush=True)  # fmt: skip
     print(json.dumps(answer))
 
 

@@ -75,7 +75,7 @@ def lost_metrics(lowered: Lowered, store: Store, uri: str) -> tuple[int, int]:
     """How many values the store says there are, and how many of them MLflow has not, or has otherwise."""
     from mlflow import MlflowClient
 
-    from orchestrator.tracking.writer import metrics_of_row
+    from orchestrator.tracking.measures import metrics_of_row
 
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(lowered.study.name)

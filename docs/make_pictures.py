@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from orchestrator.report.blocks.panels import curves
-from orchestrator.report.figures import lines_png
+from orchestrator.report.figures import lines_file
 from orchestrator.report.style import styles
 from orchestrator.resolving.catalogue import find_target
 from orchestrator.results.reading import read_results
@@ -28,7 +28,7 @@ def draw_curves(study: str, store: Store) -> Path:
         raise SystemExit(f"{missing} cells of {study} are not in {store.url}: lilora run {study}")
     rows = table(results.trials)
     path = IMAGES / f"{study}.png"
-    path.write_bytes(lines_png(curves(rows, styles(rows))))
+    path.write_bytes(lines_file(curves(rows, styles(rows)), "png"))
     return path
 
 

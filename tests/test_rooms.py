@@ -58,7 +58,8 @@ _floor(PLUMBING, "results", *_READ, "lilora.core", "lilora.measures", "lilora.ad
 _floor(PLUMBING, "resolving", "results", *_READ, *_STUDY, "lilora.stages", "lilora.costs")
 _floor(PLUMBING, "report", "resolving", "results", "formats", *_READ, "lilora.matrix")
 _floor(PLUMBING, "sweeps", "execution", "resolving", "results", "cluster", *_READ)
-_floor(PLUMBING, "tracking", "sweeps", "report", "execution", "resolving", "results", *_READ, "lilora.matrix")
+_SEEN = ("sweeps", "report", "execution", "resolving", "results", "formats", *_READ)
+_floor(PLUMBING, "tracking", *_SEEN, "lilora.matrix")
 _floor(PLUMBING, "cli", *PLUMBING.keys())
 
 #: Folders whose files are the choices of a user may hold any number; the two packages' own tops hold the rooms.

@@ -201,21 +201,30 @@ def unseen_change(after: Mapping[str, float] | None, bare: Mapping[str, float] |
     return _mean([_difference(score, bare.get(task)) for task, score in after.items()])
 
 
-def forgetting(matrix: Matrix) -> float | None:
-    """(1/(N-1)) sum_{j<N} (max_{l<N} R[l,j] - R[N,j]) (Chaudhry et al. 2018, "Riemannian walk").
+def forgetting_by_task(matrix: Matrix) -> dict[str, float | None]:
+    """max_{l<N} R[l,j] - R[N,j] for each task j learned before the last row N (Chaudhry et al. 2018), in points.
 
-    The cells from R[j,j] down are needed; a cell above the diagonal counts in the maximum where it was evaluated.
+    The cells from R[j,j] down are needed, else None; a cell above the diagonal counts in the maximum where it was
+    evaluated. {} where no sequence was learned.
     """
-    if not matrix.is_finished:
-        return None
-    order, losses = matrix.after, []
+    if not matrix.is_sequence:
+        return {}
+    order, losses = matrix.after, {}
     for position, task in enumerate(order[:-1]):
         since_learned = [matrix.cell(after, task) for after in order[position:-1]]
         before = [value for after in order[:position] if (value := matrix.cell(after, task)) is not None]
         present = [value for value in since_learned if value is not None]
         best = max(present + before) if len(present) == len(since_learned) else None
-        losses.append(_difference(best, matrix.cell(order[-1], task)))
-    return _mean(losses)
+        losses[task] = _difference(best, matrix.cell(order[-1], task))
+    return losses
+
+
+def forgetting(matrix: Matrix) -> float | None:
+    """(1/(N-1)) sum_{j<N} (max_{l<N} R[l,j] - R[N,j]) (Chaudhry et al. 2018, "Riemannian walk").
+
+    See `forgetting_by_task` for the cells that are needed.
+    """
+    return _mean(list(forgetting_by_task(matrix).values())) if matrix.is_finished else None
 
 
 def mean_instruction_following(following: Matrix) -> float | None:

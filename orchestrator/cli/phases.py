@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cli.progress import Progress
+from orchestrator.cli.rows import Rows
 from orchestrator.cluster.demand import ScaleLimit
 from orchestrator.execution.events import Event, Listener, Outcome, StepFinished
 from orchestrator.planning.data import absent_backbones, require_data
@@ -21,6 +22,7 @@ from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
 from orchestrator.storage.store import Store
 from orchestrator.study import Study
+from orchestrator.tracking.pages.origin import Origin
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Phases(contextlib.ExitStack):
         scale: what a cluster that grows on demand may grow to.
         uri: where MLflow keeps its data; "none" for no tracking.
         remedy: the command that tracks what was not.
+        origin: where the study comes from, for MLflow.
         reader: of results that a phase has checked or made; MLflow, tables and report ask it, so each is read once.
     """
 
@@ -79,6 +82,7 @@ class Phases(contextlib.ExitStack):
     scale: ScaleLimit | None
     uri: str | None
     remedy: str
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         from orchestrator.execution.executor import terminated_like_interrupted
@@ -126,7 +130,8 @@ class Phases(contextlib.ExitStack):
         with Progress(self.console, phase=label) as progress:
             made = Made()
             trackers = self._trackers(lowered) if always or missing else []
-            yield _Heard(progress, made, [progress, made, *trackers])
+            rows = [Rows(lowered, self.reader, self.console)] if lowered is not None else []
+            yield _Heard(progress, made, [progress, made, *rows, *trackers])
         if last:
             # Tables and pictures are drawn next: nobody's cores are held for that.
             self._standby.close()
@@ -136,7 +141,7 @@ class Phases(contextlib.ExitStack):
             return []
         from orchestrator.tracking.listener import Tracker
 
-        return [Tracker(lowered, self.reader, self.uri, self.remedy)]
+        return [Tracker(lowered, self.reader, self.uri, self.remedy, self.origin)]
 
 
 def together(phases: Sequence[Phase]) -> Outcome:

@@ -1,8 +1,8 @@
 """The schedule of a run: the graph of its steps, and which of them is next. Pure bookkeeping, no processes.
 
-What most trials wait for comes first; of equals, what has the longest remaining path, so that training the next stage
-never waits for the evaluation of the last. A step that waits for room keeps that room from lighter ones, so it cannot
-starve.
+What most trials wait for comes first; of equals, answers and scores that no stage or one stage came before, so that a
+run shows something soon; then what has the longest remaining path, so that training the next stage never waits for the
+evaluation of the last. A step that waits for room keeps that room from lighter ones, so it cannot starve.
 """
 
 from __future__ import annotations
@@ -20,14 +20,36 @@ from orchestrator.steps.step import Step
 # Rough relative times; only their order matters.
 WEIGHTS = {"pretrain": 100.0, "train": 20.0, "predict": 2.0, "score": 0.5}
 OTHER_WEIGHT = 5.0
+#: Kinds of step that a table is read off, or needs for it.
+RESULTS = ("predict", "score")
+
+
+#: By what ready steps are sorted: askers, first results, path, place, and the digest.
+Key = tuple[int, bool, float, int, str]
+
+
+def is_first_result(step: Step) -> bool:
+    """Whether a step answers or scores, and at most one stage comes before it."""
+    if step.kind not in RESULTS:
+        return False
+    seen: dict[str, Step] = {}
+    stack, stages = [step], 0
+    while stack and stages <= 1:
+        for _, parent in stack.pop().inputs:
+            if parent.digest not in seen:
+                seen[parent.digest] = parent
+                stack.append(parent)
+                stages += parent.kind == "train"
+    return stages <= 1
 
 
 class Ready:
     """The graph of the steps to run: which are ready, in order of priority, and what a failure blocks.
 
-    Steps come with `add` and are made for whoever asked for them. What most askers wait for goes first, then what has
-    the longest remaining path, then what came first. A step that nobody waits for any more is dropped; one that is
-    finished is forgotten. Made with `needs`, the graph has one asker, so that only the paths count.
+    Steps come with `add` and are made for whoever asked for them. What most askers wait for goes first, then first
+    results (`is_first_result`) and the data that they wait for, then what has the longest remaining path, then what
+    came first. A step that nobody waits for any more is dropped; one that is finished is forgotten. Made with `needs`,
+    the graph has one asker, so that only first results and the paths count.
     """
 
     def __init__(self, needs: Needs | None = None) -> None:
@@ -41,7 +63,8 @@ class Ready:
         self._asked: dict[str, set[str]] = {}
         self._ready: set[str] = set()
         self._in_hand: set[str] = set()
-        self._heaps: dict[StepDemand, list[tuple[int, float, int, str]]] = {}
+        self._early: set[str] = set()
+        self._heaps: dict[StepDemand, list[Key]] = {}
         if needs is not None:
             self.add(needs)
 
@@ -60,7 +83,7 @@ class Ready:
         asked = {step.digest for step in needs.missing} - self._asked.setdefault(asker, set())
         self._asked[asker] |= asked
         self._askers.update(asked)
-        for digest in self._lengthen([step.digest for step in fresh]) | asked:
+        for digest in self._lengthen([step.digest for step in fresh]) | self._hasten(fresh) | asked:
             self._push(digest)
 
     def withdraw(self, asker: str) -> list[Step]:
@@ -145,9 +168,21 @@ class Ready:
                         stack.append(parent)
         return changed
 
-    def _key(self, digest: str) -> tuple[int, float, int, str]:
+    def _hasten(self, fresh: list[Step]) -> set[str]:
+        """Mark first results among new steps, and what they wait for but stages; gives what is marked now."""
+        stack = [step.digest for step in fresh if is_first_result(step)]
+        marked = set[str]()
+        while stack:
+            digest = stack.pop()
+            if digest not in self._early and self.steps[digest].kind != "train":
+                marked.add(digest)
+                self._early.add(digest)
+                stack += self._waits[digest]
+        return marked
+
+    def _key(self, digest: str) -> Key:
         # heapq gives the smallest first.
-        return -self._askers[digest], -self._path[digest], self._place[digest], digest
+        return -self._askers[digest], digest not in self._early, -self._path[digest], self._place[digest], digest
 
     def _push(self, digest: str) -> None:
         """Put a ready step where it belongs now; where it was before is passed over."""
@@ -155,7 +190,7 @@ class Ready:
             demand = StepDemand.of(self.steps[digest].resources)
             heapq.heappush(self._heaps.setdefault(demand, []), self._key(digest))
 
-    def _top(self, demand: StepDemand) -> tuple[int, float, int, str] | None:
+    def _top(self, demand: StepDemand) -> Key | None:
         """The most urgent entry with this demand, once those that are out of date are gone."""
         heap = self._heaps[demand]
         while heap and not (heap[0][-1] in self._ready and heap[0] == self._key(heap[0][-1])):
@@ -170,6 +205,7 @@ class Ready:
         del self._consumers[digest], self._askers[digest]
         self._ready.discard(digest)
         self._in_hand.discard(digest)
+        self._early.discard(digest)
 
 
 class StepFeed(Protocol):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.planning.lowering import Lowered
+from orchestrator.report.evidence import Evidence
 from orchestrator.report.page import page_variables
 from orchestrator.report.rendering import render
 from orchestrator.resolving.explanation import Explanation
@@ -30,7 +31,11 @@ def report_folder(store: Store, study: Study) -> Path:
 
 
 def write_report(
-    results: StudyResults, folder: Path, explained: Sequence[Explanation] = (), judged: JudgedTable | None = None
+    results: StudyResults,
+    folder: Path,
+    explained: Sequence[Explanation] = (),
+    evidence: Evidence | None = None,
+    judged: JudgedTable | None = None,
 ) -> Path:
     """Write `index.html`, `table.csv`, `matrices/TRIAL[.KEY].csv`, after a search `choices.json`; the page's path.
 
@@ -38,7 +43,20 @@ def write_report(
 
     Args:
         explained: the trials that `lilora explain` was asked about.
+        evidence: what is shown beside the numbers (`orchestrator.report.evidence.read_evidence`); by default nothing.
         judged: the table's rows and the claims, where they are there already.
+    """
+    rows, found = judged = judged_table(results) if judged is None else judged
+    write_tables(results, folder, judged)
+    target = folder / "index.html"
+    text = render("page.html.jinja", page_variables(results, rows, found, explained, evidence))
+    target.write_text(text, encoding="utf-8")
+    return target
+
+
+def write_tables(results: StudyResults, folder: Path, judged: JudgedTable | None = None) -> Path:
+    """Write what the page has beside it: the table, the matrices, the claims, after a search the choices; the table's
+    path.
     """
     lowered = results.lowered
     rows, found = judged_table(results) if judged is None else judged
@@ -48,9 +66,7 @@ def write_report(
     _write_matrices(results.trials, folder / "matrices")
     if choices := [choice_json(choice) for choice in lowered.study.choices]:
         (folder / "choices.json").write_text(json.dumps(choices, indent=1) + "\n", encoding="utf-8")
-    target = folder / "index.html"
-    target.write_text(render("page.html.jinja", page_variables(results, rows, found, explained)), encoding="utf-8")
-    return target
+    return folder / "table.csv"
 
 
 def _write_claims(lowered: Lowered, judged: tuple[Claim, ...], path: Path) -> None:

@@ -6,21 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lilora.matrix import Matrix, average_performance, backward_transfer
+from lilora.matrix import average_performance, backward_transfer
 from orchestrator.planning.lowering import Lowered
+from orchestrator.report import digests
+from orchestrator.report.blocks.cases import case_block
 from orchestrator.report.blocks.choices import choices_block
+from orchestrator.report.blocks.costs import cost_block
+from orchestrator.report.blocks.differences import difference_block
+from orchestrator.report.blocks.losses import loss_block
 from orchestrator.report.blocks.orders import order_blocks
 from orchestrator.report.blocks.panels import curve_panels, legend, pair_panels, stage_panels
 from orchestrator.report.blocks.papers import figure_blocks, paper_block
 from orchestrator.report.blocks.provenance import (
     environment_lines,
     finished_at,
-    kind_lines,
     source_lines,
     task_lines,
     trial_block,
 )
-from orchestrator.report.blocks.routing import routing_block
+from orchestrator.report.blocks.routing import allocation_blocks, routing_block
+from orchestrator.report.evidence import MOST_ROWS, Evidence
 from orchestrator.report.style import heat, styles
 from orchestrator.resolving.explanation import Explanation, mechanism_lines, mechanism_notes
 from orchestrator.results.answers.form import following_after, format_gap
@@ -37,23 +42,28 @@ MOST_OPEN = 16
 
 @dataclass(frozen=True)
 class HeatCell:
-    """One cell of a heat map; `text` is empty where nothing was evaluated."""
+    """One cell of a heat map; `text` is empty where nothing was evaluated, `about` says what made it."""
 
     text: str
     spread: str = ""
     background: str = ""
     ink: str = ""
     learned: bool = False
+    about: str = ""
 
 
 def page_variables(
-    results: StudyResults, rows: Sequence[TableRow], found: Sequence[Claim], explained: Sequence[Explanation] = ()
+    results: StudyResults,
+    rows: Sequence[TableRow],
+    found: Sequence[Claim],
+    explained: Sequence[Explanation] = (),
+    evidence: Evidence | None = None,
 ) -> dict[str, Any]:
     """The template's variables; `rows` is the results' table, `found` the claims of its paper, `explained` what is
-    known of why trials forget.
+    known of why trials forget, `evidence` what was read beside.
     """
     lowered, records = results.lowered, results.records
-    looks = styles(rows)
+    looks, evidence = styles(rows), evidence or Evidence()
     return {
         # What was asked for, and the table.
         "study": lowered.study,
@@ -78,16 +88,23 @@ def page_variables(
         "beside": paper_block(lowered, rows, found),
         "orders": order_blocks(rows),
         "routing": routing_block(results, rows),
+        "allocations": allocation_blocks(rows),
         "explained": explained,
         "mechanism_lines": mechanism_lines,
         "noted": mechanism_notes(results),
         "many": len(rows) > MOST_OPEN,
         "figures": figure_blocks(results),
+        "losses": loss_block(rows, looks, evidence),
+        "evidence": evidence,
+        "most_evidence": MOST_ROWS,
+        "chosen_cases": case_block(rows, evidence),
+        "paired": difference_block(rows, evidence),
+        "costs": cost_block(lowered, records, rows, looks),
+        **{name: getattr(digests, name) for name in ("of_task", "of_metric", "of_stages")},
         # What the numbers were made of.
         "data": task_lines(lowered, records),
         "sources": source_lines(lowered, records),
         "trials": [trial_block(result, records) for result in results.trials],
-        "kinds": kind_lines(lowered, records),
         "environments": environment_lines(records),
         "finished": finished_at(records),
     }
@@ -133,9 +150,7 @@ def _leaders(rows: Sequence[TableRow]) -> list[tuple[str, list[tuple[str, Stat]]
 
 def _heat_map(row: TableRow) -> dict[str, Any]:
     plan = row.results[0].plan
-    seeds = [
-        {"name": f"seed {result.plan.trial.seed}", "cells": _cells(result.matrices["main"])} for result in row.results
-    ]
+    seeds = [{"name": f"seed {result.plan.trial.seed}", "cells": _cells(result)} for result in row.results]
     return {
         "name": row.name, "tasks": plan.tasks, "after": plan.after, "cells": _mean_cells(row, "main"),
         "following": _mean_cells(row, "following"),
@@ -164,8 +179,11 @@ def _gap_cells(row: TableRow) -> list[list[HeatCell]]:
 def _stat_cells(row: TableRow, lines: Sequence[Sequence[Stat | None]]) -> list[list[HeatCell]]:
     plan = row.results[0].plan
     return [
-        [_cell(stat, name == task) for task, stat in zip(plan.tasks, line, strict=True)]
-        for name, line in zip(plan.after, lines, strict=True)
+        [
+            _cell(stat, name == plan.tasks[column], digests.of_cell(row.results, place, column))
+            for column, stat in enumerate(line)
+        ]
+        for place, (name, line) in enumerate(zip(plan.after, lines, strict=True))
     ]
 
 
@@ -186,22 +204,27 @@ def _format_lines(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
     return lines
 
 
-def _cells(matrix: Matrix) -> list[list[HeatCell]]:
+def _cells(result: TrialResult) -> list[list[HeatCell]]:
+    matrix = result.matrices["main"]
     return [
         [
-            _cell(None if value is None else Stat(value, None, 1), name == task)
-            for task, value in zip(matrix.tasks, values, strict=True)
+            _cell(
+                None if value is None else Stat(value, None, 1),
+                name == matrix.tasks[column],
+                digests.of_cell([result], place, column),
+            )
+            for column, value in enumerate(values)
         ]
-        for name, values in zip(matrix.after, matrix.rows, strict=True)
+        for place, (name, values) in enumerate(zip(matrix.after, matrix.rows, strict=True))
     ]
 
 
-def _cell(stat: Stat | None, learned: bool) -> HeatCell:
+def _cell(stat: Stat | None, learned: bool, about: str = "") -> HeatCell:
     if stat is None:
         return HeatCell("")
     background, ink = heat(stat.mean)
     spread = "" if stat.deviation is None else f"±{stat.deviation:.1f}"
-    return HeatCell(f"{stat.mean:.1f}", spread, background, ink, learned)
+    return HeatCell(f"{stat.mean:.1f}", spread, background, ink, learned, about)
 
 
 def _question_types(rows: Sequence[TableRow]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from orchestrator.results.table import TableRow
 
@@ -12,9 +13,14 @@ from orchestrator.results.table import TableRow
 PALETTE = ("#2f7de1", "#dd6b20", "#1f9d73", "#c64b8c", "#8662d6", "#a8871b", "#1f98b3", "#c2453d")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 REFERENCE = "#808995"
-DASHES = {"sequential": "-", "independent": "--", "joint": "-.", "none": ":"}
+#: Matplotlib's names of lines: whole, dashed, dash and dot, dotted.
+Dash = Literal["-", "--", "-.", ":"]
+DASHES: dict[str, Dash] = {"sequential": "-", "independent": "--", "joint": "-.", "none": ":"}
 # Matplotlib's marker letters as characters, for the legend in HTML.
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★", "": ""}
+
+#: Characters of a digest that pages show.
+SHORT = 10
 
 _LIGHT, _MIDDLE, _DARK = (238, 243, 250), (108, 160, 216), (16, 62, 122)
 
@@ -25,7 +31,7 @@ class Style:
 
     colour: str
     marker: str
-    dash: str
+    dash: Dash
 
     @property
     def glyph(self) -> str:

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,11 +38,13 @@ class Target:
         name: the study's, or the file's.
         asked: the study as its file gives it; None for steps without trials.
         steps: the steps asked for where there is no study.
+        file: that gives it, from the working directory on where it lies there.
     """
 
     name: str
     asked: Study | None
     steps: tuple[Step, ...] = ()
+    file: str = ""
 
     @property
     def has_trials(self) -> bool:
@@ -120,7 +122,16 @@ def find_target(name: str) -> Target:
         if "required positional argument" in str(error):
             raise UserError(f"{path}:{function.__name__} needs arguments; give each of them a default") from error
         raise
-    return _target(value, function_name or path.stem, f"{path}:{function.__name__}")
+    target = _target(value, function_name or path.stem, f"{path}:{function.__name__}")
+    return replace(target, file=_shown(path))
+
+
+def _shown(path: Path) -> str:
+    """The file as people call it: no path of the machine."""
+    path = path.resolve()
+    if path.is_relative_to(Path.cwd().resolve()):
+        return str(path.relative_to(Path.cwd().resolve()))
+    return f"{path.parent.name}/{path.name}"
 
 
 def _file_of(name: str) -> Path:

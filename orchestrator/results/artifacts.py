@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import DamagedError
+from orchestrator.results.answers.tables import read_tables
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
 
@@ -52,20 +53,20 @@ def read_object(store: Store, digest: str, name: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def read_items(store: Store, digest: str, scores: Mapping[str, Any]) -> Items | None:
-    """Each item's main score of a score step; None where there is nothing that can be read.
+def read_items(store: Store, wanted: Mapping[str, Mapping[str, Any]]) -> dict[str, Items]:
+    """Each item's main score of score steps (digest -> what `scores.json` says), all files read in one go.
 
-    None, too, where the task's score is no mean over items (`lilora.scorers.Scorer.whole`): what other items would do
-    to it is not known from theirs.
+    Nothing where there is nothing that can be read, and where the task's score is no mean over items
+    (`lilora.scorers.Scorer.whole`): what other items would do to it is not known from theirs.
     """
-    import polars
-
-    if "item_mean" in scores:
-        return None
-
-    try:
-        table = polars.read_parquet(store.fetch(digest) / "items.parquet", columns=["id", "main"], glob=False)
-    except (OSError, polars.exceptions.PolarsError):
-        return None
-    share = len(table) / (len(table) + int(scores.get("absent", 0)))
-    return Items(tuple(table["id"]), tuple((100 * share * table["main"]).to_list()))
+    asked = [digest for digest, scores in wanted.items() if "item_mean" not in scores]
+    table = read_tables(store, [(digest, "items.parquet") for digest in asked], ["id", "main"])
+    found: dict[str, Items] = {}
+    # Cells of one task have the same ids: they are held once.
+    names: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for part in table.partition_by("file", maintain_order=True):
+        digest, ids = asked[part["file"][0]], tuple(part["id"])
+        if not part["main"].null_count():
+            share = len(part) / (len(part) + int(wanted[digest].get("absent", 0)))
+            found[digest] = Items(names.setdefault(ids, ids), tuple((100 * share * part["main"]).to_list()))
+    return found

@@ -7,13 +7,13 @@ A claim is decided by Welch's t over seeds with Holm's correction over all claim
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.results.artifacts import Items
-from orchestrator.results.comparison.differences import Asked, differences
+from orchestrator.results.comparison.differences import Asked, Difference, differences
 from orchestrator.results.reading import StudyResults
-from orchestrator.results.statistics import ALPHA, SEEDS_ASKED, Interval, Welch
+from orchestrator.results.statistics import ALPHA, SEEDS_ASKED
 from orchestrator.results.table import TableRow, table
 from orchestrator.study.paper import Paper
 
@@ -29,49 +29,36 @@ class Claim:
     Attributes:
         focus, other: labels of the rows.
         paper: focus minus other in the paper, in points.
-        ours: the same here, of the means over seeds; None until both rows are finished.
-        seeds: how many of each row there are; 0 of a row that trains nothing, which is the same with each.
-        test: of `ours` against 0; None where a row has fewer than two seeds.
-        adjusted: the test's p after Holm's correction over the study's claims.
-        items: for AP, where other test items would put `ours`, the trained models being what they are.
-        num_items: how many items that is of; 0 without.
-        told: whether each row is told at test which task an item is from.
+        here: the same here, judged among the study's claims.
     """
 
-    metric: str
     focus: str
     other: str
     paper: float
-    ours: float | None
-    seeds: tuple[int, int] = (0, 0)
-    test: Welch | None = None
-    adjusted: float | None = None
-    items: Interval | None = None
-    num_items: int = 0
-    told: tuple[bool, bool] = (False, False)
+    here: Difference
 
     @property
     def statement(self) -> str:
         """What the paper says, over rows: "AP(LiLoRA) > AP(SeqLoRA)"."""
-        return f"{self.metric}({self.focus}) {'>' if self.paper > 0 else '<'} {self.metric}({self.other})"
+        return f"{self.here.metric}({self.focus}) {'>' if self.paper > 0 else '<'} {self.here.metric}({self.other})"
 
     @property
     def outcome(self) -> Outcome:
         """Whether the order is the paper's; not decided within the noise, not measured where the noise is not."""
-        if self.ours is None:
+        points, verdict = self.here.points, self.here.verdict
+        if points is None:
             return "not finished"
-        if self.adjusted is None:
-            return "not measured"
-        if self.adjusted > ALPHA:
-            return "not decided"
-        return "holds" if self.ours * self.paper > 0 else "does not hold"
+        if verdict != "differs":
+            return verdict
+        return "holds" if points * self.paper > 0 else "does not hold"
 
     @property
     def verdict(self) -> str:
         """The outcome, and where one of the rows alone is told the task, that it is; of what is not finished, none."""
-        if self.told[0] == self.told[1] or self.ours is None:
+        one, other = self.here.told
+        if one == other or self.here.points is None:
             return self.outcome
-        return f"{self.outcome}, {'told against not told' if self.told[0] else 'not told against told'}"
+        return f"{self.outcome}, {'told against not told' if one else 'not told against told'}"
 
 
 def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | None = None) -> tuple[Claim, ...]:
@@ -88,7 +75,7 @@ def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | 
     if len(paper.rows) != len(rows):
         raise ValueError(f"{paper.source}: {len(paper.rows)} rows are named for a table of {len(rows)}; name each row")
     known = {theirs.label: (theirs, row) for theirs, row in zip(paper.rows, rows, strict=True) if theirs is not None}
-    found: list[Claim] = []
+    said: list[tuple[str, str, float]] = []
     family: list[Asked] = []
     for pair in paper.claimed:
         if unknown := [label for label in pair if label not in known]:
@@ -98,21 +85,9 @@ def claims(paper: Paper, rows: Sequence[TableRow], items: Mapping[str, Items] | 
             first, second = focus.get(metric), other.get(metric)
             if first is None or second is None or first == second:
                 continue
-            told = (ours.needs_task_id, theirs.needs_task_id)
-            found.append(Claim(metric, focus.label, other.label, first - second, None, told=told))
+            said.append((focus.label, other.label, first - second))
             family.append((ours, theirs, metric))
-    return tuple(
-        replace(
-            claim,
-            ours=here.points,
-            seeds=here.seeds,
-            test=here.test,
-            adjusted=here.adjusted,
-            items=here.items,
-            num_items=here.num_items,
-        )
-        for claim, here in zip(found, differences(family, items), strict=True)
-    )
+    return tuple(Claim(*claim, here) for claim, here in zip(said, differences(family, items), strict=True))
 
 
 def judged_table(results: StudyResults) -> JudgedTable:
@@ -127,16 +102,16 @@ def judged_table(results: StudyResults) -> JudgedTable:
 
 def claim_json(claim: Claim) -> dict[str, Any]:
     """A claim, what it was judged by and its outcome, for machines."""
-    test, items = claim.test, claim.items
+    here, test, items = claim.here, claim.here.test, claim.here.items
     return {
         "statement": claim.statement,
-        "metric": claim.metric, "focus": claim.focus, "other": claim.other, "paper": round(claim.paper, 4),
-        "ours": claim.ours, "seeds_focus": claim.seeds[0], "seeds_other": claim.seeds[1],
+        "metric": here.metric, "focus": claim.focus, "other": claim.other, "paper": round(claim.paper, 4),
+        "ours": here.points, "seeds_focus": here.seeds[0], "seeds_other": here.seeds[1],
         "low": test and test.interval.low, "high": test and test.interval.high,
         "degrees": test and (test.degrees if test.degrees == test.degrees else None),
-        "p": test and test.p, "p_holm": claim.adjusted, "p_paired": test and test.paired,
-        "items": claim.num_items, "items_low": items and items.low, "items_high": items and items.high,
-        "told_focus": claim.told[0], "told_other": claim.told[1], "outcome": claim.outcome,
+        "p": test and test.p, "p_holm": here.adjusted, "p_paired": test and test.paired,
+        "items": here.num_items, "items_low": items and items.low, "items_high": items and items.high,
+        "told_focus": here.told[0], "told_other": here.told[1], "outcome": claim.outcome,
     }  # fmt: skip
 
 
@@ -148,7 +123,6 @@ def seeds_note(found: Sequence[Claim]) -> str:
         f"A claim is decided where p of Welch's t over seeds, by Holm's correction over all {len(found)} claims, is at "
         f"most {ALPHA}. Each row's noise is its own: of a row of one seed nothing is measured."
     )
-    few = [claim for claim in found if claim.ours is not None and any(0 < count < SEEDS_ASKED for count in claim.seeds)]
-    if few:
-        text += f" {SEEDS_ASKED} seeds a row are asked for; {len(few)} of the claims are about a row of fewer."
+    if few := sum(claim.here.has_few_seeds for claim in found):
+        text += f" {SEEDS_ASKED} seeds a row are asked for; {few} of the claims are about a row of fewer."
     return text

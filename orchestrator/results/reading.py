@@ -225,13 +225,13 @@ class ResultReader:
 
     def last_items(self, trials: Sequence[TrialResult]) -> dict[str, Items]:
         """The items of all cells of last rows that are there, by the digest of their scores."""
+        unread: dict[str, dict[str, Any]] = {}
         for trial in trials:
-            for column in range(len(trial.plan.tasks)):
-                cell = len(trial.plan.after) - 1, column
-                digest = trial.plan.cells[cell][1].digest if cell in trial.plan.cells else ""
-                unread = cell in trial.scores and digest not in self._items
-                if unread and (found := read_items(self.store, digest, trial.scores[cell])) is not None:
-                    self._items[digest] = found
+            last = len(trial.plan.after) - 1
+            for (row, column), (_, step) in trial.plan.cells.items():
+                if row == last and step.digest not in self._items and (row, column) in trial.scores:
+                    unread[step.digest] = trial.scores[row, column]
+        self._items |= read_items(self.store, unread)
         return self._items
 
     def _analysis(self, digest: str, present: frozenset[str]) -> dict[str, Any] | None:

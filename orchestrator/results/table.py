@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lilora.matrix import Matrix, forward_transfer_before, unseen_change, zero_shot_change
+from lilora.matrix import Matrix, forgetting_by_task, forward_transfer_before, unseen_change, zero_shot_change
 from orchestrator.results.reading import TrialResult
 from orchestrator.study.metrics import ALIASES, METRICS, UNLEARNED, Stat
 from orchestrator.study.paper import PAPER_METRICS, Paper
@@ -84,6 +84,11 @@ def metrics_after(result: TrialResult, row: int | None = None) -> dict[str, floa
     return {
         name: function(_beginning(result.matrices[key], row, count), alone) for name, (key, function) in METRICS.items()
     }
+
+
+def forgetting_after(result: TrialResult, row: int) -> dict[str, float | None]:
+    """Of each task learned before a row, from 0, what was forgotten by then (`lilora.matrix.forgetting_by_task`)."""
+    return forgetting_by_task(_beginning(result.matrices["main"], row, result.plan.num_learned(row)))
 
 
 def unlearned_metrics(result: TrialResult) -> dict[str, float | None]:

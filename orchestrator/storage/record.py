@@ -43,7 +43,7 @@ class Record:
         seconds: time in the function; of the attempt that finished.
         started, finished: seconds since 1970.
         environment: Python, packages, platform, git commit where there is one.
-        provenance: the worker that made it: host, process, resources.
+        provenance: the worker that made it: host, process, resources, the most memory it took.
     """
 
     digest: str

@@ -1,15 +1,14 @@
-"""A study in MLflow: a parent run, a run per trial, a LoggedModel per stage, metrics over the stages.
+"""A study in MLflow: an experiment with a run per trial, a LoggedModel per stage, metrics over the stages; and one run
+more for the study's own table and figures.
 
-Runs and models are found again by their tags, and a stage that is tagged as written is not written again. Times are
-those of the results, not of the writing.
+Runs and models are found again by their tags, and a stage that is tagged as written is not written again, unless by a
+release that wrote less. Times are those of the results, not of the writing. No run is nested in another: the interface
+hides those.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -18,57 +17,57 @@ from typing import Any
 
 from orchestrator.planning.lowering import Lowered, TrialPlan
 from orchestrator.report.blocks.panels import curves, stages
-from orchestrator.report.figures import heat_map_png, lines_png
+from orchestrator.report.figures import lines_file
 from orchestrator.report.style import styles
 from orchestrator.results.exports import table_csv
 from orchestrator.results.reading import ResultReader, TrialResult
 from orchestrator.results.routing import accuracy_of
-from orchestrator.results.table import metrics_after, table, unlearned_metrics
+from orchestrator.results.table import table
 from orchestrator.storage.record import Record
-from orchestrator.study.naming import method_name
 from orchestrator.study.search import choice_json
-from orchestrator.tracking.place import default_uri, files_uri, follow_move
+from orchestrator.tracking.adapters import SEARCHABLE, AdapterWriter, own_accuracies
+from orchestrator.tracking.datasets import dataset_inputs, dataset_name
+from orchestrator.tracking.experiment import open_client, study_experiment
+from orchestrator.tracking.measures import costs_of_row, metric_key, metrics_of_row
+from orchestrator.tracking.pages.first_page import VIEW_TAG, shared_view
+from orchestrator.tracking.pages.notes import NOTE_TAG, study_note, trial_note
+from orchestrator.tracking.pages.origin import Origin
+from orchestrator.tracking.pages.pictures import fitted, trial_pictures
+from orchestrator.tracking.place import default_uri, files_uri, put_right
 
-SEARCHABLE = ("method", "backbone", "benchmark", "order", "instructions", "split", "seed")
 # MLflow takes at most 1000 metrics at once.
 BATCH = 500
-
-
-def metrics_of_row(result: TrialResult, row: int) -> dict[str, float]:
-    """The table's metrics after stage `row` (from 0), under names that MLflow takes, and the accuracy on each task.
-
-    "AP_lenient" is the table's "AP lenient"; MAP after k stages is the mean of AP over them (LiLoRA, Eq. 9).
-    """
-    main = result.matrices["main"]
-    found = {name.replace(" ", "_"): value for name, value in metrics_after(result, row).items()}
-    found |= {f"accuracy.{_key(task)}": value for task, value in zip(main.tasks, main.rows[row], strict=True)}
-    if row == len(main.rows) - 1:
-        found |= unlearned_metrics(result)
-        found |= {f"accuracy.{_key(task)}": value for task, value in (result.unseen_scores() or {}).items()}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _key(name: str) -> str:
-    """A name that MLflow takes as part of a metric's."""
-    return re.sub(r"[^\w\-. ]", "_", name)
+#: What a run holds; a run of an earlier release, without this, is written over.
+LAYOUT_TAG, LAYOUT = "lilora.layout", "2"
+PARENT_TAG = "mlflow.parentRunId"
 
 
 class StudyWriter:
-    """Writes one study to one MLflow tracking place."""
+    """Writes one study to one MLflow tracking place.
 
-    def __init__(self, lowered: Lowered, reader: ResultReader, tracking_uri: str | None = None) -> None:
-        self.lowered, self.reader, self.store = lowered, reader, reader.store
+    Attributes:
+        lowered: the study.
+        reader: of its results.
+        experiment: MLflow's id of its experiment.
+        parent: the run that holds its table and figures.
+        adapters: writes its stages' adapters.
+    """
+
+    def __init__(
+        self, lowered: Lowered, reader: ResultReader, tracking_uri: str | None = None, origin: Origin | None = None
+    ) -> None:
+        self.lowered, self.reader, self.store, self.origin = lowered, reader, reader.store, origin
         if tracking_uri is None:
-            follow_move(self.store)
-        self.client = _client(tracking_uri or default_uri(self.store))
-        self.experiment = self._experiment(tracking_uri)
+            put_right(self.store)
+        study = lowered.study
+        self.client = open_client(tracking_uri or default_uri(self.store))
+        self.experiment = study_experiment(self.client, study.name, None if tracking_uri else files_uri(self.store))
+        self.adapters = AdapterWriter(self.client, self.experiment, study.name, self.store, origin)
         self.parent = self._run(
-            lowered.study.name,
-            {"kind": "study", "study": lowered.study.name},
-            {"mlflow.note.content": "\n\n".join(filter(None, (lowered.study.title, lowered.study.description)))},
-            None,
+            f"{study.name}: table and figures", {"kind": "study", "study": study.name}, self._source(None), None
         )
         self._runs: dict[str, Any] = {}
+        self._describe_study()
 
     def write_all(self, ended: str | None = None) -> None:
         """Every trial; one that is not complete gets the status `ended` where it is given."""
@@ -79,20 +78,23 @@ class StudyWriter:
         """What the store has of one trial and MLflow has not."""
         result = self.reader.trial(plan)
         run = self._trial_run(result)
-        written = {tag for tag in run.data.tags if tag.startswith("stage.")}
+        current = run.data.tags.get(LAYOUT_TAG) == LAYOUT
+        written = {tag for tag in run.data.tags if tag.startswith("stage.") and current}
         fresh = False
         for row, after in enumerate(plan.after):
             tag = f"stage.{row + 1}"
             if tag in written or not result.has_row(row):
                 continue
+            if not fresh and not run.inputs.dataset_inputs:
+                self.client.log_inputs(run.info.run_id, dataset_inputs(plan, self.reader))
             self._write_row(run, result, row)
             digest = plan.stages[row].digest if plan.stages else ""
             self.client.set_tag(run.info.run_id, tag, f"{after} {digest}".strip())
             run.data.tags[tag] = after
             fresh = True
         complete = result.num_missing == 0
-        if complete and fresh:
-            self._write_artifacts(run, result)
+        if fresh:
+            self._describe(run, result, self._write_artifacts(run, result) if complete else {})
         status = "FINISHED" if complete else ended or "RUNNING"
         if plan.whole is not None:
             status = "KILLED"
@@ -113,30 +115,38 @@ class StudyWriter:
                 (folder / "choices.json").write_text(json.dumps(choices, indent=1), encoding="utf-8")
             for file, panels in (("curves.png", curves(rows, looks)), ("stages.png", stages(rows, looks))):
                 if any(panel.lines for panel in panels):
-                    (folder / file).write_bytes(lines_png(panels))
+                    (folder / file).write_bytes(lines_file(panels, "png"))
             self.client.log_artifacts(self.parent.info.run_id, str(folder))
+        self._describe_study()
         complete = all(result.num_missing == 0 for result in results.trials)
         status = "FINISHED" if complete else "KILLED"
         if self.parent.info.status != status:
             self.client.set_terminated(self.parent.info.run_id, status, _milliseconds(results.records.values()))
 
-    def _experiment(self, tracking_uri: str | None) -> str:
-        name = self.lowered.study.name
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        location = None if tracking_uri else files_uri(self.store)
-        # The UI opens an experiment of this kind in its view of training runs, not of chats.
-        tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+    def _describe_study(self) -> None:
+        """The experiment's first page, and its note unless a user wrote one."""
+        study = self.lowered.study
+        tasks = dict.fromkeys(task for plan in self.lowered.trials for task in plan.tasks)
+        wanted = {VIEW_TAG: shared_view(tuple(tasks))}
+        tags = self.client.get_experiment(self.experiment).tags
+        if NOTE_TAG not in tags:
+            wanted[NOTE_TAG] = study_note(study.title, study.description, self.experiment)
+        for key, value in wanted.items():
+            if tags.get(key) != value:
+                self.client.set_experiment_tag(self.experiment, key, value)
 
     def _run(self, name: str, tags: dict[str, str], more: dict[str, str], started: int | None) -> Any:
-        """The run that has these tags, or a new one."""
+        """The run that has these tags, restored if it was deleted, or a new one."""
+        from mlflow.entities import ViewType
+
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self.client.search_runs([self.experiment], filter_string=condition, max_results=1)
-        if found:
-            return found[0]
-        return self.client.create_run(self.experiment, start_time=started, tags={**tags, **more}, run_name=name)
+        found = self.client.search_runs([self.experiment], condition, run_view_type=ViewType.ALL, max_results=100)
+        active = [run for run in found if run.info.lifecycle_stage == "active"]
+        if active or not found:
+            more = {**tags, **more, LAYOUT_TAG: LAYOUT}
+            return active[0] if active else self.client.create_run(self.experiment, started, more, name)
+        self.client.restore_run(found[0].info.run_id)
+        return self.client.get_run(found[0].info.run_id)
 
     def _trial_run(self, result: TrialResult) -> Any:
         plan = result.plan
@@ -144,7 +154,8 @@ class StudyWriter:
             return self._runs[plan.digest]
         flat = plan.bound.parameters
         tags = {key: str(flat[key]) for key in SEARCHABLE}
-        tags |= {"group": plan.group, "mlflow.parentRunId": self.parent.info.run_id}
+        tags |= {"group": plan.group, NOTE_TAG: trial_note(result, self.lowered.study.name, {})}
+        tags |= self._source(result)
         started = [int(record.started * 1000) for record in result.stages if record]
         identity = {"kind": "trial", "study": self.lowered.study.name, "trial": plan.digest}
         run = self._run(plan.name, identity, tags, min(started, default=None))
@@ -152,6 +163,23 @@ class StudyWriter:
             self._log_params(run.info.run_id, flat)
         self._runs[plan.digest] = run
         return run
+
+    def _source(self, result: TrialResult | None) -> dict[str, str]:
+        """The study's file, and the commit of the code that made the trial's last stage."""
+        tags = {} if self.origin is None else {"mlflow.source.name": self.origin.file, "mlflow.source.type": "LOCAL"}
+        known = [record for record in (result.stages if result else ()) if record]
+        commit = known[-1].environment.get("git") if known else None
+        return tags | ({"mlflow.source.git.commit": str(commit)} if commit else {})
+
+    def _describe(self, run: Any, result: TrialResult, pictures: Mapping[str, str]) -> None:
+        """What a trial's page says, once a stage was written; a run of an earlier release is now one of this."""
+        wanted = {NOTE_TAG: trial_note(result, self.lowered.study.name, pictures), **self._source(result)}
+        for key, value in {**wanted, LAYOUT_TAG: LAYOUT}.items():
+            if run.data.tags.get(key) != value:
+                self.client.set_tag(run.info.run_id, key, value)
+                run.data.tags[key] = value
+        if run.data.tags.pop(PARENT_TAG, None) is not None:
+            self.client.delete_tag(run.info.run_id, PARENT_TAG)
 
     def _log_params(self, run_id: str, flat: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -164,20 +192,24 @@ class StudyWriter:
 
         plan = result.plan
         record = result.stages[row] if plan.stages else None
-        scores = [self.reader.record(plan.cells[row, column][1].digest) for column in _columns(plan, row)]
-        when = _milliseconds(score for score in scores if score)
-        model, ready = self._model(run, plan, row, record) if record else ("", True)
-        own = _own_accuracies(plan, row) if model else set()
-        metrics = [
-            Metric(name, value, when, row + 1, model_id=model if name in own else None)
-            for name, value in metrics_of_row(result, row).items()
-        ]
+        columns = [column for place, column in plan.cells if place == row]
+        scores = [self.reader.record(plan.cells[row, column][1].digest) for column in columns]
+        when, step = _milliseconds(score for score in scores if score), plan.num_learned(row)
+        model, ready = self.adapters.write(run.info.run_id, plan, row, record) if record else ("", True)
+        own = {} if ready else own_accuracies(plan, row)
+        metrics = []
+        for name, value in metrics_of_row(result, row).items():
+            # Of an adapter's own accuracies the model has them too, on their data.
+            data = dataset_name(plan, own[name]) if name in own else (None, None)
+            metrics.append(Metric(name, value, when, step, model if name in own else None, *data))
         routed = accuracy_of(plan, row, self.reader.record)
         metrics += [
-            Metric(f"routing_accuracy.{_key(task)}", value, when, row + 1)
+            Metric(f"routing_accuracy.{metric_key(task)}", value, when, step)
             for task, value in routed.items()
             if value is not None
         ]
+        costs = costs_of_row(plan, row, self.reader)
+        metrics += [Metric(name, value, when, step) for name, value in costs.items()]
         if record:
             metrics += self._history(plan, row, record)
         for start in range(0, len(metrics), BATCH):
@@ -192,49 +224,36 @@ class StudyWriter:
         path = self.store.fetch(record.digest) / "history.json"
         if not path.is_file():
             return []
-        rows, task, when = json.loads(path.read_text(encoding="utf-8")), _key(plan.tasks[row]), _milliseconds([record])
+        rows, task, when = (
+            json.loads(path.read_text(encoding="utf-8")),
+            metric_key(plan.tasks[row]),
+            _milliseconds([record]),
+        )
         names = [name for name in ("loss", "penalty") if any(step.get(name) for step in rows)]
         return [
             Metric(f"{name}.{row + 1} {task}", step[name], when, int(step["step"])) for step in rows for name in names
         ]
 
-    def _model(self, run: Any, plan: TrialPlan, row: int, record: Record) -> tuple[str, bool]:
-        """Id of the stage's LoggedModel, with its parameters and files, and whether it was finalized before."""
-        from mlflow.entities import LoggedModelOutput
-
-        condition = f"tags.trial = '{plan.digest}' AND tags.stage = '{row + 1}'"
-        found = self.client.search_logged_models([self.experiment], filter_string=condition, max_results=1)
-        if found:
-            return str(found[0].model_id), str(found[0].status) == "READY"
-        flat = plan.bound.parameters
-        tags = {key: str(flat[key]) for key in SEARCHABLE}
-        tags |= {"study": self.lowered.study.name, "trial": plan.digest, "stage": str(row + 1)}
-        tags |= {"task": plan.tasks[row], "digest": record.digest}
-        model = self.client.create_logged_model(
-            self.experiment,
-            name=re.sub(r"[/:.%\"']", "_", f"{plan.name} stage {row + 1} {plan.tasks[row]}"),
-            source_run_id=run.info.run_id,
-            tags=tags,
-            params={key: str(value) for key, value in flat.items()},
-            model_type=f"{method_name(plan.trial.method)} adapter",
-        )
-        self.client.log_model_artifacts(model.model_id, str(self.store.fetch(record.digest)))
-        self.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, row + 1)])
-        return str(model.model_id), False
-
-    def _write_artifacts(self, run: Any, result: TrialResult) -> None:
-        """A complete trial's matrices as CSV and JSON, and a heat map."""
+    def _write_artifacts(self, run: Any, result: TrialResult) -> dict[str, str]:
+        """A complete trial's matrices as CSV and JSON, and pictures; gives title and address of those for its note."""
+        pictures = trial_pictures(result)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for key, matrix in result.matrices.items():
-                (folder / f"{_key(key).replace('extra_', '')}.csv").write_text(matrix.to_csv(), encoding="utf-8")
+                (folder / f"{metric_key(key).replace('extra_', '')}.csv").write_text(matrix.to_csv(), encoding="utf-8")
             content = {
                 key: {"tasks": matrix.tasks, "after": matrix.after, "rows": matrix.rows}
                 for key, matrix in result.matrices.items()
             }
             (folder / "matrices.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-            (folder / "matrix.png").write_bytes(heat_map_png(result.matrices["main"], result.plan.name))
+            (folder / "note").mkdir()
+            for file, picture in pictures.values():
+                (folder / file).write_bytes(picture)
+                (folder / "note" / file).write_bytes(fitted(picture))
             self.client.log_artifacts(run.info.run_id, str(folder), "matrix")
+        # As the interface itself asks for it; a note's pictures are asked for from the same page.
+        place = f"get-artifact?run_uuid={run.info.run_id}&path=matrix%2Fnote%2F"
+        return {title: place + file for title, (file, _) in pictures.items()}
 
     def _set_status(self, run: Any, status: str, plan: TrialPlan) -> None:
         run_id = run.info.run_id
@@ -246,33 +265,6 @@ class StudyWriter:
         self._runs[plan.digest] = self.client.get_run(run_id)
 
 
-def _columns(plan: TrialPlan, row: int) -> list[int]:
-    return [column for place, column in plan.cells if place == row]
-
-
-def _own_accuracies(plan: TrialPlan, row: int) -> set[str]:
-    """Names of the metrics in a row that this row's stage made itself: all in a sequence, one where tasks are alone."""
-    stage = plan.stages[row].digest
-    return {
-        f"accuracy.{_key(plan.tasks[column])}"
-        for column in _columns(plan, row)
-        if any(step.digest == stage for _, step in plan.cells[row, column][0].inputs)
-    }
-
-
 def _milliseconds(records: Iterable[Record]) -> int:
     """When the last of the records was finished; now, without one."""
     return max((int(record.finished * 1000) for record in records), default=int(time.time() * 1000))
-
-
-def _client(uri: str) -> Any:
-    """MLflow's client; its tables are made here, once. It is told to send nothing anywhere, and to keep quiet."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    from mlflow import MlflowClient
-
-    for name in ("alembic", "mlflow", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=uri)
-    client.search_experiments(max_results=1)
-    return client

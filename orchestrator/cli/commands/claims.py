@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import STORE, AsJson, StoreFolder, open_store
 
 if TYPE_CHECKING:
     from orchestrator.report.claims_page import StudyClaims
-    from orchestrator.results.claims import Claim
     from orchestrator.storage.store import Store
 
 
@@ -107,30 +103,14 @@ def _judge(name: str, store: Store) -> StudyClaims:
 
 
 def _say(judged: StudyClaims, output: Output) -> None:
+    from orchestrator.cli.tables.comparison import DIFFERENCE, difference_cells, grid_of
+    from orchestrator.formats import format_signed
     from orchestrator.results.claims import seeds_note
 
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("claim", "paper", "here", "95 %", "p, Holm", "seeds", "other items", "items", "verdict"):
-        grid.add_column(head, justify="left" if head in ("claim", "verdict") else "right", no_wrap=True)
+    grid = grid_of(["claim", "paper", "here", *DIFFERENCE[1:]])
     for claim in judged.claims:
-        grid.add_row(*(escape(text) for text in _cells(judged, claim)))
+        cells = *difference_cells(claim.here)[:-1], judged.verdict(claim)
+        grid.add_row(escape(claim.statement), format_signed(claim.paper), *map(escape, cells))
     output.say("", f"[bold]{escape(judged.name)}[/bold]: {escape(judged.source)}")
     output.table(grid)
     output.say(f"[dim]{escape(seeds_note(judged.claims))}[/dim]")
-
-
-def _cells(judged: StudyClaims, claim: Claim) -> Sequence[str]:
-    from orchestrator.formats import DASH, format_signed
-
-    ours = DASH if claim.ours is None else format_signed(claim.ours)
-    interval, p = DASH, DASH
-    if claim.test is not None and claim.adjusted is not None:
-        low, high = claim.test.interval.low, claim.test.interval.high
-        interval, p = f"{format_signed(low)} to {format_signed(high)}", f"{claim.adjusted:.2g}"
-    seeds = f"{claim.seeds[0]}, {claim.seeds[1]}" if claim.ours is not None else DASH
-    items, count = DASH, DASH
-    if claim.items is not None:
-        items = f"{format_signed(claim.items.low)} to {format_signed(claim.items.high)}"
-        count = f"{claim.num_items:,}"
-    verdict = judged.verdict(claim)
-    return claim.statement, format_signed(claim.paper), ours, interval, p, seeds, items, count, verdict

@@ -68,6 +68,7 @@ def run(
     from orchestrator.cluster.demand import ScaleLimit
     from orchestrator.resolving.catalogue import find_target
     from orchestrator.results.savings import savings
+    from orchestrator.tracking.pages.origin import Origin
 
     output, place, name = Output(json), open_store(store), chosen(study, real)
     scale = ScaleLimit.parse(scale_to) if scale_to else None
@@ -76,7 +77,8 @@ def run(
     remedy = shlex.join(["lilora", "track", name, *where])
     target = find_target(name)
     started = time.monotonic()
-    with output.quiet(), Phases(place, output.errors, slots, address, scale, tracking, remedy) as runner:
+    origin = Origin(name, target.file, target.name)
+    with output.quiet(), Phases(place, output.errors, slots, address, scale, tracking, remedy, origin) as runner:
         place.prepare()
         answer: dict[str, Any] = {"study": target.name, "trials": []}
         if target.asked is not None:
@@ -213,10 +215,13 @@ def _results(lowered: Lowered, runner: Phases, output: Output, outcome: Outcome)
 def _report(results: StudyResults, runner: Phases, judged: JudgedTable | None = None) -> Path:
     # Imported here: it loads a drawing library, which an interrupted run does not wait for.
     from orchestrator.report import report_folder, write_report
+    from orchestrator.report.evidence import read_evidence
     from orchestrator.resolving.explanation import explanations
 
-    folder = report_folder(runner.store, results.lowered.study)
-    return write_report(results, folder, explanations(results.lowered, runner.store), judged)
+    store = runner.store
+    folder = report_folder(store, results.lowered.study)
+    explained, evidence = explanations(results.lowered, store), read_evidence(results, store)
+    return write_report(results, folder, explained, evidence, judged)
 
 
 def exit_code(outcome: Outcome) -> int:
@@ -252,12 +257,33 @@ def _say_places(
     if not has_trials or uri == "none":
         return
     if uri is not None:
-        output.say(f"MLflow   tracked at {escape(uri)}")
+        output.say(f"MLflow   tracked at {escape(_page_at(uri, answer['study']))}")
     elif (store.root / "mlflow.db").is_file():
+        from orchestrator.tracking.place import pages_in
+
         output.say(f"MLflow   {escape(shlex.join(['lilora', 'ui', '--store', str(store.root)]))}")
+        for page in pages_in(store):
+            if page.study == answer["study"]:
+                output.say(f"         and then {escape(page.address)}")
     else:
         command = shlex.join(["lilora", "track", name, "--store", str(store.root)])
         output.say(f"MLflow   nothing tracked; {escape(command)}")
+
+
+def _page_at(uri: str, study: str) -> str:
+    """The study's first page on a tracking server; what else is tracked to has none until a server shows it."""
+    if not uri.startswith(("http://", "https://")):
+        return uri
+    from mlflow.exceptions import MlflowException
+
+    from orchestrator.tracking.experiment import find_experiment, open_client
+    from orchestrator.tracking.pages.first_page import first_page
+
+    try:
+        found = find_experiment(open_client(uri), study)
+    except MlflowException:
+        return uri
+    return uri.rstrip("/") + first_page(found) if found else uri
 
 
 def say_how_to_go_on(output: Output, command: str, outcome: Outcome) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from orchestrator.cli.console import Output
 from orchestrator.cli.options import STORE, StoreFolder, open_store
 from orchestrator.errors import UserError
 
-HOST, PORT = "127.0.0.1", 5000
+if TYPE_CHECKING:
+    from orchestrator.storage.store import Store
+
+#: Studies whose addresses are printed; of more, the page at the server's address has the list.
+MOST_PAGES = 8
 #: Without its jobs, of which nothing here makes any, MLflow's server starts no runner of jobs and no consumers of them.
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
@@ -20,16 +25,26 @@ SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUT
 def ui(
     store: StoreFolder = STORE,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help=f"On {HOST}; by default {PORT}, or the next that is free.")
+        int | None, typer.Option(min=1, max=65535, help="On 127.0.0.1; by default 5000, or the next that is free.")
+    ] = None,
+    find: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="The trials of all studies that have it; may be given several times."),
     ] = None,
 ) -> None:
     """Open the MLflow UI on this store's runs, until Ctrl-C.
 
-    Example: lilora ui --port 5001
+    It prints an address for each study, which opens with its table. NAME is a parameter of a trial's run: method,
+    backbone, seed, method.rank, training.learning_rate, ...
+
+    Example: lilora ui --find method=lilora --find method.rank=16 --find backbone=tiny_llava
     """
+    from orchestrator.tracking.place import HOST, PORT, default_uri, put_right
+
     place = open_store(store)
     if not (place.root / "mlflow.db").is_file():
         raise UserError(f"the store {place.root} has no tracked runs: run a study, or `lilora track STUDY`, first")
+    wanted = dict(_pair(text) for text in find or ())
     port = free_port(PORT) or PORT if port is None else port
     if not is_free(port):
         free = free_port(port)
@@ -38,10 +53,8 @@ def ui(
     import signal
     import subprocess
 
-    from orchestrator.tracking.place import default_uri, follow_move
-
-    follow_move(place)
-    Output().say(f"MLflow starts (about 20 s); then open http://{HOST}:{port} and stop it with Ctrl-C")
+    put_right(place)
+    _say_addresses(place, port, wanted)
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", default_uri(place)]
     server = subprocess.Popen(command, cwd=place.root, env=SETTINGS | os.environ)
@@ -53,6 +66,32 @@ def ui(
         server.wait()
 
 
+def _say_addresses(place: Store, port: int, wanted: dict[str, str]) -> None:
+    """Where to look, once the server is up."""
+    from orchestrator.tracking.place import HOST, pages_in
+    from orchestrator.tracking.search import filter_of, found_page
+
+    output, pages = Output(), pages_in(place, port)
+    output.say(f"MLflow starts (about 20 s); then open http://{HOST}:{port} and stop it with Ctrl-C")
+    if wanted:
+        output.say(f"all studies' trials where {escape(filter_of(wanted))}:")
+        output.say(f"  {escape(found_page(pages, wanted, port))}")
+        return
+    if not pages:
+        output.say("no study has an address of its own yet: `lilora track STUDY` gives it one")
+    for page in pages[:MOST_PAGES]:
+        output.say(f"{escape(page.name)}:\n  {escape(page.address)}")
+    if len(pages) > MOST_PAGES:
+        output.say(f"and {len(pages) - MOST_PAGES} more studies, without an address of their own here")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UserError(f"--find takes NAME=VALUE, as in --find method.rank=16, and not '{text}'")
+    return name, value
+
+
 def free_port(first: int) -> int | None:
     """The first port from `first` on that nothing listens on, of a hundred; None where all are taken."""
     return next((port for port in range(first, min(first + 100, 65536)) if is_free(port)), None)
@@ -61,6 +100,8 @@ def free_port(first: int) -> int | None:
 def is_free(port: int) -> bool:
     """Whether nothing listens on this port of 127.0.0.1."""
     import socket
+
+    from orchestrator.tracking.place import HOST
 
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -45,8 +45,8 @@ def show_comparison(found: Comparison, output: Output) -> None:
     output.say(f"[dim]{escape(differences_note(found.differences))}[/dim]")
     for pair in found.pairs:
         if pair.changed:
-            one, other = _names(found, pair)
-            output.say(f"{escape(one)} against {escape(other)}: {escape(fields(pair.changed))}")
+            name, against = _names(found, pair)
+            output.say(f"{escape(name)} against {escape(against)}: {escape(fields(pair.changed))}")
 
 
 #: Columns of a difference; `difference_cells` fills them.

@@ -108,7 +108,7 @@ def show_paper(paper: Paper, rows: Sequence[TableRow], output: Output, found: Se
         for claim in found:
             if claim.verdict == verdict:
                 name = f"{claim.focus} against {claim.other}" if paper.pairs else claim.other
-                named.setdefault(name, []).append(claim.metric)
+                named.setdefault(name, []).append(claim.here.metric)
         text = "; ".join(f"{name} ({', '.join(metrics)})" for name, metrics in named.items())
         who = "" if paper.pairs else f"{paper.focus} against others, "
         output.say(f"{escape(who)}as in the paper, [bold]{verdict}[/bold]: {escape(text)}")

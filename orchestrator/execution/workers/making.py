@@ -16,6 +16,7 @@ from lilora.core.identity import Json
 from lilora.core.stage_run import Placement, StageRun
 from orchestrator.errors import DamagedError
 from orchestrator.execution.journal import note
+from orchestrator.execution.workers.memory import PeakMemory
 from orchestrator.steps.step import Resources, Step, function_of
 from orchestrator.storage.record import FileEntry, Record, environment
 from orchestrator.storage.store import Store
@@ -127,7 +128,8 @@ def make_artifact(
     try:
         function, inputs = function_of(job.call), input_paths(job, store)
         started, clock = time.time(), time.perf_counter()
-        summary = call(lambda: function(job.config, inputs, staged, run))
+        with PeakMemory(run.placement.device) as peak:
+            summary = call(lambda: function(job.config, inputs, staged, run))
         seconds = time.perf_counter() - clock
 
         def describe(files: dict[str, FileEntry], references: tuple[str, ...]) -> Record:
@@ -145,7 +147,7 @@ def make_artifact(
                 started=started,
                 finished=started + seconds,
                 environment=environment(),
-                provenance=provenance(run.placement),
+                provenance=provenance(run.placement) | {"peak_memory": peak.bytes},
             )
 
         record = store.commit(staged, describe)

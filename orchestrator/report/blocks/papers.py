@@ -23,12 +23,14 @@ def paper_block(lowered: Lowered, rows: Sequence[TableRow], found: Sequence[Clai
         {
             "label": theirs.label if theirs else "not in the paper",
             "name": row.name,
+            "row": row,
+            "metrics": paper.metrics,
             "cells": [(theirs.get(metric) if theirs else None, row.metric(metric)) for metric in paper.metrics],
         }
         for theirs, row in zip(paper.rows, rows, strict=True)
     ]
     against = list(dict.fromkeys((claim.focus, claim.other) for claim in found))
-    judged = {(claim.focus, claim.other, claim.metric): claim for claim in found}
+    judged = {(claim.focus, claim.other, claim.here.metric): claim for claim in found}
     return {
         "paper": paper,
         "metrics": paper.metrics,
@@ -50,19 +52,19 @@ def claim_sentence(claim: Claim) -> str:
     """ "paper +38.7, here +35.1 (95 %: +30.2 to +40.0), p 0.0002, by Holm 0.0061, 3 and 3 seeds; 640 other
     items: +33.4 to +36.8".
     """
-    if claim.ours is None:
+    if claim.here.points is None:
         return f"paper {claim.paper:+.1f}, here not finished"
-    text = f"paper {claim.paper:+.1f}, here {claim.ours:+.1f}"
-    if claim.test is None or claim.adjusted is None:
+    text = f"paper {claim.paper:+.1f}, here {claim.here.points:+.1f}"
+    if claim.here.test is None or claim.here.adjusted is None:
         text += ", not measured"
     else:
-        low, high = claim.test.interval.low, claim.test.interval.high
-        text += f" (95 %: {low:+.1f} to {high:+.1f}), p {claim.test.p:.2g}, by Holm {claim.adjusted:.2g}"
-        text += "" if claim.test.paired is None else f", in pairs {claim.test.paired:.2g}"
-    text += f", {claim.seeds[0]} and {claim.seeds[1]} seeds"
-    if claim.items is None:
+        low, high = claim.here.test.interval.low, claim.here.test.interval.high
+        text += f" (95 %: {low:+.1f} to {high:+.1f}), p {claim.here.test.p:.2g}, by Holm {claim.here.adjusted:.2g}"
+        text += "" if claim.here.test.paired is None else f", in pairs {claim.here.test.paired:.2g}"
+    text += f", {claim.here.seeds[0]} and {claim.here.seeds[1]} seeds"
+    if claim.here.items is None:
         return text
-    return f"{text}; {claim.num_items:,} other items: {claim.items.low:+.1f} to {claim.items.high:+.1f}"
+    return f"{text}; {claim.here.num_items:,} other items: {claim.here.items.low:+.1f} to {claim.here.items.high:+.1f}"
 
 
 def figure_blocks(results: StudyResults) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.planning.lowering import Lowered
+from orchestrator.planning.lowering import Lowered, TrialPlan
 from orchestrator.results.exports import scorers_by_task
 from orchestrator.results.reading import TrialResult
 from orchestrator.storage.record import Record
@@ -52,11 +52,22 @@ def trial_block(result: TrialResult, records: Mapping[str, Record]) -> dict[str,
         for task, step in zip(plan.tasks, plan.stages, strict=False)
     ]
     done = plan.num_scores - result.num_missing
+    scores = [
+        (after, [digest_of_score(plan, row, column) for column in range(len(plan.tasks))])
+        for row, after in enumerate(plan.after)
+    ]
     return {
         "name": plan.name, "method": method_name(plan.trial.method), "digest": plan.digest, "stages": stages,
         "seed": plan.trial.seed, "seconds": result.seconds, "done": done, "cells": plan.num_scores,
+        "tasks": plan.tasks, "scores": scores,
         "parameters": {key: value for key, value in plan.bound.parameters.items() if key not in ("method", "seed")},
     }  # fmt: skip
+
+
+def digest_of_score(plan: TrialPlan, row: int, column: int) -> str:
+    """The digest of a cell's score; "" where nothing is scored there."""
+    pair = plan.cells.get((row, column))
+    return pair[1].digest if pair else ""
 
 
 def _notes(record: Record | None) -> str:
@@ -76,20 +87,6 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, float]]:
             yield from _flat(f"{name} {key}".strip(), item)
     elif isinstance(value, int | float):
         yield name, value
-
-
-def kind_lines(lowered: Lowered, records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """Steps of each kind: how many, how many done, their time."""
-    totals = Counter(step.kind for step in lowered.plan.steps)
-    done = Counter(step.kind for step in lowered.plan.steps if step.digest in records)
-    seconds: dict[str, float] = {}
-    for step in lowered.plan.steps:
-        if step.digest in records:
-            seconds[step.kind] = seconds.get(step.kind, 0.0) + records[step.digest].seconds
-    return [
-        {"kind": kind, "total": total, "done": done[kind], "seconds": seconds.get(kind, 0.0)}
-        for kind, total in totals.items()
-    ]
 
 
 def environment_lines(records: Mapping[str, Record]) -> list[dict[str, Any]]:

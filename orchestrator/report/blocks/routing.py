@@ -1,11 +1,15 @@
-"""The report's section on routing: how many items of each task find it, and AP beside that of being told."""
+"""The report's sections on routing: how many items find their task and what being told is worth; what gets weight."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.results.reading import StudyResults
+from orchestrator.report.digests import of_stages
+from orchestrator.report.style import heat
+from orchestrator.results.reading import StudyResults, TrialResult
 from orchestrator.results.routing import routing_rows
 from orchestrator.results.table import TableRow
 
@@ -15,3 +19,50 @@ def routing_block(results: StudyResults, rows: Sequence[TableRow]) -> dict[str, 
     lines = routing_rows(results, rows)
     tasks = dict.fromkeys(task for line in lines for task in line.accuracy)
     return {"tasks": list(tasks), "lines": lines} if lines else None
+
+
+def allocation_blocks(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+    """What the stages noted of how they share weight: a grid for each row and router, or for each row's fixed weights.
+
+    Of a router, by the task that was learned: the percent of adapted modules in which an expert is the usual one, over
+    that task's rows (`lilora.methods._routers`). Of fixed weights, those of earlier blocks or tasks, in percent of 1.
+    A row of several seeds shows its mean.
+    """
+    found = []
+    for row in rows:
+        tasks = row.results[0].plan.tasks
+        if len(row.results[0].plan.stages) != len(tasks):
+            continue
+        noted = [_noted(result) for result in row.results]
+        for name in dict.fromkeys(name for each in noted for name in each):
+            grids = [each[name] for each in noted if name in each]
+            columns = list(dict.fromkeys(column for grid in grids for line in grid.values() for column in line))
+            found.append({
+                "name": row.name, "what": name, "columns": columns, "about": of_stages(row),
+                "lines": [(task, [_share(grids, task, column) for column in columns]) for task in tasks],
+            })  # fmt: skip
+    return found
+
+
+def _noted(result: TrialResult) -> dict[str, dict[str, dict[str, float]]]:
+    """What is shared -> task -> expert or block -> percent."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for task, stage in zip(result.plan.tasks, result.stages, strict=False):
+        noted = {} if stage is None else stage.summary.get("mechanisms", {})
+        for router, use in noted.get("routers", {}).items():
+            usual = Counter(use["usual"])
+            shares = {f"expert {expert + 1}": 100 * usual[expert] / usual.total() for expert in sorted(usual)}
+            found.setdefault(f"router '{router}'", {})[task] = shares
+        if weights := noted.get("weights"):
+            found.setdefault("weights", {})[task] = {name: 100 * weight for name, weight in weights.items()}
+    return found
+
+
+def _share(grids: Sequence[dict[str, dict[str, float]]], task: str, column: str) -> dict[str, str] | None:
+    """The mean over seeds as a coloured cell; None where no stage noted it of this task."""
+    known = [grid[task].get(column, 0.0) for grid in grids if task in grid]
+    if not known or not any(column in grid[task] for grid in grids if task in grid):
+        return None
+    mean = math.fsum(known) / len(known)
+    background, ink = heat(mean)
+    return {"text": f"{mean:.0f}", "background": background, "ink": ink}

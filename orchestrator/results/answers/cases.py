@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.planning.lowering import TrialPlan
-from orchestrator.results.answers.items import RIGHT_FROM, items, read_truths
+from orchestrator.results.answers.items import RIGHT_FROM, items, joined, own_scores, read_truths
 from orchestrator.results.answers.tables import PICTURE, read_tables
 from orchestrator.storage.store import Store
 
@@ -79,11 +79,11 @@ def became(trials: Iterable[TrialPlan], store: Store, right_from: float = RIGHT_
     """
     import polars as pl
 
-    ends = items(trials, store, "ends", right_from)
-    on = ["trial", "task", "place"]
-    own = ends.filter("own").select(*on, pl.col("score").alias("own"))
-    last = ends.filter("last").select(*on, "name", "group", "seed", "error", pl.col("score").alias("last"))
-    found = last.join(own, on=on, how="left", maintain_order="left").with_columns(_label(right_from))
+    plans = list(trials)
+    last = items(plans, store, "last", right_from)
+    last = last.select("trial", "name", "group", "seed", "task", "id", "error", pl.col("score").alias("last"))
+    own = own_scores(plans, store).rename({"score": "own"})
+    found = joined(last, own, ["trial", "task", "id"]).with_columns(_label(right_from))
     names = ["trial", "name", "group", "seed", "task", "label", "error"]
     return found.group_by(*names, maintain_order=True).len("items")
 

@@ -49,7 +49,7 @@ def items(
     made = cells.select(digests).unique(maintain_order=True).with_row_index("cell")
     cells = cells.join(made, on=digests, how="left", maintain_order="left")
     truths = _truths(store, made)
-    known = _answers(store, made).join(truths, on=["data_number", "id"], how="left").sort("cell", "place")
+    known = joined(_answers(store, made), truths, ["data_number", "id"]).sort("cell", "place")
     long = cells.select("trial", "stream", "task", "row", "own", "last", "cell").join(
         known.drop("data_number"), on="cell", how="inner", maintain_order="left_right"
     )
@@ -93,6 +93,19 @@ def _cells(plans: Sequence[TrialPlan], stages: Stages) -> polars.DataFrame:
         **dict.fromkeys(("data", "split", "predictions", "scores"), pl.String),
     }  # fmt: skip
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def own_scores(trials: Iterable[TrialPlan], store: Store) -> polars.DataFrame:
+    """The `score` (in percent) of each item after its task's own stage: `trial`, `task`, `id`, and no answer read."""
+    import polars as pl
+
+    cells = _cells(list(trials), "ends").filter("own")
+    files = cells["scores"].unique(maintain_order=True)
+    judged = read_tables(store, [(digest, "items.parquet") for digest in files], ["id", "main"])
+    numbers = pl.DataFrame({"scores": files}).with_row_index("file")
+    asked = cells.join(numbers, on="scores", how="left", maintain_order="left").select("trial", "task", "file")
+    found = asked.join(judged, on="file", maintain_order="left_right")
+    return found.select("trial", "task", "id", (pl.col("main") * 100).alias("score"))
 
 
 def learned_row(plan: TrialPlan, column: int) -> int | None:
@@ -144,19 +157,28 @@ def _answers(store: Store, made: polars.DataFrame) -> polars.DataFrame:
     first = pl.col("cell").first().over("data", "split").alias("data_number")
     asked = made.select("cell", first, "predictions", "scores")
     digests = asked["predictions"].unique(maintain_order=True)
-    asked = asked.join(
-        pl.DataFrame({"predictions": digests}).with_row_index("answers"), on="predictions", how="left",
-        maintain_order="left",
-    )  # fmt: skip
+    numbers = pl.DataFrame({"predictions": digests}).with_row_index("answers")
+    asked = asked.join(numbers, on="predictions", how="left", maintain_order="left")
     answers = read_tables(store, [(digest, "predictions.parquet") for digest in digests], ["id", "prediction"])
+    answers = answers.rename({"file": "answers", "prediction": "answer"})
     names = ["id", "main", "strict", "lenient", "following"]
     judged = read_tables(store, [(digest, "items.parquet") for digest in asked["scores"]], names)
     numbered = judged.with_columns(asked[name].gather(judged["file"]) for name in ("cell", "data_number", "answers"))
-    answers = answers.rename({"file": "answers", "prediction": "answer"})
-    found = numbered.join(answers, on=["answers", "id"], how="left").drop("file", "answers")
-    return found.with_columns(
-        pl.col("main", "strict", "lenient") * 100, pl.col("answer").fill_null("")
-    ).rename({"main": "score"})  # fmt: skip
+    found = joined(numbered, answers, ["answers", "id"]).drop("file", "answers")
+    return found.with_columns(pl.col("main", "strict", "lenient") * 100, pl.col("answer").fill_null("")).rename(
+        {"main": "score"}
+    )
+
+
+def joined(left: polars.DataFrame, right: polars.DataFrame, on: Sequence[str]) -> polars.DataFrame:
+    """`left` and what `right` has of the same items, those with equal `on`; in the order of `left`.
+
+    Every step keeps the order of the data, so that mostly both have the same items in the same order: then they are
+    laid side by side, which takes no search.
+    """
+    if left.select(on).equals(right.select(on)):
+        return left.hstack(right.drop(on))
+    return left.join(right, on=list(on), how="left", maintain_order="left")
 
 
 def _vocabularies(cells: polars.DataFrame, truths: polars.DataFrame) -> polars.DataFrame:

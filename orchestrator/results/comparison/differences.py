@@ -57,6 +57,11 @@ class Difference:
             return "not measured"
         return "differs" if self.adjusted <= ALPHA else "not decided"
 
+    @property
+    def has_few_seeds(self) -> bool:
+        """Whether a finished row has fewer seeds than are asked for."""
+        return self.points is not None and any(0 < count < SEEDS_ASKED for count in self.seeds)
+
     def to_json(self) -> dict[str, Any]:
         """For machines; a number that is not there is null."""
         test, items = self.test, self.items
@@ -145,8 +150,7 @@ def differences_note(found: Sequence[Difference]) -> str:
         "where a paired bootstrap over the test items puts the difference, with the same trained models; it decides "
         "nothing."
     )
-    few = [each for each in found if each.points is not None and any(0 < count < SEEDS_ASKED for count in each.seeds)]
-    return text + (f" {SEEDS_ASKED} seeds a row are asked for." if few else "")
+    return text + (f" {SEEDS_ASKED} seeds a row are asked for." if any(each.has_few_seeds for each in found) else "")
 
 
 def _tasks_of(metric: str, gaps: Mapping[str, list[float]]) -> list[str]:

@@ -218,8 +218,7 @@ def changed(one: TableRow, other: TableRow) -> dict[str, tuple[Any, Any]]:
         pair = [list(known[shared].cells.values())[-1][1] for known in seeds]
         found = {item.path: (item.a, item.b) for item in explain(*pair)}
     if seeds[0].keys() != seeds[1].keys():
-        first_seeds, second_seeds = (", ".join(map(str, known)) for known in seeds)
-        found["seeds"] = first_seeds, second_seeds
+        found["seeds"] = (", ".join(map(str, seeds[0])), ", ".join(map(str, seeds[1])))
     return found
 
 

@@ -101,9 +101,10 @@ def test_a_table_whose_search_is_not_finished_is_not_run(judged: Store) -> None:
 
 def test_a_file_that_cannot_be_read_is_named_and_ends_nothing(judged: Store, folder: Path) -> None:  # noqa: F811
     (folder / "experiments" / "broken.py").write_text("import no_such_package_here\n")
-    (folder / "experiments" / "helper.py").write_text("VALUE = 3\n")
+    (folder / "experiments" / "no_study_of_claims.py").write_text("VALUE = 3\n")
     found = answer("claims")
-    assert found["unreadable"].keys() == {"broken"} and "judged" in {study["study"] for study in found["studies"]}
+    assert found["unreadable"].keys() == {"broken"}
+    assert "judged" in {study["study"] for study in found["studies"]}
     assert "broken cannot be read" in lilora_("claims").stdout
 
 

@@ -31,6 +31,7 @@ from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
 from orchestrator.study import Paper
 from orchestrator.study.paper import PaperRow
+from orchestrator.tracking.pages.origin import Origin
 
 ROOT = Path(__file__).parents[3]
 MATRIX = ROOT / "experiments" / "reference" / "proglora_table6_matrix_moelora.csv"
@@ -131,7 +132,7 @@ def quick(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.setattr(lilora.stages, name, function)
 
-    def written(results: Any, folder: Path, explained: Any, judged: Any = None) -> Path:
+    def written(results: Any, folder: Path, *_: Any) -> Path:
         return folder / "index.html"
 
     monkeypatch.setattr("orchestrator.report.write_report", written)
@@ -360,7 +361,10 @@ def test_mlflow_listens_to_a_run_and_not_to_one_that_has_nothing_to_run(
 ) -> None:
     heard: list[events.Event] = []
 
-    def tracker(study: Any, reader: ResultReader, uri: str | None, remedy: str) -> Callable[[events.Event], None]:
+    def tracker(
+        study: Any, reader: ResultReader, uri: str | None, remedy: str, origin: Origin
+    ) -> Callable[[events.Event], None]:
+        assert origin == Origin("experiments/little.py", "experiments/little.py", "little")
         assert (study.study.name, uri) == ("little", "sqlite:///there.db")
         assert remedy == f"lilora track experiments/little.py --store {reader.store.root} --tracking {uri}"
         return heard.append

@@ -86,6 +86,8 @@ MISTAKES = {
     "report litle": "Did you mean 'little'?",
     "explain litle lilora": "Did you mean 'little'?",
     "claims litle": "Did you mean 'little'?",
+    "compare litle": "Did you mean 'little'?",
+    "diff litle/seqlora little/lilora": "Did you mean 'little'?",
     "export little --method lilora --out there": "there are: 'zeroshot",
     "track little --tracking none": "drop it to write mlflow.db",
     "ui": "or `lilora track STUDY`, first",

@@ -37,14 +37,16 @@ def drain(ready: Ready) -> list[str]:
     return order
 
 
-def test_the_next_stage_is_trained_before_the_last_one_is_evaluated(tmp_path: Path) -> None:
+def test_first_results_come_first_and_then_a_stage_before_the_last_ones_evaluation(tmp_path: Path) -> None:
     first = step("train", 1)
     second = step("train", 2, first)
     third = step("train", 3, second)
     scores = [step("score", place, step("predict", place, stage)) for place, stage in enumerate([first, second, third])]
-    order = drain(ready_for(*scores, tmp_path=tmp_path))
-    assert order[:3] == ["train 1", "train 2", "train 3"]
-    assert sorted(order[3:]) == ["predict 0", "predict 1", "predict 2", "score 0", "score 1", "score 2"]
+    bare = step("score", 9, step("predict", 9, step("add", 9)))
+    order = drain(ready_for(*scores, bare, tmp_path=tmp_path))
+    assert order[:6] == ["add 9", "predict 9", "score 9", "train 1", "predict 0", "score 0"]
+    assert order[6:8] == ["train 2", "train 3"]
+    assert sorted(order[8:]) == ["predict 1", "predict 2", "score 1", "score 2"]
 
 
 def test_the_longest_remaining_path_goes_first(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_a_type_of_question_has_its_items_and_its_score_now_and_when_learned(tmp
 
 def test_the_steps_that_were_run_are_those_of_the_plan(tmp_path: Path) -> None:
     study = fake_study((SeqLoRA(),), tasks=TASKS)
-    _, *rows = page_of(study, tmp_path, until=1)["What was run"]
+    _, *rows = page_of(study, tmp_path, until=1)["Cost"]
     counted = {row[0].text: (int(row[1].text), int(row[2].text)) for row in rows}
     assert {kind: total for kind, (total, _) in counted.items()} == lower(study).plan.by_kind()
     assert {kind: done for kind, (_, done) in counted.items()} == {

@@ -12,7 +12,7 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import lower
 from orchestrator.report import report_folder, write_report
-from orchestrator.report.figures import heat_map_png
+from orchestrator.report.figures import heat_map_file
 from orchestrator.report.style import PALETTE, heat, luminance, styles
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
@@ -140,6 +140,6 @@ def test_each_of_twenty_variants_has_a_look_of_its_own_and_zero_shot_is_dotted(t
 
 def test_a_heat_map_is_a_picture_with_the_same_bytes_each_time():
     matrix = Matrix(("a", "b"), ((50.0, None), (20.0, 70.0)), ("a", "b"))
-    picture = heat_map_png(matrix, "two tasks")
+    picture = heat_map_file(matrix, "two tasks", "png")
     assert picture.startswith(b"\x89PNG")
-    assert heat_map_png(matrix, "two tasks") == picture
+    assert heat_map_file(matrix, "two tasks", "png") == picture

@@ -520,8 +520,8 @@ def test_status_why_and_report_work_on_the_chosen_table(seeking: Path) -> None:
 def test_the_search_is_tracked_as_a_study_of_its_own(seeking: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracked: list[str] = []
     tracking = SimpleNamespace(
-        Tracker=lambda lowered, reader, uri, remedy: tracked.append(lowered.study.name) or (lambda event: None),
-        track=lambda lowered, reader, uri: tracked.append(lowered.study.name),
+        Tracker=lambda lowered, reader, uri, remedy, origin: tracked.append(lowered.study.name) or (lambda event: None),
+        track=lambda lowered, reader, uri, origin, register: tracked.append(lowered.study.name),
     )
     monkeypatch.setitem(sys.modules, "orchestrator.tracking.listener", tracking)
     assert answer("track", "seeking")["tracked"] == ["seeking-search"]

@@ -127,6 +127,15 @@ def test_a_file_that_cannot_be_read_has_no_rows_and_hides_no_other(tmp_path: Pat
     assert (1, "ScienceQA") not in set(table.select("row", "task").rows())
 
 
+def test_answers_are_found_by_their_ids_where_a_file_has_another_order(tmp_path: Path, store: Store) -> None:
+    study = lowered()
+    [trial] = study.trials
+    other = answer_store(tmp_path, study, told)
+    path = other.path(trial.cells[2, 1][0].digest) / "predictions.parquet"
+    polars.read_parquet(path).reverse().write_parquet(path)
+    assert items([trial], other).equals(items([trial], store))
+
+
 def test_the_threshold_says_from_which_share_an_answer_is_right(store: Store) -> None:
     found = items(lowered().trials, store, right_from=0.0)
     assert found["right"].all() and found["error"].null_count() == found.height

@@ -75,13 +75,13 @@ def test_a_table_by_hand() -> None:
     first, second, third = claims(table_of, rows)
     p = [2 * stats.t.sf(t, degrees) for t, degrees in ((16.2665, 50 / 17), (4.6476, 50 / 17), (1.2247, 4))]
     assert p == pytest.approx([0.00057, 0.0195, 0.288], abs=5e-4)
-    assert [claim.test.p for claim in (first, second, third) if claim.test] == pytest.approx(p, rel=1e-3)
+    assert [claim.here.test.p for claim in (first, second, third) if claim.here.test] == pytest.approx(p, rel=1e-3)
     holm = [3 * p[0], 2 * p[1], p[2]]
-    assert [claim.adjusted for claim in (first, second, third)] == pytest.approx(holm, rel=1e-3)
+    assert [claim.here.adjusted for claim in (first, second, third)] == pytest.approx(holm, rel=1e-3)
     assert [claim.outcome for claim in (first, second, third)] == ["holds", "holds", "not decided"]
     # In pairs: 20, 21, 22 differ from 0 by t = 21 sqrt(3).
-    assert first.test is not None
-    assert first.test.paired == pytest.approx(2 * stats.t.sf(21 * math.sqrt(3), 2))
+    assert first.here.test is not None
+    assert first.here.test.paired == pytest.approx(2 * stats.t.sf(21 * math.sqrt(3), 2))
     answer = claim_json(second)
     assert (answer["ours"], answer["seeds_focus"], answer["outcome"]) == (6.0, 3, "holds")
     assert answer["p_holm"] == pytest.approx(2 * answer["p"])
@@ -98,13 +98,13 @@ def test_holms_family_is_all_claims_of_the_study_finished_or_not() -> None:
     assert (alone.outcome, among.outcome, single.outcome, missing.outcome) == (
         "holds", "not decided", "not measured", "not finished",
     )  # fmt: skip
-    assert alone.adjusted is not None
-    assert among.adjusted == pytest.approx(3 * alone.adjusted)
+    assert alone.here.adjusted is not None
+    assert among.here.adjusted == pytest.approx(3 * alone.here.adjusted)
 
 
 def test_rows_of_other_seeds_are_not_in_pairs() -> None:
     same, other = (
-        claims(paper(), [row("seqlora", 29, 30, 31), row("lilora", 59, 61, 63, first=first)])[0].test
+        claims(paper(), [row("seqlora", 29, 30, 31), row("lilora", 59, 61, 63, first=first)])[0].here.test
         for first in (0, 1)
     )
     assert same is not None
@@ -152,7 +152,7 @@ def test_claims_may_be_about_pairs_of_rows() -> None:
     )
     table_of = Paper("t", rows, pairs=(("a", "a less"), ("b", "b less")))
     found = claims(table_of, [row(theirs.label, theirs.figures[0][1]) for theirs in rows])
-    assert [(claim.focus, claim.other, claim.paper, claim.ours) for claim in found] == [
+    assert [(claim.focus, claim.other, claim.paper, claim.here.points) for claim in found] == [
         ("a", "a less", 1.0, 1.0), ("b", "b less", 1.0, 1.0),
     ]  # fmt: skip
     with pytest.raises(ValueError, match="a claim is about 'c'; its rows are: a, a less, b, b less"):
@@ -202,19 +202,19 @@ def of_items(folder: Path, seeds: tuple[int, ...] = (0, 1, 2)) -> tuple[Lowered,
 def judged(results: StudyResults) -> dict[tuple[str, str], Claim]:
     assert results.lowered.study.paper is not None
     found = claims(results.lowered.study.paper, table(results.trials), results.items)
-    return {(claim.other, claim.metric): claim for claim in found}
+    return {(claim.other, claim.here.metric): claim for claim in found}
 
 
 def test_ap_has_an_interval_over_the_items_that_judged_both_rows(tmp_path: Path) -> None:
     results = read_results(*of_items(tmp_path))
     claim = judged(results)["SeqLoRA", "AP"]
-    assert claim.ours == pytest.approx(15.0)
-    assert claim.items == item_interval([[10.0, 20.0] * 5, [10.0, 20.0] * 15])
+    assert claim.here.points == pytest.approx(15.0)
+    assert claim.here.items == item_interval([[10.0, 20.0] * 5, [10.0, 20.0] * 15])
     # Five of each in one task, fifteen of each in the other: a standard error of sqrt(25/10 + 25/30) / 2.
     half = 1.96 * math.sqrt(25 / 10 + 25 / 30) / 2
-    assert claim.items.low == pytest.approx(15 - half, abs=0.25)
-    assert claim.items.high == pytest.approx(15 + half, abs=0.25)
-    assert claim_json(claim)["items_low"] == claim.items.low
+    assert claim.here.items.low == pytest.approx(15 - half, abs=0.25)
+    assert claim.here.items.high == pytest.approx(15 + half, abs=0.25)
+    assert claim_json(claim)["items_low"] == claim.here.items.low
 
 
 def test_the_items_of_a_cell_have_its_score_as_their_mean_with_absent_questions_as_wrong(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_the_items_of_a_cell_have_its_score_as_their_mean_with_absent_questions_
 def test_items_are_read_when_claims_are_judged_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lowered, store = of_items(tmp_path, seeds=(0,))
     read: list[str] = []
-    monkeypatch.setattr(reading, "read_items", lambda store, digest, scores: read.append(digest))
+    monkeypatch.setattr(reading, "read_items", lambda store, scores: read.extend(scores) or {})
     results = read_results(lowered, store)
     assert read == []
     judged(results)
@@ -247,7 +247,7 @@ def test_a_score_that_is_no_mean_over_items_has_no_interval_over_them(tmp_path: 
     results = read_results(lowered, store)
     assert cell not in results.items
     claim = judged(results)["SeqLoRA", "AP"]
-    assert claim.items is None and claim.outcome == "holds"
+    assert claim.here.items is None and claim.outcome == "holds"
 
 
 def test_without_all_items_there_is_a_verdict_and_no_interval(tmp_path: Path) -> None:
@@ -255,30 +255,30 @@ def test_without_all_items_there_is_a_verdict_and_no_interval(tmp_path: Path) ->
     lost = store.fetch(lowered.trials[1].cells[1, 0][1].digest) / "items.parquet"
     lost.write_bytes(lost.read_bytes()[:-4])
     found = judged(read_results(lowered, store))
-    assert (found["SeqLoRA", "AP"].items, found["SeqLoRA", "AP"].outcome) == (None, "holds")
-    assert found["Zero-shot", "AP"].items is not None
+    assert (found["SeqLoRA", "AP"].here.items, found["SeqLoRA", "AP"].outcome) == (None, "holds")
+    assert found["Zero-shot", "AP"].here.items is not None
 
 
 def test_rows_that_other_items_judged_have_no_interval(tmp_path: Path) -> None:
     lowered, store = of_items(tmp_path, seeds=(0,))
     path = store.fetch(lowered.trials[1].cells[1, 1][1].digest) / "items.parquet"
     polars.read_parquet(path).with_columns(id=polars.col("id") + "'").write_parquet(path)
-    assert judged(read_results(lowered, store))["SeqLoRA", "AP"].items is None
+    assert judged(read_results(lowered, store))["SeqLoRA", "AP"].here.items is None
 
 
 def test_zero_shot_has_no_seeds_and_no_noise_and_is_tested_against(tmp_path: Path) -> None:
     claim = judged(read_results(*of_items(tmp_path)))["Zero-shot", "AP"]
-    assert claim.seeds == (3, 0)
+    assert claim.here.seeds == (3, 0)
     assert "asked for" not in seeds_note([claim])
-    assert claim.test is not None
-    assert claim.test.p == pytest.approx(stats.ttest_1samp((55.0, 56.0, 57.0), 1.0).pvalue)
+    assert claim.here.test is not None
+    assert claim.here.test.p == pytest.approx(stats.ttest_1samp((55.0, 56.0, 57.0), 1.0).pvalue)
     assert claim.outcome == "holds"
 
 
 def test_one_seed_of_what_is_trained_is_not_measured_even_against_zero_shot(tmp_path: Path) -> None:
     found = judged(read_results(*of_items(tmp_path, seeds=(0,))))
     assert {claim.outcome for claim in found.values()} == {"not measured"}
-    assert found["SeqLoRA", "AP"].items is not None
+    assert found["SeqLoRA", "AP"].here.items is not None
 
 
 def test_a_row_that_is_told_and_cannot_forget_is_told_against_not_told(tmp_path: Path) -> None:

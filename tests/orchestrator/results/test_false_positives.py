@@ -48,7 +48,7 @@ def family(draw: np.random.Generator, truth: np.ndarray, alike: float = 0.0) -> 
     # Where there is a true difference, only the wrong order is a false one.
     apart = {(str(place + 1), metric) for place in range(OTHERS) for metric in PAPER_METRICS if truth[place].any()}
     return Counter(
-        "true" if (claim.other, claim.metric) in apart and claim.outcome == "holds" else "false"
+        "true" if (claim.other, claim.here.metric) in apart and claim.outcome == "holds" else "false"
         for claim in found
         if claim.outcome in ("holds", "does not hold")
     )

@@ -27,7 +27,7 @@ from orchestrator.results.table import columns, mean_matrix, metrics_after, tabl
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
 from orchestrator.study.metrics import METRICS, Stat
-from orchestrator.tracking.writer import metrics_of_row
+from orchestrator.tracking.measures import metrics_of_row
 from tests.orchestrator.fake_results import ALONE, BACKBONE, fake_store, fake_study
 
 TASKS = ("ScienceQA", "TextVQA", "Flickr30k")

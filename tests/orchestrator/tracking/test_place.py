@@ -15,7 +15,7 @@ from orchestrator.planning.lowering import lower
 from orchestrator.results.reading import ResultReader
 from orchestrator.storage.store import Store
 from orchestrator.tracking.listener import track
-from orchestrator.tracking.place import default_uri, files_uri, follow_move
+from orchestrator.tracking.place import default_uri, files_uri, follow_move, put_right
 from tests.orchestrator.fake_results import fake_store, fake_study, fill
 
 NAMES = ("plain", "a b", "ä ü", "a#b", "a%20b", "a%b", "a?b", "a?b=c&d", "a[1]", "a;b", "a:b@c", "a'b", 'a"b', "%C3%A4")
@@ -85,7 +85,7 @@ def test_a_database_that_cannot_be_put_right_is_refused_with_the_remedy(tmp_path
     store = Store(tmp_path / "store")
     store.root.mkdir()
     (store.root / "mlflow.db").write_text("no database at all, and long enough to be seen as none" * 20)
-    with pytest.raises(UserError, match="cannot be put right.*make it writable, or remove it and run `lilora track`"):
+    with pytest.raises(UserError, match="cannot be put right.*make it writable, or move .* run `lilora track`"):
         follow_move(store)
 
 
@@ -114,3 +114,28 @@ def test_a_study_tracked_in_a_store_that_moved_is_whole_there_and_nothing_is_wri
     assert {item.path for run in runs for item in client.list_artifacts(run.info.run_id)} >= {"matrix", "table.csv"}
     for model in client.search_logged_models([experiment.experiment_id]):
         assert client.list_logged_model_artifacts(model.model_id)
+
+
+@pytest.mark.slow
+def test_a_database_of_an_earlier_mlflow_is_brought_up_to_date_and_of_a_newer_one_refused(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from mlflow import MlflowClient
+    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine
+
+    store = Store(tmp_path / "store")
+    store.root.mkdir()
+    config = _get_alembic_config(default_uri(store))
+    earlier = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][8]
+    Base.metadata.create_all(create_engine(default_uri(store)))
+    command.upgrade(config, earlier)
+    put_right(store)
+    assert (store.root / f"mlflow-{earlier}.db").is_file()
+    assert MlflowClient(default_uri(store)).search_experiments()
+
+    with sqlite3.connect(store.root / "mlflow.db") as database:
+        database.execute("update alembic_version set version_num = 'ffffffffffff'")
+    with pytest.raises(UserError, match=r"version ffffffffffff.*bring MLflow up to date.*or move .* `lilora track`"):
+        put_right(store)

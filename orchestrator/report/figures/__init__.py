@@ -1,25 +1,31 @@
-"""Figures: small panels as inline SVG that takes the page's colours and font, and whole figures as PNG.
+"""Figures: small panels as inline SVG that takes the page's colours and font, and whole figures as files.
 
-A figure is a function of numbers: the same numbers give the same bytes. Matplotlib is used without pyplot, behind one
-lock, since its settings are global and MLflow's listener draws in a thread of its own.
+A figure is a function of numbers: the same numbers give the same bytes, in a page and in a file.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 from lilora.matrix import Matrix
+from orchestrator.report.figures.canvas import (
+    FAINT,
+    FILE_FAINT,
+    FILE_INK,
+    INK,
+    LOCK,
+    Form,
+    dress,
+    hollow,
+    inline,
+    new_figure,
+    panels_file,
+    saved,
+)
 from orchestrator.report.style import Style, heat
 from orchestrator.study.metrics import Stat
-
-_LOCK = Lock()
-# Stand-ins that are replaced by the page's own colours once the SVG is written.
-_INK, _FAINT = "#010203", "#010204"
 
 
 @dataclass(frozen=True)
@@ -62,50 +68,40 @@ class Pair:
 
 def line_svg(panel: Panel) -> str:
     """The panel as an SVG element."""
-    with _LOCK:
-        figure = _figure(panel.width, 2.75)
-        _draw_lines(figure.add_subplot(), panel, _INK, _FAINT)
-        return _svg(figure, panel.title)
+    with LOCK:
+        figure = new_figure(panel.width, 2.75)
+        _draw_lines(figure.add_subplot(), panel, INK, FAINT)
+        return inline(figure, panel.title)
 
 
 def pairs_svg(title: str, pairs: Sequence[Pair], colour: str) -> str:
     """Strict (filled) and lenient (hollow) score of each task, joined: the gap is lost format alone."""
-    with _LOCK:
-        figure = _figure(3.5, 0.75 + 0.27 * len(pairs))
+    with LOCK:
+        figure = new_figure(3.5, 0.75 + 0.27 * len(pairs))
         axes = figure.add_subplot()
-        _dress(axes, title, _INK, _FAINT)
+        dress(axes, title, INK, FAINT)
         for place, pair in enumerate(pairs):
             axes.plot([pair.strict, pair.lenient], [place, place], color=colour, alpha=0.45, linewidth=2.2, zorder=2)
-            axes.plot(pair.lenient, place, "o", markersize=6.5, zorder=3, **_hollow(colour))
+            axes.plot(pair.lenient, place, "o", markersize=6.5, zorder=3, **hollow(colour))
             axes.plot(pair.strict, place, "o", color=colour, markersize=4, zorder=4)
         axes.set(xlim=(-3, 103), ylim=(len(pairs) - 0.5, -0.5), xlabel="score after the last stage (%)")
         axes.set_yticks(range(len(pairs)), [pair.task for pair in pairs])
         axes.grid(axis="y", visible=False)
-        return _svg(figure, title)
+        return inline(figure, title)
 
 
-def lines_png(panels: Sequence[Panel], columns: int = 3) -> bytes:
-    """The panels as one picture with a legend below."""
-    with _LOCK:
-        columns = min(columns, len(panels))
-        num_rows = -(-len(panels) // columns)
-        figure = _figure(3.5 * columns, 2.75 * num_rows + 0.45)
-        for place, panel in enumerate(panels):
-            _draw_lines(figure.add_subplot(num_rows, columns, place + 1), panel, "#1b2330", "#d5dae2")
-        named = {line.name: line.style for panel in panels for line in panel.lines}
-        figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
-        handles = [_legend_line(name, style) for name, style in named.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(named)), frameon=False, fontsize=9)
-        return _png(figure)
+def lines_file(panels: Sequence[Panel], form: Form, columns: int = 3) -> bytes:
+    """The panels in one file with a legend below."""
+    return panels_file(panels, form, columns, 2.75, lambda axes, panel: _draw_lines(axes, panel, FILE_INK, FILE_FAINT))
 
 
-def heat_map_png(matrix: Matrix, title: str) -> bytes:
+def heat_map_file(matrix: Matrix, title: str, form: Form) -> bytes:
     """An accuracy matrix with its values printed; cells that were not evaluated stay white."""
     from matplotlib.patches import Rectangle
 
-    with _LOCK:
+    with LOCK:
         tasks, after = matrix.tasks, matrix.after
-        figure = _figure(1.8 + 0.72 * len(tasks), 1.25 + 0.42 * len(after))
+        figure = new_figure(1.8 + 0.72 * len(tasks), 1.25 + 0.42 * len(after))
         axes = figure.add_subplot()
         for row, values in enumerate(matrix.rows):
             for column, value in enumerate(values):
@@ -121,7 +117,7 @@ def heat_map_png(matrix: Matrix, title: str) -> bytes:
         axes.set_xlabel("score on the task (%)", fontsize=8.5)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        return _png(figure)
+        return saved(figure, form)
 
 
 def grid_svg(
@@ -134,11 +130,11 @@ def grid_svg(
     across = columns or names
     from matplotlib.patches import Rectangle
 
-    with _LOCK:
+    with LOCK:
         width, height = (1.3 + 0.52 * len(side) for side in (across, names))
-        figure = _figure(width, height * 0.92)
+        figure = new_figure(width, height * 0.92)
         axes = figure.add_subplot()
-        _dress(axes, title, _INK, _FAINT)
+        dress(axes, title, INK, FAINT)
         for row, line in enumerate(values):
             for column, value in enumerate(line):
                 if value is None:
@@ -151,26 +147,26 @@ def grid_svg(
         axes.set_yticks(range(len(names)), names)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        return _svg(figure, title)
+        return inline(figure, title)
 
 
 def fusion_svg(title: str, before: Sequence[float], after: Sequence[float]) -> str:
     """Fusion coefficients of each module before (hollow) and after training (filled); lines: their means (Fig. 3)."""
     colour = "#2c6fbb"
-    with _LOCK:
-        figure = _figure(5.0, 2.75)
+    with LOCK:
+        figure = new_figure(5.0, 2.75)
         axes = figure.add_subplot()
-        _dress(axes, title, _INK, _FAINT)
+        dress(axes, title, INK, FAINT)
         places = range(len(before))
         for place, low, high in zip(places, before, after, strict=True):
             axes.plot([place, place], [low, high], color=colour, alpha=0.35, linewidth=1.2, zorder=2)
-        axes.plot(places, before, "o", markersize=5.5, zorder=3, label="before", **_hollow(colour))
+        axes.plot(places, before, "o", markersize=5.5, zorder=3, label="before", **hollow(colour))
         axes.plot(places, after, "o", color=colour, markersize=4, zorder=4, label="after")
         axes.axhline(sum(before) / len(before), color=colour, linestyle=":", linewidth=1.1, label="mean before")
         axes.axhline(sum(after) / len(after), color=colour, linestyle="--", linewidth=1.1, label="mean after")
         axes.set(ylim=(0, 1), xlabel="adapted module, in the model's order", ylabel="alpha")
-        axes.legend(fontsize=7.5, frameon=False, ncols=4, loc="upper center", labelcolor=_INK)
-        return _svg(figure, title)
+        axes.legend(fontsize=7.5, frameon=False, ncols=4, loc="upper center", labelcolor=INK)
+        return inline(figure, title)
 
 
 def ranks_svg(title: str, names: Sequence[str], axes_of: Sequence[tuple[str, Sequence[Stat | None]]]) -> str:
@@ -182,11 +178,11 @@ def ranks_svg(title: str, names: Sequence[str], axes_of: Sequence[tuple[str, Seq
         axes_of: for each metric its label, and its values in the order of `names`.
     """
     colour = "#2f7de1"
-    with _LOCK:
-        figure = _figure(4.0 + 2.2 * len(axes_of), 1.0 + 0.2 * len(names))
+    with LOCK:
+        figure = new_figure(4.0 + 2.2 * len(axes_of), 1.0 + 0.2 * len(names))
         for number, (label, stats) in enumerate(axes_of):
             axes = figure.add_subplot(1, len(axes_of), number + 1)
-            _dress(axes, "" if number else title, _INK, _FAINT)
+            dress(axes, "" if number else title, INK, FAINT)
             for place, stat in enumerate(stats):
                 if stat is not None:
                     bar = stat.deviation or 0.0
@@ -194,33 +190,11 @@ def ranks_svg(title: str, names: Sequence[str], axes_of: Sequence[tuple[str, Seq
             axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=label)
             axes.set_yticks(range(len(names)), [""] * len(names) if number else names)
             axes.margins(x=0.08)
-        return _svg(figure, title)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _hollow(colour: str) -> dict[str, Any]:
-    return {"markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.5}
-
-
-def _dress(axes: Any, title: str, ink: str, faint: str) -> None:
-    axes.set_title(title, fontsize=10, fontweight="bold", color=ink, loc="left", pad=6)
-    axes.set_facecolor("none")
-    axes.grid(color=faint, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(faint)
-    axes.tick_params(color=faint, labelcolor=ink, labelsize=8, length=3)
-    axes.xaxis.label.set(color=ink, fontsize=8.5)
-    axes.yaxis.label.set(color=ink, fontsize=8.5)
+        return inline(figure, title)
 
 
 def _draw_lines(axes: Any, panel: Panel, ink: str, faint: str) -> None:
-    _dress(axes, panel.title, ink, faint)
+    dress(axes, panel.title, ink, faint)
     for line in panel.lines:
         style = line.style
         look = {"color": style.colour, "linestyle": style.dash, "marker": style.marker or None}
@@ -238,32 +212,3 @@ def _draw_lines(axes: Any, panel: Panel, ink: str, faint: str) -> None:
     axes.set_xticks(range(len(panel.stages)), panel.stages, rotation=35, ha="right", rotation_mode="anchor")
     if panel.named:
         axes.legend(fontsize=7, frameon=False, labelcolor=ink)
-
-
-def _legend_line(name: str, style: Style) -> Any:
-    from matplotlib.lines import Line2D
-
-    look: dict[str, Any] = {"color": style.colour, "linestyle": style.dash, "marker": style.marker or None}
-    return Line2D([], [], linewidth=1.7, markersize=4.2, label=name, **look)
-
-
-def _png(figure: Any) -> bytes:
-    bytes_ = io.BytesIO()
-    figure.savefig(bytes_, format="png", dpi=150, facecolor="white", metadata={"Software": None})
-    return bytes_.getvalue()
-
-
-def _svg(figure: Any, salt: str) -> str:
-    """The figure as an SVG element: text stays text, colours and font come from the page, ids are its own."""
-    from matplotlib import rc_context
-
-    text = io.StringIO()
-    with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|FillBetween)[^"]*"', "", svg)
-    return svg.replace(_INK, "currentColor").replace(_FAINT, "var(--line)").strip()

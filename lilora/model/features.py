@@ -2,14 +2,14 @@
 
 No adapter sits in the tower, so a picture's features never change: they are computed once a process where they are
 small, and anew for each batch where they are not. Where the user names a folder for them (`$LILORA_FEATURES`), large
-ones are written there once for all stages, processes and studies, and read back batch by batch: for LLaVA-1.5-7B 1.2 MB
-a picture in bfloat16, so 120 GB for 100,000. What is written is what the tower gave, to the bit.
+ones are written there once for all stages, processes and studies, stay until the user removes them, and are read back
+batch by batch: for LLaVA-1.5-7B 1.2 MB a picture in bfloat16, so 120 GB for 100,000. What is written is what the tower
+gave, to the bit.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections import OrderedDict
@@ -24,16 +24,12 @@ from PIL import Image
 from torch import Tensor
 
 from lilora.core.files import give_usual_modes
-from lilora.core.home import expanded
+from lilora.core.home import features_folder
 from lilora.core.identity import digest_of
 from lilora.core.limits import CHUNK, MEMO_BYTES
 from lilora.model.families import Family, Images, family_of, on_device
 from lilora.model.pictures import Picture, decoded
 from lilora.model.tokens import TaskData
-
-#: The variable that names the folder for features that do not fit in memory; they stay there until the user removes
-#: them.
-FOLDER = "LILORA_FEATURES"
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,8 @@ class Features:
         first = family.with_features(model, self._pixels(range(min(CHUNK, count)))).apart()
         if sum(picture.known.nbytes for picture in first) / len(first) * count <= MEMO_BYTES:
             self.kept = [*first, *self._through_tower(CHUNK)]
-        elif folder := os.environ.get(FOLDER):
-            place = expanded(folder, f"set {FOLDER} to the folder's whole path") / self._name()
+        elif folder := features_folder():
+            place = folder / self._name()
             if not place.exists():
                 _write(place, self._through_tower(0))
             self.kept, self.on_disk = _mapped(place), True

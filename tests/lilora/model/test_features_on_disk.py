@@ -11,7 +11,8 @@ import torch
 from lilora.methods.seqlora import SeqLoRA
 from lilora.model import features as module
 from lilora.model.families import Images, Llava
-from lilora.model.features import FOLDER, Features
+from lilora.core.home import FEATURES_VARIABLE
+from lilora.model.features import Features
 from lilora.model.tokens import load_task
 from lilora.training import Training
 from tests.lilora.lab import Lab, files
@@ -26,7 +27,7 @@ def folder(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = lab.folder() / "features"
     monkeypatch.setattr(module, "MEMO_BYTES", 0)
     monkeypatch.setattr(module, "_MEMO", type(module._MEMO)())
-    monkeypatch.setenv(FOLDER, str(found))
+    monkeypatch.setenv(FEATURES_VARIABLE, str(found))
     return found
 
 
@@ -100,7 +101,7 @@ def test_a_writer_that_is_interrupted_leaves_nothing(lab: Lab, folder: Path, mon
 
 
 def test_without_the_folder_nothing_is_written(lab: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(FOLDER)
+    monkeypatch.delenv(FEATURES_VARIABLE)
     data = load_task(lab.backbone, lab.data["Colour"], "train")
     assert Features(lab.model, lab.backbone.load_processor(), data).kept is None
     assert not folder.exists()

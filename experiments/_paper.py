@@ -20,7 +20,6 @@ CAVEATS = (
     "The paper's AP averages a caption score that reaches 164 with percentages; ours is bounded by 100 on each task.",
     "LiLoRA and DirLoRA are told at test which task an item is from, here and in the paper; the others are not.",
 )
-EPOCHS = "We train two epochs a task, the paper one."
 UNPROVEN = "The paper's backbone, tasks, ranks and rates; lora_alpha, dropout and warm-up are the SMoLoRA release's."
 #: Of a study whose claims are to be judged: a row's noise shows in no fewer.
 SEEDS = (0, 1, 2)

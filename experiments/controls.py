@@ -7,26 +7,25 @@ SMoLoRA with routers that train on and see the whole instruction, with a loss th
 with visual routers that see a row's difference from the first task's mean.
 """
 
-from experiments._paper import at_paper_scale
+from experiments._paper import at_paper_scale, over_seeds
+from experiments._setting import REPLAY, training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.methods import Method
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
-from lilora.methods.replay import Replay
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.smolora import SMoLoRA
 from orchestrator.study import Study, Trial
 
-SEEDS = (0, 1, 2)
 TOLD = Stream(task_prompt=True)
 ROWS: tuple[tuple[Method, Stream], ...] = (
     (DirLoRA(), Stream()),
     (DirLoRA(rank=7, lora_alpha=14), Stream()),
     (SeqLoRA(), Stream()),
     (SeqLoRA(), TOLD),
-    (Replay(), Stream()),
-    (Replay(), TOLD),
+    (REPLAY, Stream()),
+    (REPLAY, TOLD),
     (LiLoRA(), Stream()),
     (LiLoRA(shared_a="frozen"), Stream()),
     (LiLoRA(shared_a=0.1), Stream()),
@@ -47,7 +46,7 @@ def controls() -> Study:
         name="controls",
         title="Control rows for LiLoRA's claims",
         description=__doc__ or "",
-        trials=tuple(Trial(method, BACKBONE, stream, seed=seed) for method, stream in ROWS for seed in SEEDS),
+        trials=over_seeds([Trial(method, BACKBONE, stream, training_of(method)) for method, stream in ROWS]),
     )
 
 

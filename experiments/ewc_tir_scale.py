@@ -5,10 +5,10 @@ others ("centred" has w = 1 there, which is EWC). Where the chosen row's weights
 report and `lilora explain` say that its mechanism does nothing. One epoch a task, one seed, EWC's default weight.
 """
 
+from experiments._setting import training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.ewc import EWC
 from lilora.methods.ewc_tir import EWCTIR
-from lilora.training import Training
 from orchestrator.study import Candidates, Search, Study, Trial
 
 SCALES = ("standardised", "cosine", "centred")
@@ -20,6 +20,6 @@ def ewc_tir_scale() -> Study:
         name="ewc_tir_scale",
         title="EWC+TIR's scale of similarity, chosen on validation data",
         description=__doc__ or "",
-        trials=tuple(Trial(method, BACKBONE, training=Training(epochs=1)) for method in (EWC(), EWCTIR())),
+        trials=tuple(Trial(method, BACKBONE, training=training_of(method)) for method in (EWC(), EWCTIR())),
         search=Search((Candidates("ewc_tir", "method.scale", SCALES),), protocol="end-of-stream"),
     )

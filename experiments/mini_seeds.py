@@ -1,5 +1,7 @@
 """mini_seeds: the README's table - the quickstart's methods and LiLoRA without its regulariser, over three seeds."""
 
+from experiments._paper import over_seeds
+from experiments._setting import training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
@@ -7,8 +9,7 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.study import Study, Trial
 
-METHODS = (DirLoRA(), SeqLoRA(), LiLoRA(basis="free"), LiLoRA())
-SEEDS = (0, 1, 2)
+METHODS = (ZeroShot(), DirLoRA(), SeqLoRA(), LiLoRA(basis="free"), LiLoRA())
 
 
 def mini_seeds() -> Study:
@@ -17,8 +18,5 @@ def mini_seeds() -> Study:
         name="mini_seeds",
         title="Six vision-language tasks in a row, three seeds",
         description=__doc__ or "",
-        trials=(
-            Trial(ZeroShot(), BACKBONE),
-            *(Trial(method, BACKBONE, seed=seed) for method in METHODS for seed in SEEDS),
-        ),
+        trials=over_seeds([Trial(method, BACKBONE, training=training_of(method)) for method in METHODS]),
     )

@@ -5,10 +5,10 @@ Orders that begin alike share their first stages: 96 stages are asked for, 64 ar
 
 from itertools import permutations
 
+from experiments._setting import training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.methods.lilora import LiLoRA
-from lilora.training import Training
 from orchestrator.study import Study, Trial
 
 TASKS = ("TextVQA", "ImageNet", "GQA", "VQAv2")
@@ -16,10 +16,12 @@ TASKS = ("TextVQA", "ImageNet", "GQA", "VQAv2")
 
 def orders24() -> Study:
     """A trial for each order."""
-    training = Training(epochs=1)
+    method = LiLoRA()
     return Study(
         name="orders24",
         title="LiLoRA on four tasks in all 24 orders",
         description=__doc__ or "",
-        trials=tuple(Trial(LiLoRA(), BACKBONE, Stream(tasks=order), training) for order in permutations(TASKS)),
+        trials=tuple(
+            Trial(method, BACKBONE, Stream(tasks=order), training_of(method)) for order in permutations(TASKS)
+        ),
     )

@@ -5,10 +5,13 @@ it, so the routed rows add answers alone. The same for DirLoRA, which forgets no
 """
 
 from experiments._paper import at_paper_scale
+from experiments._setting import training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from orchestrator.study import Study, Trial
+
+METHODS = LiLoRA(), LiLoRA(route="nearest"), DirLoRA(), DirLoRA(route="nearest")
 
 
 def routing() -> Study:
@@ -17,12 +20,7 @@ def routing() -> Study:
         name="routing",
         title="What does it cost not to be told the task?",
         description=__doc__ or "",
-        trials=(
-            Trial(LiLoRA(), BACKBONE),
-            Trial(LiLoRA(route="nearest"), BACKBONE),
-            Trial(DirLoRA(), BACKBONE),
-            Trial(DirLoRA(route="nearest"), BACKBONE),
-        ),
+        trials=tuple(Trial(method, BACKBONE, training=training_of(method)) for method in METHODS),
     )
 
 

@@ -7,16 +7,17 @@ Papers of 2025-26 say so of other models: LoRA on the attention projections alon
 from dataclasses import replace
 
 from experiments._paper import at_paper_scale
+from experiments._setting import REPLAY, training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.lilora import LiLoRA
-from lilora.methods.replay import Replay
 from lilora.methods.seqlora import SeqLoRA
-from lilora.training import Training
 from orchestrator.study import Study, Trial
 
 ATTENTION, GATE_UP = BACKBONE.adapted("attention"), BACKBONE.adapted("gate+up")
 #: A tenth of the rate of the other rows: our choice, no other was tried.
-LOW = replace(Training(), learning_rate=Training().learning_rate / 10)
+SEQLORA, LILORA = SeqLoRA(), LiLoRA()
+USUAL = training_of(SEQLORA)
+LOW = replace(USUAL, learning_rate=USUAL.learning_rate / 10)
 
 
 def simple_rows() -> Study:
@@ -26,12 +27,12 @@ def simple_rows() -> Study:
         title="Do simple rows forget as little as LiLoRA?",
         description=__doc__ or "",
         trials=(
-            Trial(SeqLoRA(), BACKBONE),
-            Trial(SeqLoRA(), ATTENTION),
-            Trial(SeqLoRA(), GATE_UP),
-            Trial(SeqLoRA(), BACKBONE, training=LOW),
-            Trial(LiLoRA(), BACKBONE),
-            Trial(Replay(), BACKBONE),
+            Trial(SEQLORA, BACKBONE, training=USUAL),
+            Trial(SEQLORA, ATTENTION, training=USUAL),
+            Trial(SEQLORA, GATE_UP, training=USUAL),
+            Trial(SEQLORA, BACKBONE, training=LOW),
+            Trial(LILORA, BACKBONE, training=training_of(LILORA)),
+            Trial(REPLAY, BACKBONE, training=training_of(REPLAY)),
         ),
     )
 

@@ -1,6 +1,7 @@
 """table2: what LiLoRA's components do - share A, decompose B, hold the basis still (the paper's Table 2)."""
 
-from experiments._paper import EPOCHS, at_paper_scale, beside, over_seeds
+from experiments._paper import at_paper_scale, beside, over_seeds
+from experiments._setting import training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
@@ -19,13 +20,12 @@ def table2() -> Study:
         name="table2",
         title="LiLoRA's components",
         description=__doc__ or "",
-        trials=over_seeds([Trial(method, BACKBONE) for method in METHODS]),
+        trials=over_seeds([Trial(method, BACKBONE, training=training_of(method)) for method in METHODS]),
         paper=beside(
             "Table 2",
             "lilora_table2_components.csv",
             list(zip(LABELS, COMPONENTS, strict=True)),
             LABELS[-1],
-            EPOCHS,
             "The paper's 178.7 MB a task for shared A is half of DirLoRA's; B alone is 206.0 MiB.",
         ),
     )

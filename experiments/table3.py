@@ -1,11 +1,13 @@
 """table3: ranks r of the shared matrices and r~ of the tasks' parts (the paper's Table 3; 16 stands for its 128)."""
 
-from experiments._paper import EPOCHS, at_paper_scale, beside
+from experiments._paper import at_paper_scale, beside
+from experiments._setting import training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.lilora import LiLoRA
 from orchestrator.study import Study, Trial
 
 RANKS = ((16, 8), (16, 4), (16, 2), (8, 4), (8, 2), (8, 1))
+METHODS = [LiLoRA(rank=rank, task_rank=inner, lora_alpha=2.0 * rank) for rank, inner in RANKS]
 ROWS = [(f"r {8 * rank}, r~ {8 * inner}", {"r": str(8 * rank), "r_tilde": str(8 * inner)}) for rank, inner in RANKS]
 
 
@@ -15,10 +17,8 @@ def table3() -> Study:
         name="table3",
         title="LiLoRA's ranks",
         description=__doc__ or "",
-        trials=tuple(
-            Trial(LiLoRA(rank=rank, task_rank=inner, lora_alpha=2.0 * rank), BACKBONE) for rank, inner in RANKS
-        ),
-        paper=beside("Table 3", "lilora_table3_ranks.csv", ROWS, ROWS[0][0], EPOCHS),
+        trials=tuple(Trial(method, BACKBONE, training=training_of(method)) for method in METHODS),
+        paper=beside("Table 3", "lilora_table3_ranks.csv", ROWS, ROWS[0][0]),
     )
 
 

@@ -5,8 +5,9 @@ The paper's table is Qwen2-VL-2B's; LLaVA's rows of the same methods are in its 
 
 from dataclasses import replace
 
-from experiments._paper import EPOCHS, at_paper_scale, beside
+from experiments._paper import at_paper_scale, beside
 from experiments._scale import answers_in
+from experiments._setting import training_of
 from lilora.backbones import qwen2_vl_2b, tiny_llava, tiny_qwen2_vl
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.eproj import Eproj
@@ -23,12 +24,14 @@ ROWS = "The paper's rows stand beside those of the tiny Qwen2-VL."
 def table5() -> Study:
     """Each method on each backbone."""
     rows = [(label, {"method": label}) for label in LABELS]
-    paper = beside("Table 5", "lilora_table5_qwen2vl_2b.csv", rows, "LiLoRA", ROWS, EPOCHS, model="Qwen2-VL-2B")
+    paper = beside("Table 5", "lilora_table5_qwen2vl_2b.csv", rows, "LiLoRA", ROWS, model="Qwen2-VL-2B")
     return Study(
         name="table5",
         title="Four methods on two models",
         description=__doc__ or "",
-        trials=tuple(Trial(method, backbone) for backbone in BACKBONES for method in METHODS),
+        trials=tuple(
+            Trial(method, backbone, training=training_of(method)) for backbone in BACKBONES for method in METHODS
+        ),
         paper=replace(paper, rows=(None,) * len(METHODS) + paper.rows),
     )
 

@@ -1,8 +1,9 @@
 """Readable names of trials, from their flat parameters: only what differs among them is said.
 
-"lilora lam=1.0 seed 0". A method's own fields are compared among the trials of that method, a backbone's among those of
-that backbone, all others among all. Where many of a method's differ, only what sets a trial apart from the first of its
-method is said. That a trial sees a subset of the data is always said.
+"lilora lam=1.0 seed 0". A method's own fields, and those of training, are compared among the trials of that method
+(each may have a rate of its own), a backbone's among those of that backbone, all others among all. Where many of a
+method's differ, only what sets a trial apart from the first of its method is said. That a trial sees a subset of the
+data is always said.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from lilora.methods import Method
 
 #: Fields that are named by their value alone; of others the field is said too.
 PLAIN = ("backbone", "sites", "benchmark", "instructions", "split", "task_prompt")
+#: Of a group of fields, the field among whose equals they are compared.
+SCOPES = {"method": "method", "training": "method", "backbone": "backbone"}
 #: Of more fields of a method's own than these, a name says those alone that are not as in the method's first trial.
 MANY = 3
 #: What a trial without has no value of because of another field, which is said. Of every other field that a trial has
@@ -54,7 +57,7 @@ def short_names(flats: Sequence[Mapping[str, Any]], *, seed: bool = True) -> tup
 
 def _scope(flat: Mapping[str, Any], key: str) -> tuple[str, str]:
     owner, _, part = key.partition(".")
-    return (str(flat[owner]) if part and owner in ("method", "backbone") else "", key)
+    return (str(flat[SCOPES[owner]]) if part and owner in SCOPES else "", key)
 
 
 def _name(flat: Mapping[str, Any], values: Mapping[tuple[str, str], Mapping[str, int]], with_seed: bool) -> str:

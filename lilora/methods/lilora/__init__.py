@@ -42,7 +42,7 @@ class LiLoRA(Routed):
         lora_alpha: the update is scaled by lora_alpha / rank (the paper names no scale).
         dropout: on the adapter's input.
         lam: lambda, weight of the basis stability loss. The paper names none; the default is what
-            `experiments/lambda_pair.py` chose on validation data of the mini benchmark's first two tasks.
+            `experiments/table1_single.py` chose on validation data of the mini benchmark's first two tasks.
         regularise: which of what all tasks share the loss holds: "B0" (the paper), "A" or "both". A's term is
             (1 - sim) ||A - A'||_F^2 with the same cosine.
         weighting: of the drift: "cosine" (Eq. 8), or "none", plain L2: every module weighs 1.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from threading import Lock
 from typing import Any, Literal, TypeVar
@@ -21,6 +21,8 @@ FILE_INK, FILE_FAINT = "#1b2330", "#d5dae2"
 
 #: A picture, or one of two vector forms: SVG for pages, PDF for LaTeX.
 Form = Literal["png", "svg", "pdf"]
+#: Height of a legend's line, in inches.
+LEGEND_LINE = 0.2
 Panel = TypeVar("Panel")
 
 
@@ -64,15 +66,27 @@ def panels_file(
             draw(axes, panel)
             for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
                 named.setdefault(name, handle)
+        beside = legend_columns(named, figure.get_figwidth())
+        # However many lines there are, their names take nothing from the panels' height.
+        figure.set_figheight(height * num_rows + 0.25 + LEGEND_LINE * -(-len(named) // beside))
         figure.legend(
             handles=list(named.values()),
             labels=list(named),
             loc="outside lower center",
-            ncols=min(4, len(named)),
+            ncols=beside,
             frameon=False,
             fontsize=9,
         )
         return saved(figure, form)
+
+
+def legend_columns(names: Iterable[str], width: float) -> int:
+    """How many of the names stand beside each other in a legend of `width` inches: four, or as many as fit; 1 or more.
+
+    A name takes 0.07 inches a letter, and 0.6 for its line and what lies between.
+    """
+    lengths = [len(name) for name in names]
+    return max(1, min(4, len(lengths), int(width // (0.07 * max(lengths, default=0) + 0.6))))
 
 
 def saved(figure: Any, form: Form) -> bytes:

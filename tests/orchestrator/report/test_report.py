@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
 
 from lilora.matrix import Matrix
 from lilora.matrix.files import read_matrix
@@ -12,8 +14,8 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import lower
 from orchestrator.report import report_folder, write_report
-from orchestrator.report.figures import heat_map_file
-from orchestrator.report.style import PALETTE, heat, luminance, styles
+from orchestrator.report.figures import Line, Panel, heat_map_file, lines_file
+from orchestrator.report.style import PALETTE, Style, heat, luminance, styles
 from orchestrator.results.reading import read_results
 from orchestrator.results.table import table
 from orchestrator.storage.store import Store
@@ -143,3 +145,16 @@ def test_a_heat_map_is_a_picture_with_the_same_bytes_each_time():
     picture = heat_map_file(matrix, "two tasks", "png")
     assert picture.startswith(b"\x89PNG")
     assert heat_map_file(matrix, "two tasks", "png") == picture
+
+
+@pytest.mark.parametrize("num_lines", [3, 120])
+@pytest.mark.filterwarnings("error")
+def test_a_file_of_lines_is_higher_the_more_names_its_legend_has(num_lines: int):
+    style = Style(PALETTE[0], "o", "-")
+    lines = tuple(
+        Line(f"lilora lam=1.0 learning_rate={number}", style, (0, 1), (50.0, 40.0)) for number in range(num_lines)
+    )
+    panel = Panel("AP", "%", ("a", "b"), lines)
+    picture = Image.open(io.BytesIO(lines_file([panel, panel], "png")))
+    # Two names fit beside each other; a name takes a fifth of an inch, the panels 2.75.
+    assert picture.height == pytest.approx(150 * (2.75 + 0.25 + 0.2 * -(-num_lines // 2)), abs=2)

@@ -132,3 +132,13 @@ def test_the_points_of_a_sweep_over_one_models_ways_to_be_adapted_have_names_of_
     assert [name_at(sweep, point, seed=False) for point in points(sweep)] == [
         "seqlora fake #1", "seqlora fake attention", "seqlora fake #3",
     ]  # fmt: skip
+
+
+def test_a_rate_of_each_methods_own_is_not_said_and_two_rates_of_one_method_are() -> None:
+    fast, slow = (Training(learning_rate=rate) for rate in (3e-3, 1e-3))
+    trials = [Trial(SeqLoRA(), BACKBONE, STREAM, slow), Trial(LiLoRA(), BACKBONE, STREAM, fast)]
+    assert trial_names(Study("own", tuple(trials))) == ("seqlora", "lilora")
+    trials.append(Trial(LiLoRA(), BACKBONE, STREAM, slow))
+    assert trial_names(Study("two", tuple(trials))) == (
+        "seqlora", "lilora learning_rate=0.003", "lilora learning_rate=0.001",
+    )  # fmt: skip

@@ -1,0 +1,22 @@
+"""The setting that the studies on the mini benchmark share: one epoch a task, at the rate that a search chose.
+
+A method's row is one trial in all of them, so its stages are trained once and its numbers are the same in every table.
+The search is `table1_single`'s (`experiments/_search.py`): validation data of the first two tasks, seed 0. With these
+rates it chose the default weights of LiLoRA (0.1), EWC and EWC+TIR (1000), 10 for C-LoRA and a share of 1 for Replay.
+"""
+
+from lilora.methods import Method
+from lilora.methods.dora import DoRA
+from lilora.methods.replay import Replay
+from lilora.methods.seqlora import SeqLoRA
+from lilora.training import Training
+
+#: Chosen for every method but those of `SLOWER`.
+RATE = 3e-3
+SLOWER: dict[type[Method], float] = {SeqLoRA: 1e-3, DoRA: 1e-3}
+REPLAY = Replay(share=1.0)
+
+
+def training_of(method: Method) -> Training:
+    """One epoch at the method's rate."""
+    return Training(epochs=1, learning_rate=SLOWER.get(type(method), RATE))

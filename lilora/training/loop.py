@@ -134,6 +134,11 @@ class Loop:
         """The share of the places in all micro-batches so far that padding took."""
         return self._padded / max(1, self._places)
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows that the stage's steps learn from, on all workers, without padding."""
+        return sum(self.data.num_tokens(row) for step in range(self.num_steps) for row in self._batch(step))
+
     def _pictures(self, start: int) -> Iterator[list[int]]:
         """The pictures' places of each micro-batch from step `start` on."""
         for step in range(start, self.num_steps):

@@ -93,6 +93,7 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             "loss": rows[-1]["loss"],
             "optimiser": loop.optimiser,
             "padding": loop.padding,
+            "tokens": loop.num_tokens,
             "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
             **({"unmoved": list(loop.unmoved)} if loop.unmoved else {}),
             **({"cut_rows": data.num_cut} if data.num_cut else {}),

@@ -346,3 +346,4 @@ def test_the_padding_of_one_micro_batch_is_counted_by_hand(lab: Lab) -> None:
     summary = train(config, {"data": lab.data["Caption"]}, lab.folder(), lab.run())
     lengths = [data.num_tokens(row) for row in range(len(data))]
     assert summary["padding"] == pytest.approx(1 - sum(lengths) / (len(lengths) * max(lengths)))
+    assert summary["tokens"] == sum(lengths)

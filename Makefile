@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test check pictures adopt-tiny adopt-tiny-qwen setup clean
+.PHONY: quickstart test check benchmarks pictures adopt-tiny adopt-tiny-qwen setup clean
 
 quickstart: setup  ## set up, run the main job, print the table
 	$(BIN)/lilora run quickstart
@@ -26,6 +26,9 @@ adopt-tiny-qwen: setup  ## the same for the tiny Qwen2-VL
 	$(BIN)/python -c "from pathlib import Path; from experiments.pretrain_tiny_qwen import pretrain_tiny_qwen; \
 	from lilora.backbones._checkpoints import adopt; \
 	print(adopt(Path('.lilora/artifacts', pretrain_tiny_qwen().digest), 'tiny_qwen2_vl'))"
+
+benchmarks: setup  ## the short benchmarks, and what they said, into benchmarks/results
+	$(BIN)/python -m benchmarks.short
 
 pictures: setup  ## draw the documentation's pictures from the store
 	$(BIN)/python -m docs.make_pictures

@@ -207,6 +207,7 @@ def main() -> None:
     print(f"answers that differ: {len(found['different'])} of {count}")
     for where, name, fast, slow in found["different"][:5]:
         print(f"  {where}, {name}: ours {fast!r}, theirs {slow!r}")
+    print(json.dumps({"seconds": found["seconds"], "different": len(found["different"]), "answers": count}))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ class HowTrained:
     def __post_init__(self) -> None:
         find_gpu(self.gpu)
         if self.bits not in (None, 4, 8):
-            raise UserError(f"--bits is {self.bits}; weights of a frozen language model are held in 4 or 8 bits, or whole")
+            raise UserError(
+                f"--bits is {self.bits}; weights of a frozen language model are held in 4 or 8 bits, or whole"
+            )
         if not 0 < self.utilisation <= 1:
             raise UserError(
                 f"--utilisation is {self.utilisation}; it is a share of the GPU's peak, above 0 and up to 1"

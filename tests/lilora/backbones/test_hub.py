@@ -16,9 +16,9 @@ from huggingface_hub import constants, errors
 from lilora.backbones import Backbone, _hub, forget_models
 from lilora.backbones._processor import load_processor
 from lilora.backbones.tiny_llava import BACKBONE
+from lilora.core.home import FEATURES_VARIABLE
 from lilora.methods.seqlora import SeqLoRA
 from lilora.stages.configs import PredictConfig
-from lilora.core.home import FEATURES_VARIABLE
 from orchestrator.cluster.session import worker_environment
 from orchestrator.planning.data import absent_backbones
 from orchestrator.steps.plan import Plan

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from lilora.core.home import FEATURES_VARIABLE
 from lilora.methods.seqlora import SeqLoRA
 from lilora.model import features as module
 from lilora.model.families import Images, Llava
-from lilora.core.home import FEATURES_VARIABLE
 from lilora.model.features import Features
 from lilora.model.tokens import load_task
 from lilora.training import Training

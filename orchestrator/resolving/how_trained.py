@@ -42,7 +42,7 @@ class HowTrained:
         find_gpu(self.gpu)
         if self.bits not in (None, 4, 8):
             raise UserError(
-                f"--bits is {self.bits}; weights of a frozen language model are held in 4 or 8 bits, or whole"
+                f"--bits is {self.bits}; a frozen language model's weights are held in 4 or 8 bits, or whole"
             )
         if not 0 < self.utilisation <= 1:
             raise UserError(

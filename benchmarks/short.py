@@ -29,6 +29,7 @@ RESULTS = Path(__file__).parent / "results" / "short.md"
 SHORT: dict[str, tuple[str, ...]] = {
     "shared_backbone": ("--rounds", "5"),
     "evaluation": ("--items", "20"),
+    "reading_ahead": ("--rounds", "2"),
     "comparing": ("--trials", "100", "--items", "50"),
 }
 

@@ -113,6 +113,8 @@ class Adapters:
         for site, layer in self.layers.items():
             assert self.delta is not None
             original = self.originals[site]
+            if not original.weight.is_floating_point():
+                raise ValueError(f"{site} holds quantised weights, which take no update in: answer unmerged")
             weight = (original.weight + self.delta(layer)).to(original.weight.dtype)
             self.model.set_submodule(site, plain_linear(weight, original.bias))
             if short:

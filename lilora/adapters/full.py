@@ -47,7 +47,7 @@ def attach_full(adapters: Adapters, sites: Sequence[str], state: State | None, t
     """Put copies in the place of `sites`, with the state's values or the backbone's, and declare them if they train.
 
     Raises:
-        ValueError: a site carries an adapter already; or the state was trained without these modules.
+        ValueError: a site carries an adapter already, or is quantised; or the state was trained without these modules.
     """
     if not sites:
         return
@@ -55,6 +55,8 @@ def attach_full(adapters: Adapters, sites: Sequence[str], state: State | None, t
         raise ValueError(f"{taken[0]} is adapted and trained in full: leave it out of the backbone's `sites` or `full`")
     for site in sites:
         original = adapters.model.get_submodule(site)
+        if not original.weight.is_floating_point():
+            raise ValueError(f"{site} holds quantised weights, which are not trained: leave it out of `full`")
         found = {name: getattr(original, name) for name in ("weight", "bias") if getattr(original, name) is not None}
         tensors = {}
         for name, own in found.items():

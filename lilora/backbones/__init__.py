@@ -69,6 +69,9 @@ class Backbone:
             from answers that were made while they still had an effect.
         architecture: what differs from transformers' defaults for the family in the model's published config.json, so
             that the model can be counted without a network; None where `location` has the config.json.
+        bits: of each weight of the language model's linear layers, held so by bitsandbytes
+            (`lilora.backbones._quantised`): 4, 8, or None for the dtype it is loaded in. Adapters are not merged into
+            such weights, so answers are given unmerged.
     """
 
     name: str
@@ -82,6 +85,11 @@ class Backbone:
         default=None, compare=False, repr=False, metadata={"identity": False}
     )
     full: tuple[str, ...] = ()
+    bits: Literal[4, 8] | None = None
+
+    def __post_init__(self) -> None:
+        if self.bits not in (None, 4, 8):
+            raise ValueError(f"backbone '{self.name}': bits is {self.bits}; it may be: 4, 8, None")
 
     def adapted(self, sites: str, projector: Literal["adapted", "full", "frozen"] = "frozen") -> Backbone:
         """The same model with other layers adapted: one of `SITE_SETS` in the language model, and its projector adapted
@@ -130,9 +138,9 @@ class Backbone:
         """The frozen model in evaluation mode; the same object every time in one process.
 
         Raises:
-            ValueError: see `fetch`.
+            ValueError: see `fetch`; or `bits` are asked for, and bitsandbytes is not installed.
         """
-        return _load_model(self.location, self.revision, dtype, device)
+        return _load_model(self.location, self.revision, dtype, device, self.bits)
 
     def load_processor(self) -> Any:
         """The model's processor (tokenizer and image processor); the same object every time in one process.
@@ -141,7 +149,9 @@ class Backbone:
             ValueError: see `load_model`; or it is LLaVA's and does not say how many tokens a picture takes, and neither
                 does the model's configuration.
         """
-        return _load_processor(self.location, self.revision, self.family)
+        from lilora.backbones._processor import load_processor
+
+        return load_processor(self.location, self.revision, self.family)
 
     def meta_model(self) -> Any:
         """The model on the meta device: every module and shape, no weights, no memory; a new object every time.
@@ -260,35 +270,13 @@ def forget_models() -> None:
 
 
 @cache
-def _load_model(location: str, revision: str, dtype: str, device: str) -> Any:
+def _load_model(location: str, revision: str, dtype: str, device: str, bits: int | None = None) -> Any:
     import torch
     from transformers import AutoModelForImageTextToText
 
+    if bits is not None:
+        from lilora.backbones._quantised import load_quantised
+
+        return load_quantised(location, revision, dtype, device, bits)
     model = _hub.from_pretrained(AutoModelForImageTextToText, location, revision, dtype=getattr(torch, dtype))
     return model.to(device).eval().requires_grad_(False)
-
-
-@cache
-def _load_processor(location: str, revision: str, family: str) -> Any:
-    """The processor, with the image processor that works with PIL.
-
-    transformers takes torchvision's where that is installed, and it makes other pixels, for the same digest. Of a model
-    that has no other image processor, torchvision's stays (transformers warns of it).
-    """
-    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor
-
-    if family in ("qwen2_vl", "qwen2_5_vl"):
-        from lilora.backbones._processor import Qwen2VLProcessor
-
-        processor = _hub.from_pretrained(Qwen2VLProcessor, location, revision)
-    else:
-        processor = _hub.from_pretrained(AutoProcessor, location, revision)
-    if family == "llava":
-        from lilora.backbones._processor import complete_llava, is_complete
-
-        if not is_complete(processor):
-            complete_llava(processor, _hub.from_pretrained(AutoConfig, location, revision))
-    if getattr(processor, "image_processor", None) is not None:
-        # Not above: transformers would hand the choice to the tokenizer and to a video processor as well.
-        processor.image_processor = _hub.from_pretrained(AutoImageProcessor, location, revision, backend="pil")
-    return processor

@@ -9,12 +9,15 @@ LLaVA's older folders do not say how many tokens a picture takes; the model's ow
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import transformers
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import PROCESSOR_NAME
+
+from lilora.backbones import _hub
 
 
 class Qwen2VLProcessor(transformers.Qwen2VLProcessor):  # type: ignore[misc,unused-ignore]  # transformers' lazy classes are Any
@@ -84,3 +87,24 @@ def complete_llava(processor: Any, config: Any) -> None:
             )
         if absent and value is not None:
             setattr(processor, name, value)
+
+
+@cache
+def load_processor(location: str, revision: str, family: str) -> Any:
+    """The processor, with the image processor that works with PIL.
+
+    transformers takes torchvision's where that is installed, and it makes other pixels, for the same digest. Of a model
+    that has no other image processor, torchvision's stays (transformers warns of it).
+    """
+    from transformers import AutoConfig, AutoImageProcessor, AutoProcessor
+
+    if family in ("qwen2_vl", "qwen2_5_vl"):
+        processor = _hub.from_pretrained(Qwen2VLProcessor, location, revision)
+    else:
+        processor = _hub.from_pretrained(AutoProcessor, location, revision)
+    if family == "llava" and not is_complete(processor):
+        complete_llava(processor, _hub.from_pretrained(AutoConfig, location, revision))
+    if getattr(processor, "image_processor", None) is not None:
+        # Not above: transformers would hand the choice to the tokenizer and to a video processor as well.
+        processor.image_processor = _hub.from_pretrained(AutoImageProcessor, location, revision, backend="pil")
+    return processor

@@ -1,4 +1,4 @@
-"""The user's home and cache folder, which a container's or a batch system's user may lack."""
+"""The user's home and cache folder, which a container's or a batch system's user may lack, and a folder he names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 #: Begins the name of the folder among temporary files that is the home of a user without one.
 STAND_IN = "lilora-home-"
+#: The variable that names the folder for features that do not fit in memory (`lilora.model.features`).
+FEATURES_VARIABLE = "LILORA_FEATURES"
 
 
 def cache_folder() -> Path | None:
@@ -18,6 +20,16 @@ def cache_folder() -> Path | None:
         return Path.home() / ".cache" / "lilora"
     except RuntimeError:
         return None
+
+
+def features_folder() -> Path | None:
+    """`$LILORA_FEATURES`; None where it is not set.
+
+    Raises:
+        ValueError: it is in a home folder, and the user has none.
+    """
+    named = os.environ.get(FEATURES_VARIABLE)
+    return expanded(named, f"set {FEATURES_VARIABLE} to the folder's whole path") if named else None
 
 
 def have_home() -> None:

@@ -22,6 +22,8 @@ class Placement:
     `micro_batch` is the number of samples a worker holds at a time (None: its whole share of the effective batch).
     `offload` keeps in the host's memory what ZeRO divides: the optimiser's state, under "zero3" the parameters too.
     `gradient_checkpointing` computes activations again in the backward pass; the same numbers for less memory.
+    `loaders` is the number of processes that read pictures ahead; None: by the cores there are beside a GPU, and none
+    without one (`lilora.training.batches.ahead`).
     """
 
     rank: int = 0
@@ -31,6 +33,7 @@ class Placement:
     device: str = "cpu"
     offload: bool = False
     gradient_checkpointing: bool = False
+    loaders: int | None = None
 
 
 def can_offload(strategy: Strategy, workers: int) -> bool:

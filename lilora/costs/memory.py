@@ -29,7 +29,10 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Setting:
-    """How a stage is placed; see `lilora.core.stage_run.Placement`. `micro_batch` is a number here."""
+    """How a stage is placed; see `lilora.core.stage_run.Placement`. `micro_batch` is a number here.
+
+    `dtype` and `products` are those of `lilora.training.Training`.
+    """
 
     workers: int = 1
     strategy: Strategy = "ddp"
@@ -37,6 +40,7 @@ class Setting:
     offload: bool = False
     gradient_checkpointing: bool = False
     dtype: str = "bfloat16"
+    products: str = "float32"
 
     @property
     def zero(self) -> int:
@@ -55,7 +59,8 @@ class Memory:
     """Bytes on one worker's GPU at the worst moment.
 
     Attributes:
-        weights: of the frozen backbone; under ZeRO-3 this worker's share and what is gathered.
+        weights: of the frozen backbone; under ZeRO-3 this worker's share and what is gathered. Where it is quantised, a
+            matrix of it made whole is among them.
         adapters: values, earlier tasks' where they act too, and what a penalty holds them to.
         gradients, optimiser: of the trainable tensors.
         activations: kept for the backward pass with the setting's checkpointing; tower and features among them.
@@ -118,8 +123,8 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
 
     A layer keeps, for each token, with b bytes an element: two norms' float32 inputs; q, k, v, the attention's output
     (b each) and its log-sum-exp; silu's input and output and the other factor (3 b intermediate); and for each adapter
-    a float32 copy of its input, and what the method says that it keeps beside it (`Method.keeps`). With checkpointing a
-    layer keeps its input.
+    a copy of its input in the dtype of its products, and what the method says that it keeps beside it
+    (`Method.keeps`). With checkpointing a layer keeps its input.
     """
     b = BYTES[setting.dtype]
     pictures = setting.micro_batch * math.ceil(work.pictures) * sizes.image_tokens
@@ -134,7 +139,7 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
         found = method.keeps(d, k, b)
         # In float32 nothing is copied, so a tensor that two adapters are given is kept once.
         shared = b == 4 and not found.own_input and site in sizes.same_input
-        kept = (0 if shared else 4 * k) + found.a_token
+        kept = (0 if shared else BYTES[setting.products] * k) + found.a_token
         if is_projector(site):
             projector += kept
             projector_once += found.once
@@ -164,10 +169,10 @@ def stage_memory(sizes: ModelSizes, work: Workload, method: Method, setting: Set
     """Bytes on each worker's GPU in a stage after `earlier` others."""
     b, n, zero = BYTES[setting.dtype], setting.workers, setting.zero
     trainable = 4.0 * (method.count(sizes.sites, first=not earlier).trainable + sizes.full)
-    whole = float(sizes.parameters * b)
+    whole = sizes.weight_bytes(b)
     divided = whole / n if zero == 3 else whole
     gathered = min(LIVE_PARAMETERS * b, whole) if zero == 3 else 0.0
-    weights = gathered + (0 if zero == 3 and setting.offload else divided)
+    weights = gathered + (0 if zero == 3 and setting.offload else divided) + sizes.largest_quantised * b
     # AdamW's two moments; ZeRO adds a copy of the values, and divides all three.
     optimiser = 2 * trainable if zero == 0 else 3 * trainable / n
     gradients = trainable / n if zero >= 2 else trainable
@@ -244,11 +249,12 @@ def answer_memory(
     b, rows = BYTES[answering.dtype], answering.rows
     prompt = work.longest + math.ceil(work.pictures) * sizes.image_tokens
     sites = {site: size for site, size in sizes.sites.items() if method.count({site: size}).trainable}
-    weights, adapters = float(sizes.parameters * b), 4.0 * method.num_held(sizes.sites, earlier) if sites else 0.0
+    weights = sizes.weight_bytes(b) + sizes.largest_quantised * b
+    adapters = 4.0 * method.num_held(sizes.sites, earlier) if sites else 0.0
     cache = 2.0 * sizes.layers * sizes.keys * rows * (prompt + answering.new_tokens) * b
     token = float(b * (3 * sizes.hidden + 3 * sizes.intermediate))
     merged = host = 0.0
-    if method.mergeable:
+    if method.mergeable and sizes.mergeable:
         copies = float(b * sum(d * k for d, k in sites.values()))
         has_room = copies <= MERGED_SHARE * (capacity - CONTEXT - weights - adapters)
         merged, host = (copies, 0.0) if has_room else (0.0, copies)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from lilora.backbones import VISION_MODULES, Backbone, is_projector
+from lilora.backbones._quantised import quantised_bytes
 from lilora.costs.parameters import num_full
 from lilora.methods import Sites
 
@@ -34,6 +35,8 @@ class ModelSizes:
         feature_width: of what the tower hands to the projector.
         fixed_pictures: whether every picture has `image_tokens`; else it is what one of `PICTURE` has.
         full: parameters of the linear layers that are trained in full beside the adapters.
+        quantised: weights that are held in fewer bits (`Backbone.bits`); quantised_bytes: what they take, with their
+            scales; largest_quantised: of the largest matrix of them, which is made whole for each product.
     """
 
     parameters: int
@@ -56,6 +59,18 @@ class ModelSizes:
     feature_width: int
     fixed_pictures: bool
     full: int = 0
+    quantised: int = 0
+    quantised_bytes: float = 0.0
+    largest_quantised: int = 0
+
+    def weight_bytes(self, element: int) -> float:
+        """Of the frozen model, with `element` bytes a weight that is not quantised."""
+        return float((self.parameters - self.quantised) * element) + self.quantised_bytes
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether its weights take updates in."""
+        return not self.quantised
 
 
 @lru_cache(maxsize=8)
@@ -99,7 +114,21 @@ def model_sizes(backbone: Backbone) -> ModelSizes:
         feature_width=width,
         fixed_pictures=backbone.family == "llava",
         full=num_full(backbone, model),
+        **_quantised(backbone, language, model),
     )
+
+
+def _quantised(backbone: Backbone, language: Mapping[str, int], model: Any) -> dict[str, Any]:
+    """What of the model is quantised, as `ModelSizes` names it."""
+    if backbone.bits is None:
+        return {}
+    linears = {name: model.get_submodule(name) for name in language}
+    shapes = {name: (linear.out_features, linear.in_features) for name, linear in linears.items()}
+    return {
+        "quantised": sum(language.values()),
+        "quantised_bytes": quantised_bytes(shapes, backbone.bits),
+        "largest_quantised": max(language.values()),
+    }
 
 
 def _weights(model: Any) -> Iterator[tuple[str, int]]:

@@ -110,11 +110,16 @@ class Method:
         needs_task_id: whether inference must be told the task; reports mark such rows. An instance may say otherwise
             than its class, where a field decides.
         mergeable: whether the adapters fold into the backbone's weights for inference.
+        takes_bfloat16: whether its layers learn what they should where torch's autocast rounds their products to
+            bfloat16 (`lilora.model.precision.take_bfloat16`).
+        takes_bits: whether its layers never read the backbone's weights, so that these may be quantised.
     """
 
     schedule: ClassVar[Schedule] = "sequential"
     needs_task_id: ClassVar[bool] = False
     mergeable: ClassVar[bool] = True
+    takes_bfloat16: ClassVar[bool] = True
+    takes_bits: ClassVar[bool] = True
 
     def stage_method(self, first: bool = False) -> Method:
         """The method that identifies this one's training and prediction steps, so that equal stages are shared.

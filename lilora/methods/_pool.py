@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilora.model.families import Images
+from lilora.model.precision import adapter_input
 from lilora.model.tokens import Batch
 
 
@@ -100,7 +101,7 @@ class PoolLinear(nn.Module):
         """(..., k) to (..., d)."""
         base = self.base_layer(x)
         a, b = self.tensors["A"], self.tensors["B"]
-        seen = self.dropout(x.to(a.dtype))
+        seen = self.dropout(adapter_input(x, a))
         own = F.linear(seen, a)
         if not self.num_past:
             # A single block has the weight 1 in both forms.

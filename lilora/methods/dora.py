@@ -29,6 +29,9 @@ class DoRA(SeqLoRA):
     """
 
     dora: ClassVar[bool] = True
+    # The norm that m is divided by would be of a rounded weight: new adapters would change every answer.
+    takes_bfloat16: ClassVar[bool] = False
+    takes_bits: ClassVar[bool] = False
 
     def count(self, sites: Sites, first: bool = True) -> ParameterCount:
         """Sum of r (d + k) + d, trainable and shared."""

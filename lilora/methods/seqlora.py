@@ -72,7 +72,8 @@ class SeqLoRA(Method):
         values: dict[str, Tensor] = {}
         of_task = task if self.init_by_task else ""
         for site in sites:
-            d, k = model.get_submodule(site).weight.shape
+            linear = model.get_submodule(site)
+            d, k = linear.out_features, linear.in_features  # a weight of 4 bits has another shape
             values[f"{site}.A"] = initial_a(seed, of_task, f"{site}.A", (self.rank, k), self.init_a)
             values[f"{site}.B"] = torch.zeros(d, self.rank)
         return values

@@ -63,6 +63,15 @@ class Images:
             tuple(tokens for picture in pictures for tokens in picture.tokens),
         )
 
+    def moved(self, device: Any) -> Images:
+        """The same on `device`, features too."""
+        features = None if self.features is None else self.features.to(device)
+        return replace(on_device(self, device), features=features)
+
+    def pinned(self) -> Images:
+        """The same pixels in page-locked memory."""
+        return replace(self, inputs={name: values.pin_memory() for name, values in self.inputs.items()})
+
     @property
     def known(self) -> Tensor:
         """The features."""
@@ -257,9 +266,11 @@ def family_of(model: Any) -> Family:
     return FAMILIES.get(model.config.model_type, FAMILIES["auto"])
 
 
-def on_device(images: Images, device: Any) -> Images:
-    """The same pictures on `device`."""
-    return replace(images, inputs={name: values.to(device) for name, values in images.inputs.items()})
+def on_device(images: Images, device: Any, non_blocking: bool = False) -> Images:
+    """The same pictures on `device`; `non_blocking` as of `Tensor.to`."""
+    return replace(
+        images, inputs={name: values.to(device, non_blocking=non_blocking) for name, values in images.inputs.items()}
+    )
 
 
 def num_image_tokens(processor: Any) -> int:

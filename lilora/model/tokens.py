@@ -156,7 +156,7 @@ class TaskData:
         Raises:
             ValueError: of a row nothing would be left to learn: its prompt alone has as many tokens.
         """
-        long = [row for row in range(len(self)) if self._num_tokens(row) > most]
+        long = [row for row in range(len(self)) if self.num_tokens(row) > most]
         if not long:
             return self
         answers, later = list(self.answers), list(self.later)
@@ -177,7 +177,8 @@ class TaskData:
             later[row] = kept
         return replace(self, key=(*self.key, most), answers=answers, later=later, num_cut=len(long))
 
-    def _num_tokens(self, row: int) -> int:
+    def num_tokens(self, row: int) -> int:
+        """How many tokens a row has, prompts, pictures and answers of all turns."""
         return len(self.prompts[row]) + len(self.answers[row]) + sum(len(a) + len(b) for a, b in self.later[row])
 
     def picture(self, place: int) -> Image.Image:

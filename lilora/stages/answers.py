@@ -1,8 +1,9 @@
 """Answers as a step: a split's rows and a state in, `predictions.parquet` out.
 
-Adapters are merged where the method can, and read each batch where it cannot. A method that is not told the task
-answers each row with the part of the nearest (`lilora.stages.routing`): a part after another is merged for its rows, at
-a merged model's speed. Scores are another step (`lilora.stages.scores`), so a mended scorer generates nothing again.
+Adapters are merged where the method can and the backbone is not quantised, and read each batch elsewhere. A method that
+is not told the task answers each row with the part of the nearest (`lilora.stages.routing`): a part after another is
+merged for its rows, at a merged model's speed. Scores are another step (`lilora.stages.scores`), so a mended scorer
+generates nothing again.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _answer(
     adapters = config.method.attach(model, list(config.backbone.find_sites(model)), state, task, None)
     try:
         attach_full(adapters, full, state, trains=False)
-        merged = config.method.mergeable
+        merged = config.method.mergeable and config.backbone.bits is None
         if merged:
             adapters.merge()
         shortened = merged and family_of(model).in_parts

@@ -76,6 +76,10 @@ def export(
             that the backbone trains in full.
     """
     check_exportable(method, merged)
+    if merged and backbone.bits is not None:
+        raise ValueError(
+            f"weights of {backbone.bits} bits take no update in: write a LoRA folder, to be put on them as they are"
+        )
     out = out.absolute()
     check_out(out)
     model = backbone.load_model(dtype)

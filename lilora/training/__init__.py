@@ -30,7 +30,14 @@ class Training:
             own scripts do; see `lilora.model.precision`. Answers of adapters that cannot be merged take it in any case.
         max_steps: stop after so many steps (the schedule is fitted to them).
         gradient_checkpointing: recompute activations in the backward pass, for memory.
+        products: in which adapters' matrices are multiplied: "float32" (TF32, where that is allowed), or "bfloat16", as
+            mixed precision does elsewhere, with a backbone in bfloat16: their values, gradients and the optimiser stay
+            float32; see `lilora.model.precision`. Layers trained in full beside the adapters are multiplied as before.
         max_tokens: rows are cut to so many tokens, pictures' among them, as LLaVA, CoIN and the CVIT release cut them.
+        by_length: cut an effective batch into micro-batches of rows of like length, so that little of them is padding.
+            No batch changes its rows, as it would in `transformers`' sampling by length; but sums have another order
+            and dropout other masks, and so the adapters other bytes, which is why it is an option. A record's summary
+            says how much is padding ("padding").
     """
 
     epochs: float = 2
@@ -46,6 +53,8 @@ class Training:
     gradient_checkpointing: bool = False
     tf32: bool = True
     max_tokens: int = 2048
+    by_length: bool = False
+    products: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm", "max_tokens"):
@@ -55,6 +64,13 @@ class Training:
             raise ValueError(f"training.warmup is {self.warmup}; it is a share of the steps, from 0 to below 1")
         if self.schedule not in ("cosine", "linear", "constant"):
             raise ValueError(f"no schedule '{self.schedule}'; there are: cosine, linear, constant")
+        if self.products not in ("float32", "bfloat16"):
+            raise ValueError(f"training.products is '{self.products}'; it may be: float32, bfloat16")
+        if self.products == "bfloat16" and self.dtype != "bfloat16":
+            raise ValueError(
+                f"training.products is 'bfloat16' over a backbone in {self.dtype}: set training.dtype to 'bfloat16' as "
+                "well, or leave products at 'float32'"
+            )
 
     def num_steps(self, num_rows: int) -> int:
         """Optimiser steps over `num_rows` rows: floor(epochs * rows / batch_size), at least 1, at most `max_steps`."""
@@ -98,6 +114,18 @@ class TrainConfig:
     seed: int
     framing: Framing = "crop"
     joined: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.training.products == "bfloat16" and not self.method.takes_bfloat16:
+            raise ValueError(
+                f"{type(self.method).__name__}'s layers do not learn what they should in products of bfloat16: leave "
+                "training.products at 'float32', or choose another method"
+            )
+        if self.backbone.bits is not None and not self.method.takes_bits:
+            raise ValueError(
+                f"{type(self.method).__name__} reads the backbone's weights, and in {self.backbone.bits} bits they are "
+                "not there to be read: leave the backbone's `bits` at None, or choose another method"
+            )
 
     def num_steps(self, sizes: Iterable[int]) -> int:
         """Steps of the stage, `sizes` the rows of each task that it learns: of joined tasks what each makes alone."""

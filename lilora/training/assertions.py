@@ -62,7 +62,7 @@ def placement_that_fits(config: TrainConfig, data: TaskData, placement: Placemen
     recompute = config.training.gradient_checkpointing or placement.gradient_checkpointing
     setting = Setting(
         placement.world_size, placement.strategy, min(share, placement.micro_batch or share), placement.offload,
-        recompute, config.training.dtype,
+        recompute, config.training.dtype, config.training.products,
     )  # fmt: skip
     work = workload_of(data, sizes.image_tokens)
     found = largest_that_fits(sizes, work, method, setting, share, capacity, earlier)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from lilora.model.tokens import IGNORED
 from lilora.training import TrainConfig, Training
 from lilora.training.assertions import backbone_fingerprint, check_gradients, unmoved
 from lilora.training.batches import BatchOrder, step_seed
+from lilora.training.batches.ahead import PicturesAhead, num_loaders
 from lilora.training.checkpoint import load_checkpoint, save_checkpoint
 from lilora.training.ddp import Worker
 from lilora.training.optimiser import describe
@@ -78,6 +81,12 @@ class Loop:
         self.optimiser: dict[str, Any] = {}
         #: Declared tensors that no step moved (`assertions.unmoved`).
         self.unmoved: tuple[str, ...] = ()
+        #: Of a stage whose pictures are read anew for each batch: processes that read ahead (`loaders`), and the share
+        #: of the steps' time in which this one did nothing but wait for them, or read them itself (`waiting`).
+        self.reading: dict[str, float] = {}
+        self.ahead: PicturesAhead | None = None
+        self._waited = self._seconds = 0.0
+        self._places = self._padded = 0
 
     def run_all(self) -> list[dict[str, Any]]:
         """All steps, from the last checkpoint on; a history row a step (step, loss, penalty, rate)."""
@@ -88,11 +97,14 @@ class Loop:
         try:
             # A worker that goes on may make a step to be restored: what is computed again then is in this mode too.
             worker = self._make_worker(start, tensors)
+            self._read_ahead(start)
             saved = time.monotonic()
             for step in range(start, self.num_steps):
-                rate = self.config.training.rate(step, self.num_steps)
+                rate, began = self.config.training.rate(step, self.num_steps), time.perf_counter()
                 rows.append(self._step(worker, step, rate, check=step == start))
-                self.run.report(step + 1, self.num_steps, {"loss": rows[-1]["loss"], "rate": rows[-1]["rate"]})
+                waiting = self._waiting(time.perf_counter() - began)
+                said = {"loss": rows[-1]["loss"], "rate": rows[-1]["rate"], **waiting}
+                self.run.report(step + 1, self.num_steps, said)
                 if self._checkpoint_due(worker, saved) and step + 1 < self.num_steps:
                     tensors = worker.progress()
                     if self.run.is_main:
@@ -100,12 +112,47 @@ class Loop:
                     saved = time.monotonic()
         finally:
             self._training_mode(False)
+            if self.ahead is not None:
+                self.ahead.close()
         self.optimiser = describe(worker.stepping, self.config.training, rows)
         worker.finish()
         unused = () if self.data.pictures else tuple(filter(is_projector, self.adapters.trainable))
         self.unmoved = unmoved(self.adapters, before, self.num_steps, unused)
         assert self.divided or backbone_fingerprint(self.adapters) == fingerprint, "the stage wrote to the backbone"
         return rows
+
+    def _read_ahead(self, start: int) -> None:
+        """Let the pictures be read of all steps from `start` on, unless their features are kept."""
+        if self.features.kept is not None or not self.data.pictures:
+            return
+        rows = -(-self.config.share(self.run.placement.world_size) // self.num_micro)
+        loaders = num_loaders(self.features, self.run.placement, rows)
+        self.ahead = PicturesAhead(self.features, self._pictures(start), loaders, self.run.placement.device)
+
+    @property
+    def padding(self) -> float:
+        """The share of the places in all micro-batches so far that padding took."""
+        return self._padded / max(1, self._places)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows that the stage's steps learn from, on all workers, without padding."""
+        return sum(self.data.num_tokens(row) for step in range(self.num_steps) for row in self._batch(step))
+
+    def _pictures(self, start: int) -> Iterator[list[int]]:
+        """The pictures' places of each micro-batch from step `start` on."""
+        for step in range(start, self.num_steps):
+            for rows, _ in self._micro_batches(self._batch(step)):
+                yield [self.data.image_of[row] for row in rows if self.data.image_of[row] >= 0]
+
+    def _waiting(self, seconds: float) -> dict[str, float]:
+        """The share of a step's `seconds` that went into waiting for pictures, where they are read at all."""
+        if self.ahead is None:
+            return {}
+        waited = self.ahead.waited - self._waited
+        self._waited, self._seconds = self.ahead.waited, self._seconds + seconds
+        self.reading = {"loaders": self.ahead.loaders, "waiting": self._waited / self._seconds}
+        return {"waiting": waited / seconds}
 
     def _make_worker(self, start: int, tensors: dict[str, Tensor]) -> Worker:
         """A worker that has done `start` steps. Values are set before it is made: DeepSpeed cuts them up and copies."""
@@ -136,24 +183,39 @@ class Loop:
             else:
                 language.gradient_checkpointing_disable()
 
+    def _batch(self, step: int) -> list[int]:
+        """Rows of the effective batch of `step`: the new ones, then the memory's."""
+        return self.order.batch(step) + [self.num_new + row for row in self.memory.batch(step)]
+
+    def _micro_batches(self, batch: list[int]) -> list[tuple[list[int], bool]]:
+        """This worker's share of `batch`, cut up, and whether rows count: as many micro-batches on each worker."""
+        placement, parts = self.run.placement, self.num_micro
+        if self.config.training.by_length:
+            # Dealt out to workers in turn, so that their shares are of like length too; each share is cut in one piece.
+            share = sorted(batch, key=self.data.num_tokens)[placement.rank :: placement.world_size]
+            cuts = [len(share) * part // parts for part in range(parts + 1)]
+            pieces = [share[start:stop] for start, stop in pairwise(cuts)]
+        else:
+            share = batch[placement.rank :: placement.world_size]
+            pieces = [share[part::parts] for part in range(parts)]
+        # With memory the workers' shares may differ by a row; ZeRO needs as many forwards of each of them.
+        return [(rows or share[:1], bool(rows)) for rows in pieces]
+
     def _step(self, worker: Worker, step: int, rate: float, check: bool = False) -> dict[str, Any]:
         """One update at `rate` on the effective batch of `step`; a history row."""
         config, placement = self.config, self.run.placement
-        batch = self.order.batch(step) + [self.num_new + row for row in self.memory.batch(step)]
-        share = batch[placement.rank :: placement.world_size]
+        batch = self._batch(step)
         num_tokens = self.data.num_answer_tokens(batch)
         old_factor = self._old_factor(batch, num_tokens)
         # Dropout's masks are named by the step and the worker, so a resumed stage draws those of one that ran through.
         torch.manual_seed(step_seed(config.seed, config.task, step, placement.rank))
         sums = torch.zeros(2)
-        for micro in range(self.num_micro):
-            # With memory the workers' shares may differ by a row; ZeRO needs as many forwards of each of them.
-            rows = share[micro :: self.num_micro]
-            loss, added = self._losses(worker, rows or share[:1], num_tokens, old_factor)
-            loss = loss * bool(rows)
+        for micro, (rows, counts) in enumerate(self._micro_batches(batch)):
+            loss, added = self._losses(worker, rows, num_tokens, old_factor)
+            loss = loss * counts
             sums[0] += loss.detach().cpu()
             if added is not None:
-                added = added * bool(rows)
+                added = added * counts
                 sums[1] += added.detach().cpu()
                 loss = loss + added
             # Once a step, not once a micro-batch; a share of it on each worker, since gradients are summed over them.
@@ -196,7 +258,9 @@ class Loop:
         The token loss is the sum over tokens by the whole batch's answer tokens, or with `factors` for new and old.
         """
         batch = self.data.training_batch(rows)
-        images = self.features.of(batch.images)
+        self._places += batch.attention_mask.numel()
+        self._padded += int((batch.attention_mask == 0).sum())
+        images = self.features.of(batch.images) if self.ahead is None else self.ahead.of(batch.images)
         if images is None and self.divided:
             # The other workers' rows may have pictures, and all must gather the same parameters: one goes through
             # tower and projector that no token takes, so that its gradients are zero.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from lilora.adapters.state import load_state, save_state
 from lilora.core.stage_run import StageRun
 from lilora.methods._routers import described, router_use
 from lilora.model.features import Features, load_features
-from lilora.model.precision import float32_products
+from lilora.model.precision import float32_products, float32_sums, take_bfloat16
 from lilora.model.tokens import load_task
 from lilora.training import check_strategy
 from lilora.training.assertions import check_placement, placement_that_fits
@@ -50,8 +51,14 @@ def train(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: Stage
     placement = run.placement
     check_placement(config.training.batch_size, placement)
     check_strategy(config.method, placement.strategy, placement.world_size)
+    if config.backbone.bits is not None and placement.strategy == "zero3" and placement.world_size > 1:
+        raise ValueError(
+            f"ZeRO-3 would divide the backbone's weights, which in {config.backbone.bits} bits cannot be divided: take "
+            "the strategy 'zero2', since they are small now"
+        )
     join_group(placement)
-    with float32_products(config.training.dtype, placement.device, config.training.tf32):
+    sums = float32_sums() if config.training.products == "bfloat16" else nullcontext()
+    with sums, float32_products(config.training.dtype, placement.device, config.training.tf32):
         return _trained(config, inputs, out, run)
 
 
@@ -71,6 +78,8 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
     try:
         attach_full(adapters, preparation.full, state, trains=True)
         config.method.begin(adapters, state)
+        if config.training.products == "bfloat16":
+            take_bfloat16(adapters.layers.values(), run.placement.device)
         kept = kept_to_learn(config.method, preparation, adapters, state, rehearsal, inputs) if run.is_main else 0
         loop = Loop(config, adapters, task_rows, num_new, run, num_steps, rehearsal)
         rows = loop.run_all()
@@ -83,9 +92,12 @@ def _trained(config: TrainConfig, inputs: Mapping[str, Path], out: Path, run: St
             "rows": len(data),
             "loss": rows[-1]["loss"],
             "optimiser": loop.optimiser,
+            "padding": loop.padding,
+            "tokens": loop.num_tokens,
             "trainable": sum(tensor.numel() for tensor in adapters.parameters().values()),
             **({"unmoved": list(loop.unmoved)} if loop.unmoved else {}),
             **({"cut_rows": data.num_cut} if data.num_cut else {}),
+            **({"reading": loop.reading} if loop.reading else {}),
             **({"micro_batch": run.placement.micro_batch} if run.placement != asked else {}),
             **({"kept_to_learn": kept} if run.is_main else {}),
             **config.method.notes(adapters),

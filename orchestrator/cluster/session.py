@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from lilora.core.allowance import allowance
-from lilora.core.home import cache_folder, expanded
+from lilora.core.home import FEATURES_VARIABLE, cache_folder, expanded, features_folder
 from lilora.data.location import VARIABLE as DATA_VARIABLE
 from lilora.data.location import data_root
 from orchestrator.cluster.demand import Demand
@@ -172,9 +172,11 @@ def nodes() -> tuple[Node, ...]:
 
 
 def worker_environment() -> tuple[tuple[str, str], ...]:
-    """`WORKER_ENVIRONMENT`, with what the user set himself, and where he has put published data."""
+    """`WORKER_ENVIRONMENT`, with what the user set himself, and where he has put published data and wants features."""
     root = data_root()
     data = {} if root is None else {DATA_VARIABLE: str(root.absolute())}
+    if folder := features_folder():
+        data[FEATURES_VARIABLE] = str(folder.absolute())
     said = {name: os.environ[name] for name in OFFLINE if name in os.environ}
     usual = {name: os.environ.get(name, value) for name, value in WORKER_ENVIRONMENT.items()}
     return tuple((usual | said | data).items())

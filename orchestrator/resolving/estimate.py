@@ -134,7 +134,7 @@ def study_cost(resolved: Resolved, store: Store | None, how: HowTrained) -> Stud
             stages.append(cost)
             refusals += [refused] if refused else []
             continue
-        model, work = model_sizes(config.backbone), works.of(step, config.backbone)
+        model, work = model_sizes(how.backbone(config.backbone)), works.of(step, config.backbone)
         if isinstance(config, EmbedConfig):
             count = min(work.rows, EMBEDDED_ROWS)
             embedded += count
@@ -174,7 +174,7 @@ def _slower(stages: Sequence[StageCost]) -> list[str]:
 def _stage(
     step: Step, config: TrainConfig, works: _Works, how: HowTrained, gpu: Gpu, rate: float, search: bool
 ) -> tuple[StageCost, str | None]:
-    model, work = model_sizes(config.backbone), works.of(step, config.backbone)
+    model, work = model_sizes(how.backbone(config.backbone)), works.of(step, config.backbone)
     asked, earlier, capacity = how.setting(step, config), len(config.earlier), gpu.gibibytes * GIB
     fits = largest_that_fits(model, work, config.method, asked, config.share(asked.workers), capacity, earlier)
     setting = fits or asked

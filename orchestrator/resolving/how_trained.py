@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from lilora.backbones import Backbone
 from lilora.core.stage_run import STRATEGIES, can_offload
 from lilora.costs.gpus import find_gpu
 from lilora.costs.memory import Setting
@@ -23,6 +24,7 @@ class HowTrained:
     Attributes:
         gpu: its name in `lilora.costs.gpus`.
         utilisation: above 0 and up to 1.
+        bits: a weight of the frozen language model; None leaves the backbones'.
         workers, micro_batch, strategy, offload, gradient_checkpointing: in place of the trials'; None leaves theirs. Of
             a micro-batch it is the most: where it does not fit, a smaller one is reckoned with (`estimate`).
     """
@@ -34,13 +36,23 @@ class HowTrained:
     strategy: str | None = None
     offload: bool | None = None
     gradient_checkpointing: bool | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         find_gpu(self.gpu)
+        if self.bits not in (None, 4, 8):
+            raise UserError(
+                f"--bits is {self.bits}; a frozen language model's weights are held in 4 or 8 bits, or whole"
+            )
         if not 0 < self.utilisation <= 1:
             raise UserError(
                 f"--utilisation is {self.utilisation}; it is a share of the GPU's peak, above 0 and up to 1"
             )
+
+    def backbone(self, asked: Backbone) -> Backbone:
+        """The backbone, held in so many bits as asked for here."""
+        bits: Any = self.bits
+        return asked if bits is None else replace(asked, bits=bits)
 
     def setting(self, step: Step, config: TrainConfig) -> Setting:
         """How the stage `step` is placed: as asked for here, else as its trial says.
@@ -65,4 +77,6 @@ class HowTrained:
                 "--offload is DeepSpeed's, of several workers under zero2 or zero3: add --workers and --strategy"
             )
         micro_batch = min(share, self.micro_batch or asked.micro_batch or share)
-        return Setting(workers, strategy, micro_batch, offload, recompute, config.training.dtype)
+        return Setting(
+            workers, strategy, micro_batch, offload, recompute, config.training.dtype, config.training.products
+        )

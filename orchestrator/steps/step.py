@@ -30,6 +30,8 @@ class Resources:
         spread: put a step's workers on different machines where that is possible; by default they are kept together.
         offload: keep in the host's memory what "zero2" and "zero3" divide.
         gradient_checkpointing: compute activations again in the backward pass: the same numbers for less GPU memory.
+        loaders: processes that decode and resize pictures ahead of a worker of a stage, where features are not kept;
+            None: by the cores there are beside a GPU, none without one (`lilora.training.batches.ahead`).
     """
 
     cpus: float = 1
@@ -40,6 +42,7 @@ class Resources:
     spread: bool = False
     offload: bool = False
     gradient_checkpointing: bool = False
+    loaders: int | None = None
 
     def __post_init__(self) -> None:
         if self.offload and not can_offload(self.strategy, self.workers):
@@ -51,7 +54,7 @@ class Resources:
     def placement(self, device: str, rank: int = 0, world_size: int = 1) -> Placement:
         """The place of one of `world_size` workers; a step that runs alone after all has nothing to offload."""
         offload, recompute = self.offload and world_size > 1, self.gradient_checkpointing
-        return Placement(rank, world_size, self.strategy, self.micro_batch, device, offload, recompute)
+        return Placement(rank, world_size, self.strategy, self.micro_batch, device, offload, recompute, self.loaders)
 
 
 def function_of(call: str) -> Callable[..., Any]:

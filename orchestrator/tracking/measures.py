@@ -47,8 +47,8 @@ def metrics_of_row(result: TrialResult, row: int) -> dict[str, float]:
 
 
 def costs_of_row(plan: TrialPlan, row: int, reader: ResultReader) -> dict[str, float]:
-    """What a stage took, where it was measured: seconds, the most memory, steps a second of training; and seconds and
-    generated tokens a second of the answers after it.
+    """What a stage took, where it was measured: seconds, the most memory, steps and tokens a second of training; and
+    seconds and generated tokens a second of the answers after it.
     """
     found: dict[str, float] = {}
     record = reader.record(plan.stages[row].digest) if plan.stages else None
@@ -56,8 +56,9 @@ def costs_of_row(plan: TrialPlan, row: int, reader: ResultReader) -> dict[str, f
         found["system/train_seconds"] = record.seconds
         for place, size in record.provenance.get("peak_memory", {}).items():
             found[f"system/train_peak_{place}_memory_gib"] = size / GIB
-        if record.seconds > 0 and record.summary.get("steps"):
-            found["system/train_steps_per_second"] = record.summary["steps"] / record.seconds
+        for counted in ("steps", "tokens"):
+            if record.seconds > 0 and record.summary.get(counted):
+                found[f"system/train_{counted}_per_second"] = record.summary[counted] / record.seconds
     answers = [reader.record(predict.digest) for (place, _), (predict, _) in plan.cells.items() if place == row]
     return found | _answer_costs([answer for answer in answers if answer is not None])
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lilora.model.precision import adapter_input
+
 #: Entries of the weight that the penalty holds at a time (16 MiB in float32, for each of three such matrices).
 BLOCK = 2**22
 
@@ -71,7 +73,7 @@ class CLoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., k) to (..., d)."""
         base = self.base_layer(x)
-        result, seen = base, x.to(self.tensors["A"].dtype)
+        result, seen = base, adapter_input(x, self.tensors["A"])
         # Task after task, not `stacked`: one long sum would round otherwise, and a new B of 0 could change a bit.
         for a, b in self.past():
             result = result + F.linear(F.linear(seen, a), b) * self.scaling

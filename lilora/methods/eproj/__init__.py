@@ -139,8 +139,8 @@ class Eproj(Method):
         adapters = Adapters(model, {site: model.get_submodule(site) for site in sites})
         shared = dict(state.shared) if state is not None else {}
         for site, original in adapters.originals.items():
-            weight = original.weight
-            zeros = {"weight": torch.zeros(weight.shape), "bias": torch.zeros(len(weight))}
+            weight, d = original.weight, original.out_features
+            zeros = {"weight": torch.zeros(d, original.in_features), "bias": torch.zeros(d)}
             tensors = {
                 f"{kind}.{name}": as_parameter(shared.get(f"{site}.{kind}.{name}", zero), weight)
                 for kind, zero in zeros.items()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilora.adapters.similarity import nearest_task
+from lilora.model.precision import adapter_input
 
 
 class Selection:
@@ -58,7 +59,7 @@ class EprojLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, P, k) to (n, P, d), or (sum of P, k) to (sum of P, d)."""
         result = self.base_layer(x)
-        x = x.to(self.weights[0].dtype)
+        x = adapter_input(x, self.weights[0])
         training, groups = self.selection.training, self.selection.of_pictures
         if training is not None:
             return (result + F.linear(x, self.weights[training], self.biases[training])).to(result.dtype)

@@ -273,7 +273,7 @@ class LiLoRA(Routed):
         values: dict[str, Tensor] = {}
         of_task = task if self.init_by_task else ""
         for site, original in originals.items():
-            d, k = original.weight.shape
+            d, k = original.out_features, original.in_features
             values[f"{site}.A"] = initial_a(seed, of_task, f"{site}.A", (self.rank, k), self.init_a)
             if not self.decompose_b:
                 values[f"{site}.B_task"] = torch.zeros(d, self.rank)

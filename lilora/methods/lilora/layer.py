@@ -18,6 +18,7 @@ from lilora.adapters.adapters import Adapters
 from lilora.adapters.initial import initial_normal
 from lilora.adapters.state import State
 from lilora.methods._mechanisms import spread
+from lilora.model.precision import adapter_input
 
 
 class LiLoRALinear(nn.Module):
@@ -73,7 +74,7 @@ class LiLoRALinear(nn.Module):
         result = self.base_layer(x)
         down = self.tensors["A"]
         # In the adapter's float32, and scaled last: PEFT's order. (B A) x or (s B) A x round otherwise.
-        low = F.linear(self.dropout(x.to(down.dtype)), down)
+        low = F.linear(self.dropout(adapter_input(x, down)), down)
         return (result + F.linear(low, self.fused()) * self.scaling).to(result.dtype)
 
 

@@ -117,7 +117,7 @@ class MoeLoRA(Method):
 
         values: dict[str, Tensor] = {}
         for site, original in originals.items():
-            d, k = original.weight.shape
+            d, k = original.out_features, original.in_features
             values[f"{site}.A"] = initial_a(seed, task, f"{site}.A", (self.rank, k), self.init_a)
             values[f"{site}.B"] = torch.zeros(d, self.rank)
             values[f"{site}.router"] = initial_a(seed, task, f"{site}.router", (self.experts, k), "kaiming")

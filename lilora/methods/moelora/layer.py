@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lilora.model.precision import adapter_input, in_float32
+
 
 class MoeLoRALinear(nn.Module):
     """y = W x + b + s * sum over experts e of g_e(x) B_e A_e dropout(x), g(x) = softmax(router x).
@@ -32,13 +34,15 @@ class MoeLoRALinear(nn.Module):
 
     def gates(self, x: Tensor) -> Tensor:
         """Weights (..., E) of the experts for tokens x (..., k); they sum to 1."""
-        return F.linear(x, self.tensors["router"]).softmax(-1)
+        router = self.tensors["router"]
+        with in_float32(x):
+            return F.linear(x.to(router.dtype), router).softmax(-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., k) to (..., d)."""
         result = self.base_layer(x)
         down, up = self.tensors["A"], self.tensors["B"]
-        x = x.to(down.dtype)
+        x = adapter_input(x, down)
         low = F.linear(self.dropout(x), down)
         if "router" in self.tensors:
             # (..., E, 1) over the (..., E, r / E) entries of A x.

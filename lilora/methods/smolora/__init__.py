@@ -261,7 +261,7 @@ class SMoLoRA(Method):
 
         values: dict[str, Tensor] = {}
         half = self.experts // 2
-        sites = {site: tuple(original.weight.shape) for site, original in originals.items()}
+        sites = {site: (linear.out_features, linear.in_features) for site, linear in originals.items()}
         width = self._width(hidden_size(sites)) if self._routes else 0
         for site, (d, k) in sites.items():
             values[f"{site}.A"] = initial_a(seed, task, f"{site}.A", (self.rank, k), self.init_a)

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lilora.model.precision import adapter_input, in_float32
+
 
 class Routing:
     """What all layers of a model know of the rows in hand.
@@ -102,10 +104,11 @@ class SMoLoRALinear(nn.Module):
         """
         result = self.base_layer(x)
         down, up, fusion = (self.tensors[name] for name in ("A", "B", "fusion"))
-        x = x.to(down.dtype)
+        x = adapter_input(x, down)
         low = F.linear(self.dropout(x), down)
         if self.routing is not None:
-            gates = self._gates(x, self.routing)
+            with in_float32(x):
+                gates = self._gates(x.to(down.dtype), self.routing)
             if x.ndim == 2:
                 gates = gates.repeat_interleave(torch.tensor(self.routing.tokens, device=gates.device), 0)
             else:
@@ -113,8 +116,9 @@ class SMoLoRALinear(nn.Module):
             low = (low.unflatten(-1, (self.experts, -1)) * gates[..., None]).flatten(-2)
         # f . (B low) is (f B) . low, so the two outputs of width d are formed once, after they are weighed.
         halves = list(zip(low.chunk(2, -1), up.chunk(2, 1), fusion, strict=True))
-        scores = torch.stack([half @ (row @ columns) for half, columns, row in halves], -1) * self.scaling
-        weights = scores.softmax(-1)
+        with in_float32(x):
+            products = [half.to(row.dtype) @ (row @ columns) for half, columns, row in halves]
+            weights = (torch.stack(products, -1) * self.scaling).softmax(-1)
         low = torch.cat([half * weights[..., i, None] for i, (half, _, _) in enumerate(halves)], -1)
         return (result + F.linear(low, up) * self.scaling).to(result.dtype)
 

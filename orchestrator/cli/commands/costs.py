@@ -30,6 +30,12 @@ def costs(
     checkpointing: Annotated[
         bool | None, typer.Option("--checkpointing/--no-checkpointing", help="Compute activations again.")
     ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="4|8", help="Bits a weight of the frozen language model (bitsandbytes); by default the trials'."
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--stages", help="A row a stage; else a row a method.")] = False,
     store: StoreFolder = STORE,
     json: AsJson = False,
@@ -39,6 +45,8 @@ def costs(
     Each stage is reckoned with the largest micro-batch that fits the GPU. Exit code 2 where none fits.
 
     Example: lilora costs table1_single --real --gpu a100-80 --workers 4 --strategy zero2
+
+    Example: lilora costs table1_single --real --gpu rtx4090 --bits 4 --checkpointing
     """
     from orchestrator.cli.tables.costs import costs_json, refuse_what_does_not_fit, say_costs
     from orchestrator.resolving.catalogue import find_target
@@ -46,7 +54,7 @@ def costs(
     from orchestrator.resolving.how_trained import HowTrained
 
     output, place, name = Output(json), open_store(store), chosen(study, real)
-    how = HowTrained(gpu, utilisation, workers, micro_batch, strategy, offload, checkpointing)
+    how = HowTrained(gpu, utilisation, workers, micro_batch, strategy, offload, checkpointing, bits)
     target = find_target(name)
     if not target.has_trials:
         raise UserError(f"'{name}' has no trials, so there are no stages to count")

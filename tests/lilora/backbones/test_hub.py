@@ -13,9 +13,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
 
-from lilora import backbones
 from lilora.backbones import Backbone, _hub, forget_models
+from lilora.backbones._processor import load_processor
 from lilora.backbones.tiny_llava import BACKBONE
+from lilora.core.home import FEATURES_VARIABLE
 from lilora.methods.seqlora import SeqLoRA
 from lilora.stages.configs import PredictConfig
 from orchestrator.cluster.session import worker_environment
@@ -67,7 +68,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
     monkeypatch.setattr(httpx2.Client, "send", no_network)
     forget_models()
-    backbones._load_processor.cache_clear()
+    load_processor.cache_clear()
     return made
 
 
@@ -167,6 +168,13 @@ def test_workers_are_offline_only_if_the_user_said_so(monkeypatch: pytest.Monkey
     assert not any("OFFLINE" in name for name, _ in worker_environment())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert dict(worker_environment())["HF_HUB_OFFLINE"] == "1"
+
+
+def test_workers_keep_features_where_the_user_named_a_folder_as_a_whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FEATURES_VARIABLE, raising=False)
+    assert FEATURES_VARIABLE not in dict(worker_environment())
+    monkeypatch.setenv(FEATURES_VARIABLE, "features")
+    assert dict(worker_environment())[FEATURES_VARIABLE] == str(Path("features").absolute())
 
 
 def test_a_plan_names_the_models_that_are_not_here_each_once(hub: Hub, tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from lilora.adapters.adapters import Adapters
+from lilora.adapters.preparation import TaskRows
 from lilora.adapters.state import load_state
 from lilora.core.stage_run import Placement, StageRun
 from lilora.methods import Method
@@ -23,8 +26,9 @@ from lilora.model.precision import float32_products
 from lilora.training import Training
 from lilora.training.assertions import unmoved
 from lilora.training.batches import BatchOrder
+from lilora.training.loop import Loop
 from lilora.training.stage import thinned, train
-from tests.lilora.lab import TASKS, Lab, files
+from tests.lilora.lab import TASKS, TRAINING, Lab, files
 from tests.lilora.tiny import shuffle
 from tests.lilora.training import worker
 
@@ -295,3 +299,51 @@ def test_float32_products_take_tf32_beside_a_backbone_of_half_precision_on_a_gpu
         assert torch.get_float32_matmul_precision() == wanted
         raise KeyboardInterrupt
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def _micro_batches(lab: Lab, training: Training, workers: int = 1) -> list[list[list[int]]]:
+    """The micro-batches of two rows of each worker in a stage's second step; of what has rows of unlike length."""
+    data, features = lab.rows("Caption")
+    config = replace(lab.config(METHOD, 0, training), task="Caption")
+    found = []
+    for rank in range(workers):
+        run = lab.run(micro_batch=2)
+        run = replace(run, placement=replace(run.placement, rank=rank, world_size=workers))
+        loop = Loop(config, Adapters(lab.model), TaskRows(data, features), len(data), run, 4)
+        found.append([rows for rows, counts in loop._micro_batches(loop._batch(1)) if counts])
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rows_by_length_are_the_batch_s_own_in_micro_batches_of_like_length(lab: Lab, workers: int) -> None:
+    data, _ = lab.rows("Caption")
+    plain, sorted_ones = (
+        _micro_batches(lab, Training(batch_size=8, by_length=by_length), workers) for by_length in (False, True)
+    )
+    for found in (plain, sorted_ones):
+        assert [[len(rows) for rows in own] for own in found] == [[2] * (4 // workers)] * workers
+    assert sorted(sum(sum(plain, []), [])) == sorted(sum(sum(sorted_ones, []), []))
+    for own in sorted_ones:
+        lengths = [data.num_tokens(row) for row in sum(own, [])]
+        assert lengths == sorted(lengths)
+
+
+def test_by_length_lowers_the_padding_and_the_losses_are_those_of_the_same_batches(lab: Lab) -> None:
+    found = {}
+    for by_length in (False, True):
+        out = lab.folder()
+        config = replace(lab.config(METHOD, 0, replace(TRAINING, by_length=by_length)), task="Caption")
+        summary = train(config, {"data": lab.data["Caption"]}, out, lab.run(micro_batch=2))
+        found[by_length] = summary["padding"], [row["loss"] for row in _history(out)]
+    assert found[True][0] < found[False][0] / 2
+    # Sums in another order, over 12 steps of AdamW.
+    assert found[True][1] == pytest.approx(found[False][1], rel=1e-3)
+
+
+def test_the_padding_of_one_micro_batch_is_counted_by_hand(lab: Lab) -> None:
+    data, _ = lab.rows("Caption")
+    config = replace(lab.config(METHOD, 0, replace(TRAINING, epochs=1, batch_size=len(data))), task="Caption")
+    summary = train(config, {"data": lab.data["Caption"]}, lab.folder(), lab.run())
+    lengths = [data.num_tokens(row) for row in range(len(data))]
+    assert summary["padding"] == pytest.approx(1 - sum(lengths) / (len(lengths) * max(lengths)))
+    assert summary["tokens"] == sum(lengths)

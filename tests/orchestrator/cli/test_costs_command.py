@@ -76,7 +76,7 @@ def test_costs_count_each_distinct_stage_once_by_its_own_numbers(study: str, tmp
     stage = found["stages"][0]
     assert stage["setting"] == {
         "workers": 4, "strategy": "zero2", "micro_batch": 2, "offload": False, "gradient_checkpointing": False,
-        "dtype": "bfloat16",
+        "dtype": "bfloat16", "products": "float32",
     }  # fmt: skip
     assert stage["hours"] == pytest.approx(stage["flops"] / (312e12 * 0.5 * 4) / 3600)
     assert stage["memory"]["weights"] == 2 * 2_208_985_600
@@ -265,3 +265,19 @@ def test_hidden_states_of_the_words_take_a_forward_through_the_language_model() 
     rest = 2 * model.feed_forward_weights * (work.tokens(model) - work.answer_tokens)
     assert one == pytest.approx(whole["text"] + whole["attention"] + rest) and both == 2 * one
     assert embedding_flops(model, work, "input", True) == 0
+
+
+def test_a_language_model_in_fewer_bits_takes_less_memory_and_other_bits_are_refused(
+    study: str, tmp_path: Path
+) -> None:
+    def frozen(*bits: str) -> float:
+        found = answer("costs", study, "--store", str(tmp_path / "store"), *bits)
+        (weights,) = {stage["memory"]["weights"] for stage in found["stages"]}
+        return weights
+
+    whole, eight, four = frozen(), frozen("--bits", "8"), frozen("--bits", "4")
+    linears, largest = 1_310_195_712, 1536 * 8960  # of Qwen2-VL-2B's language model, and one made whole for a product
+    scales = 28 * 4 * (1536 + 2 * 256 + 1536 + 2 * 8960 + 1536)
+    assert whole - eight == 2 * linears - linears - scales - 2 * largest
+    assert whole - four == 2 * linears - linears / 2 - linears / 64 * (1 + 4 / 256) - 2 * largest
+    assert "4 or 8" in call("costs", study, "--bits", "3", code=2).output

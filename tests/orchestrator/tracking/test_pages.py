@@ -100,9 +100,11 @@ def test_the_costs_of_a_stage_are_those_that_were_measured(tmp_path: Path) -> No
     }
     path = store.path(plan.stages[1].digest) / "record.json"
     record = json.loads(path.read_text())
+    record["summary"]["tokens"] = 8200
     record["provenance"]["peak_memory"] = {"host": 2**30, "gpu": 3 * 2**29}
     path.write_text(json.dumps(record))
     found = costs_of_row(plan, 1, ResultReader(store))
+    assert found["system/train_tokens_per_second"] == 200.0
     assert found["system/train_peak_host_memory_gib"] == 1.0
     assert found["system/train_peak_gpu_memory_gib"] == 1.5
 

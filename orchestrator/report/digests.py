@@ -41,15 +41,26 @@ def of_task(row: TableRow, task: str) -> str:
 
 def of_metric(row: TableRow, name: str) -> str:
     """What a metric of the table is read off: the cells of the last row or all, for FWT tasks learned alone."""
-    name = ALIASES.get(name, name)
-    last = len(row.results[0].plan.after) - 1
-    found = []
-    for result in row.results:
+    return of_trials(row.results, name)
+
+
+def of_trials(results: Iterable[TrialResult], name: str) -> str:
+    """The same of a metric over these trials."""
+    name, found = ALIASES.get(name, name), []
+    for result in results:
+        last = len(result.plan.after) - 1
         cells = [cell for cell in result.scores if cell[0] == last or name not in OF_LAST_ROW]
         found += [result.plan.cells[cell][1].digest for cell in sorted(cells)]
         if name == "FWT":
             found += [score.digest for _, _, score in result.plan.alone]
     return made_by("scores", found)
+
+
+def of_routing(row: TableRow) -> str:
+    """The predictions after the last stage, which note where items were sent."""
+    pairs = ((result.plan, cell) for result in row.results for cell in result.scores)
+    last = (plan.cells[cell][0].digest for plan, cell in pairs if cell[0] == len(plan.after) - 1)
+    return made_by("predictions", last)
 
 
 def of_stages(row: TableRow) -> str:

@@ -72,13 +72,13 @@ def routings(results: StudyResults) -> dict[str, Routing]:
     for result in results.trials:
         accuracy = accuracy_of(result.plan, len(result.plan.after) - 1, results.records.get)
         if accuracy:
-            told = _told_twin(result, results.trials)
+            told = told_twin(result, results.trials)
             ap_told = None if told is None else metrics_after(told)["AP"]
             found[result.plan.name] = Routing(accuracy, metrics_after(result)["AP"], ap_told)
     return found
 
 
-def _told_twin(result: TrialResult, trials: Sequence[TrialResult]) -> TrialResult | None:
+def told_twin(result: TrialResult, trials: Sequence[TrialResult]) -> TrialResult | None:
     """The trial with the same seed and everything else, but told the task."""
     wanted = {**result.plan.bound.parameters, ROUTE: "told"}
     return next((other for other in trials if other.plan.bound.parameters == wanted), None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.report.digests import of_cell, of_metric, of_trials
 from orchestrator.report.figures import ranks_svg
 from orchestrator.report.style import heat
 from orchestrator.results.comparison.orders import Ordered, arrow, order_of, ordered
+from orchestrator.results.reading import TrialResult
 from orchestrator.results.table import TableRow
 from orchestrator.study.metrics import METRICS
 
@@ -28,7 +30,10 @@ def _block(group: Ordered) -> dict[str, Any]:
         "count": len(group.rows),
         "finished": len(group.finished),
         "tasks": group.tasks,
-        "spreads": [(metric, group.spread(metric), *_ends(group, metric)) for metric in METRICS],
+        "spreads": [
+            (metric, group.spread(metric), *_ends(group, metric), of_trials(_trials(group.finished), metric))
+            for metric in METRICS
+        ],
         "svg": ranks_svg(
             group.name, names, [(label, [row.metrics[metric] for row in ranked]) for label, metric in panels]
         )
@@ -38,9 +43,13 @@ def _block(group: Ordered) -> dict[str, Any]:
     }
 
 
+def _trials(rows: Sequence[TableRow]) -> list[TrialResult]:
+    return [result for row in rows for result in row.results]
+
+
 def _ends(group: Ordered, metric: str) -> tuple[Any, Any]:
-    """(value, order) of the lowest and the highest."""
-    ranked = [(value, arrow(order_of(row))) for value, row in group.ranked(metric)]
+    """(value, order, what made it) of the lowest and the highest."""
+    ranked = [(value, arrow(order_of(row)), of_metric(row, metric)) for value, row in group.ranked(metric)]
     return (ranked[-1], ranked[0]) if ranked else (None, None)
 
 
@@ -49,12 +58,15 @@ def _grid(group: Ordered, when: str) -> list[tuple[str, list[dict[str, str] | No
     lines = []
     for task, stats in zip(group.tasks, group.by_place(when), strict=True):
         cells: list[dict[str, str] | None] = []
-        for stat in stats:
+        for place, stat in enumerate(stats):
             if stat is None:
                 cells.append(None)
                 continue
             background, ink = heat(stat.mean)
             spread = "" if stat.deviation is None else f"±{stat.deviation:.1f}"
-            cells.append({"text": f"{stat.mean:.1f}", "spread": spread, "background": background, "ink": ink})
+            there = [row for row in group.finished if order_of(row)[place] == task]
+            about = of_cell(_trials(there), place if when == "learned" else len(group.tasks) - 1, place)
+            look = {"background": background, "ink": ink, "about": about}
+            cells.append({"text": f"{stat.mean:.1f}", "spread": spread, **look})
         lines.append((task, cells))
     return lines

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.report.digests import of_stages
+from orchestrator.report.digests import of_metric, of_routing, of_stages, of_trials
 from orchestrator.report.style import heat
 from orchestrator.results.reading import StudyResults, TrialResult
-from orchestrator.results.routing import routing_rows
+from orchestrator.results.routing import routing_rows, told_twin
 from orchestrator.results.table import TableRow
 
 
@@ -18,7 +18,14 @@ def routing_block(results: StudyResults, rows: Sequence[TableRow]) -> dict[str, 
     """The template's variables; None where no row is routed."""
     lines = routing_rows(results, rows)
     tasks = dict.fromkeys(task for line in lines for task in line.accuracy)
-    return {"tasks": list(tasks), "lines": lines} if lines else None
+    about = {row.name: _about(row, results) for row in rows}
+    return {"tasks": list(tasks), "lines": lines, "about": about} if lines else None
+
+
+def _about(row: TableRow, results: StudyResults) -> dict[str, str]:
+    """What made a row's figures: where items were sent, its AP, and that of its told twins."""
+    told = [twin for result in row.results if (twin := told_twin(result, results.trials)) is not None]
+    return {"sent": of_routing(row), "ap": of_metric(row, "AP"), "told": of_trials(told, "AP")}
 
 
 def allocation_blocks(rows: Sequence[TableRow]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,12 @@ def test_the_report_shows_the_orders_and_the_picture_of_them(tmp_path: Path) -> 
         assert arrow(order) in html
     assert "place 3" in html and html.count("<svg") > 3
     assert "<summary>6 matrices" not in html
+    # Each mean over orders, each end and each score by place says which scores made it.
+    section = html[html.index("<h2>The order of the tasks</h2>") : html.index("</main>")]
+    best = max(rows, key=lambda row: row.metrics["AP"].mean)
+    first = best.results[0].plan.cells[2, 0][1].digest[:10]
+    assert re.search(rf'<td title="scores [^"]*{first}[^"]*">{best.metrics["AP"].mean:.1f}</td>', section)
+    assert section.count('<td title="scores ') >= 3 + 2 * 9
 
 
 def test_with_many_rows_their_panels_are_folded(tmp_path: Path) -> None:

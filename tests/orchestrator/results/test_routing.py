@@ -84,7 +84,11 @@ def test_after_the_first_stage_nothing_is_routed(tmp_path: Path) -> None:
 
 
 def test_the_page_has_a_section_on_routing_where_a_row_is_routed(tmp_path: Path) -> None:
-    html = write_report(results_of(tmp_path / "a", TOLD, ROUTED), tmp_path / "one").read_text()
+    results = results_of(tmp_path / "a", TOLD, ROUTED)
+    html = write_report(results, tmp_path / "one").read_text()
+    told, routed = (trial.plan.cells for trial in results.trials)
+    for made in (routed[2, 0][0], routed[2, 1][1], told[2, 2][1]):
+        assert made.digest[:10] in html[html.index("<h2>Routing</h2>") :].partition("</table>")[0]
     assert html.count("<h2>Routing</h2>") == 1
     for value in FOUND.values():
         assert f"{value:.1f}" in html

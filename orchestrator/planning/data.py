@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lilora.backbones import Backbone
 from lilora.benchmarks import BuildConfig
-from lilora.data.location import VARIABLE, find_benchmark, located
+from lilora.data.location import VARIABLE, find_benchmark, located, picture_folder
 from orchestrator.errors import UserError
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
@@ -45,6 +46,14 @@ def require_data(missing: Sequence[Step]) -> None:
         benchmark = find_benchmark(config.benchmark)
         located(benchmark, benchmark.task(config.task), config.instructions)
         raise UserError(f"the data of '{config.benchmark}' have come since this was planned: run it again")
+
+
+def image_folder(artifact: Path) -> Path | None:
+    """The folder that the pictures of a task's artifact lie in; None where it holds them, or the folder is not here."""
+    try:
+        return picture_folder(artifact)
+    except ValueError:
+        return None
 
 
 def absent_backbones(missing: Sequence[Step]) -> list[Backbone]:

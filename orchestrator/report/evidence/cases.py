@@ -55,7 +55,7 @@ class Case:
     """A test item.
 
     Attributes:
-        picture: a data URI; "" where the data do not hold one that can be read.
+        picture: a data URI; "" where there is none that can be read on this machine.
         path: of a picture that lies in an image folder; "" for others.
         data: digest of the task's data.
     """
@@ -133,7 +133,7 @@ def _pictures(lines: Sequence[Mapping[str, Any]], store: Store) -> dict[Key, str
     """The pictures of these items as data URIs, each task's file read once."""
     files: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for line in lines:
-        if line["picture"] is None and line["split"] is not None:
+        if line["split"] is not None:
             files.setdefault((line["data"], line["split"]), []).append(line)
     found = {}
     for (data, split), own in files.items():

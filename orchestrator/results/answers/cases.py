@@ -7,8 +7,10 @@ the last one. Of a task of which either is missing, and where nothing was learne
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.planning.data import image_folder
 from orchestrator.planning.lowering import TrialPlan
 from orchestrator.results.answers.items import RIGHT_FROM, items, joined, own_scores, read_truths
 from orchestrator.results.answers.tables import PICTURE, read_tables
@@ -28,7 +30,7 @@ def cases(trials: Iterable[TrialPlan], store: Store, right_from: float = RIGHT_F
         `trial` (the place among `trials`, from 0), `name`, `group`, `seed`, `task`, `id`, `type` of question: whose.
         `question` (with its template), `references` (the right answers), `data` (digest), `split`, `place` (from 0, in
         the split's file) and `picture` (its path below the image folder; null where the data hold it): what was asked;
-        `read_pictures` has the pictures that the data hold.
+        `read_pictures` has the pictures.
         `after`, `answers`, `scores` (in percent): lists, an element for each stage after which the item was answered.
         `own`, `last`: the score right after the task's own stage, and after the last; null where it is not there.
         `label`: one of `LABELS`, or null.
@@ -89,9 +91,9 @@ def became(trials: Iterable[TrialPlan], store: Store, right_from: float = RIGHT_
 
 
 def read_pictures(store: Store, data: str, split: str, places: Iterable[int]) -> list[bytes | None]:
-    """The encoded pictures of some items (their `place`) that the data hold; None where they do not.
+    """The encoded pictures of some items (their `place`): what the data hold, or the file in the image folder.
 
-    Pictures of published data lie in an image folder on the machine that ran it, by the case's `picture`.
+    None for an item without a picture, and for one whose file is not on this machine.
     """
     import polars as pl
 
@@ -99,10 +101,19 @@ def read_pictures(store: Store, data: str, split: str, places: Iterable[int]) ->
     table = read_tables(store, [(data, f"{split}.parquet")], ["image"])
     if "image" not in table.columns:
         return [None] * len(wanted)
-    pictures: list[bytes | None] = (
-        table.select(pl.col("image").struct.field("bytes").gather(wanted)).to_series().to_list()
-    )
-    return pictures
+    fields = [pl.col("image").struct.field(name).gather(wanted) for name in ("bytes", "path")]
+    folder = image_folder(store.fetch(data))
+    return [held if held is not None else _file(folder, path) for held, path in table.select(*fields).rows()]
+
+
+def _file(folder: Path | None, path: str | None) -> bytes | None:
+    """A picture's file; None where it is not there."""
+    if folder is None or not path:
+        return None
+    try:
+        return (folder / path).read_bytes()
+    except OSError:
+        return None
 
 
 def _label(right_from: float) -> polars.Expr:

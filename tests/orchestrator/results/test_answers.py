@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import polars
 import pytest
 
+from lilora.benchmarks.cvit import IMAGES
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
@@ -16,7 +19,7 @@ from orchestrator.results.answers.errors import number_in
 from orchestrator.results.answers.items import items
 from orchestrator.storage.store import Store
 from tests.orchestrator.fake_answers import RIGHT, answer_store, right
-from tests.orchestrator.fake_results import fake_study
+from tests.orchestrator.fake_results import fake_study, write_artifact
 
 TASKS = ("ScienceQA", "GQA", "VQAv2")
 
@@ -79,6 +82,24 @@ def test_a_case_says_what_was_asked_and_where_its_picture_is(store: Store) -> No
     assert (case["place"], case["split"], case["picture"], case["type"]) == (3, "test", None, "plain")
     assert case["digest"] == trial.cells[2, 1][1].digest and case["predictions"][0] == trial.cells[1, 1][0].digest
     assert read_pictures(store, case["data"], "test", [3, 0]) == [b"GQA 3", b"GQA 0"]
+
+
+def test_a_picture_in_an_image_folder_is_read_there_and_is_none_where_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cvit" / IMAGES[0]
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"a picture")
+    store, file = Store(tmp_path / "store"), io.BytesIO()
+    build = dict(lowered().trials[0].cells[0, 0][0].inputs)["data"]
+    images = [{"bytes": None, "path": "a.jpg"}, {"bytes": None, "path": "gone.jpg"}, {"bytes": b"held", "path": None}]
+    polars.DataFrame({"image": images}).write_parquet(file)
+    source = json.dumps({"benchmark": "cvit", "task": "TextVQA"}).encode()
+    write_artifact(store, build, {"test.parquet": file.getvalue(), "source.json": source}, {}, 1.0)
+    monkeypatch.delenv("LILORA_DATA", raising=False)
+    assert read_pictures(store, build.digest, "test", [0, 1, 2]) == [None, None, b"held"]
+    monkeypatch.setenv("LILORA_DATA", str(tmp_path))
+    assert read_pictures(store, build.digest, "test", [2, 0, 1]) == [b"held", b"a picture", None]
 
 
 def test_items_are_scored_as_the_score_step_said(store: Store) -> None:

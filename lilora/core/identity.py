@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,40 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of_canonical(data: Json) -> str:
-    """`digest_of` what `canonical` gave: plain data, which is not looked through once more."""
-    return hashlib.sha256(_ENCODER.encode(data).encode("ascii")).hexdigest()
+#: Of a dataclass that is still in use, by its address: a reference that does not keep it, and its canonical JSON.
+_TEXTS: dict[int, tuple[weakref.ref[Any], str]] = {}
+
+
+def text_of_canonical(value: Any, where: str = "value") -> str:
+    """`canonical_json(value)`, made once for each dataclass object, for as long as that is in use.
+
+    It is known again as the same object, never as an equal one: 1, 1.0 and True are equal, and have other texts. What
+    has no hash may change, and is not remembered.
+    """
+    known = _TEXTS.get(id(value))
+    if known is not None and known[0]() is value:
+        return known[1]
+    text = _ENCODER.encode(canonical(value, where))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        try:
+            hash(value)
+            own = weakref.ref(value, functools.partial(_forget, id(value)))
+        except TypeError:
+            return text
+        _TEXTS[id(value)] = own, text
+    return text
+
+
+def _forget(key: int, gone: weakref.ref[Any]) -> None:
+    if (known := _TEXTS.get(key)) is not None and known[0] is gone:
+        del _TEXTS[key]
+
+
+def quoted(text: str) -> str:
+    """A text as `canonical_json` writes it."""
+    return json.encoder.encode_basestring_ascii(text)
+
+
+def digest_of_text(text: str) -> str:
+    """`digest_of` the value whose `canonical_json` is `text`."""
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

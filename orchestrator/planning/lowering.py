@@ -15,6 +15,7 @@ from lilora.benchmarks import Stream
 from lilora.core.identity import digest_of
 from lilora.stages.configs import OF_ANSWERS, AnalysisConfig
 from orchestrator.planning.checks import check
+from orchestrator.planning.collector import collector_paused
 from orchestrator.planning.trial_steps import Memo, TrialSteps
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Step
@@ -133,19 +134,18 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A study as steps: the plan of everything, what each trial reads from it, and the step of each figure."""
+    """A study as steps: those of each trial, and the step of each figure."""
 
     study: Study
-    plan: Plan
     trials: tuple[TrialPlan, ...]
     figures: tuple[Step, ...] = ()
 
-    @classmethod
-    def of(cls, study: Study, trials: Sequence[TrialPlan], figures: Sequence[Step]) -> Lowered:
-        """The study whose trials and figures have these steps."""
-        results = [*(step for trial in trials for step in trial.steps), *figures]
-        plan = Plan.of(results, requested=_requested(trials, figures).total())
-        return cls(study, plan, tuple(trials), tuple(figures))
+    @cached_property
+    def plan(self) -> Plan:
+        """Everything that the trials and figures take, made when it is asked for: a table reads trials alone."""
+        with collector_paused():
+            results = [*(step for trial in self.trials for step in trial.steps), *self.figures]
+            return Plan.of(results, requested=_requested(self.trials, self.figures).total())
 
     @property
     def requested_by_kind(self) -> Counter[str]:
@@ -163,8 +163,9 @@ def lower(study: Study) -> Lowered:
     Raises:
         ValueError: see `orchestrator.planning.checks.check`.
     """
-    trials = check(study, SCHEDULES)
-    return _lower(study, trials, names_of(study, trials), names_of(study, trials, seed=False))
+    with collector_paused():
+        trials = check(study, SCHEDULES)
+        return _lower(study, trials, names_of(study, trials), names_of(study, trials, seed=False))
 
 
 def lower_as(study: Study, names: Sequence[str], groups: Sequence[str]) -> Lowered:
@@ -173,7 +174,8 @@ def lower_as(study: Study, names: Sequence[str], groups: Sequence[str]) -> Lower
     Raises:
         ValueError: see `orchestrator.planning.checks.check`.
     """
-    return _lower(study, check(study, SCHEDULES), names, groups)
+    with collector_paused():
+        return _lower(study, check(study, SCHEDULES), names, groups)
 
 
 def lower_trials(study: Study, names: Sequence[str], groups: Sequence[str]) -> tuple[TrialPlan, ...]:
@@ -188,7 +190,7 @@ def lower_trials(study: Study, names: Sequence[str], groups: Sequence[str]) -> t
 def _lower(study: Study, bound: Sequence[BoundTrial], names: Sequence[str], groups: Sequence[str]) -> Lowered:
     trials = _lower_trials(bound, names, groups)
     figures = tuple(_analyse(figure, trials) for figure in study.figures)
-    return Lowered.of(study, trials, figures)
+    return Lowered(study, trials, figures)
 
 
 def _lower_trials(trials: Sequence[BoundTrial], names: Sequence[str], groups: Sequence[str]) -> tuple[TrialPlan, ...]:

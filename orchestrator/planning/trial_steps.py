@@ -185,27 +185,53 @@ class TrialSteps:
     def _evaluate(
         self, task: str, states: Mapping[str, Step], after: str, candidates: tuple[str, ...], method: Method
     ) -> tuple[Step, Step]:
-        trial, about = self.trial, self.bound.benchmark.task(task)
-        resources = Resources(trial.resources.cpus, trial.resources.gpus)
+        trial = self.trial
         begun = [state for state in states.values() if "previous" not in dict(state.inputs)]
-        config = PredictConfig(
-            method.answer_method(first=bool(begun) and not candidates),
-            trial.backbone,
-            task,
-            trial.split,
-            about.max_new_tokens,
-            dtype=trial.answer_dtype or trial.training.dtype,
-            framing=about.test_image,
-            candidates=candidates,
-            decoding="" if trial.backbone.plain_generation else "greedy",
-        )
+        config = self._answering(task, candidates, method, bool(begun) and not candidates)
         data = ("data", self.data(task))
         where = f"{self.group} {task} after {after}, seed {trial.seed}"
         inputs = (data, *states.items(), *((f"embedding-{name}", self.embedding(name)) for name in candidates))
-        predict = self.once(Step(f"predict {where}", "lilora.stages:predict", config, inputs, resources=resources))
-        scorer, scores = version_of(self.bound.scorers[task], trial.stream.scores)
-        scoring = ScoreConfig(task, about.scorer, about.kind, trial.split, scores)
-        read, version = (data, ("predictions", predict)), step_version(scorer, about.kind)
-        where += f", {scores} scores" if scores else ""
-        score = Step(f"score {where}", "lilora.stages:score", scoring, read, version)
-        return predict, self.once(score)
+        predict = self.once(
+            Step(f"predict {where}", "lilora.stages:predict", config, inputs, resources=self.answer_resources)
+        )
+        scoring, version = self._scoring(task)
+        where += f", {scoring.scores} scores" if scoring.scores else ""
+        read = (data, ("predictions", predict))
+        return predict, self.once(Step(f"score {where}", "lilora.stages:score", scoring, read, version))
+
+    @cached_property
+    def answer_resources(self) -> Resources:
+        """What an answer may use: one worker of the trial's."""
+        return Resources(self.trial.resources.cpus, self.trial.resources.gpus)
+
+    # One object for each config: its part of a digest is then made once, not once a step.
+
+    def _answering(self, task: str, candidates: tuple[str, ...], method: Method, first: bool) -> PredictConfig:
+        key = ("answering", self.alike, task, candidates, type(method), first)
+        if key not in self.memo.asked:
+            trial, about = self.trial, self.bound.benchmark.task(task)
+            self.memo.asked[key] = PredictConfig(
+                method.answer_method(first=first),
+                trial.backbone,
+                task,
+                trial.split,
+                about.max_new_tokens,
+                dtype=trial.answer_dtype or trial.training.dtype,
+                framing=about.test_image,
+                candidates=candidates,
+                decoding="" if trial.backbone.plain_generation else "greedy",
+            )
+        config: PredictConfig = self.memo.asked[key]
+        return config
+
+    def _scoring(self, task: str) -> tuple[ScoreConfig, int]:
+        """The config of a task's scores, and the version of their step."""
+        trial = self.trial
+        key = ("scoring", trial.stream.benchmark, trial.stream.scores, trial.split, task)
+        if key not in self.memo.asked:
+            about = self.bound.benchmark.task(task)
+            scorer, scores = version_of(self.bound.scorers[task], trial.stream.scores)
+            config = ScoreConfig(task, about.scorer, about.kind, trial.split, scores)
+            self.memo.asked[key] = config, step_version(scorer, about.kind)
+        found: tuple[ScoreConfig, int] = self.memo.asked[key]
+        return found

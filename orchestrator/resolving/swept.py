@@ -60,7 +60,7 @@ class Swept:
             return self.lowered
         kept = [plan for place, plan in enumerate(self.plans) if place not in self.stopped]
         study = replace(self.lowered.study, trials=tuple(plan.trial for plan in kept))
-        return Lowered.of(study, kept, ())
+        return Lowered(study, tuple(kept))
 
 
 def sweep_of(study: Study) -> Sweep:
@@ -94,7 +94,7 @@ def lower_sweep(study: Study, notes: Notes = Notes()) -> Swept:
         sweep=None,
     )
     if not points:
-        return Swept(study, (), Lowered.of(explicit, (), ()), {}, {})
+        return Swept(study, (), Lowered(explicit, ()), {}, {})
     names = [name_at(sweep, point) for point in points]
     groups = [name_at(sweep, point, seed=False) for point in points]
     lowered = lower_as(explicit, names, groups)
@@ -106,7 +106,7 @@ def lower_sweep(study: Study, notes: Notes = Notes()) -> Swept:
         if notes.stopped.get(digest, math.inf) < len(lowered.trials[place].tasks)
     }
     plans = [truncated(plan, stopped[place]) if place in stopped else plan for place, plan in enumerate(lowered.trials)]
-    return Swept(study, points, Lowered.of(explicit, plans, ()) if stopped else lowered, stopped, failed)
+    return Swept(study, points, Lowered(explicit, tuple(plans)) if stopped else lowered, stopped, failed)
 
 
 def lower_point(study: Study, point: Point) -> TrialPlan:

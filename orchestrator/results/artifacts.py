@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import DamagedError
 from orchestrator.results.answers.tables import read_tables
 from orchestrator.storage.record import Record
 from orchestrator.storage.store import Store
+
+if TYPE_CHECKING:
+    import polars
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def read_record(store: Store, digest: str) -> Record | None:
 def read_object(store: Store, digest: str, name: str) -> dict[str, Any] | None:
     """The JSON object in a file of an artifact; None where there is nothing that can be read."""
     try:
-        content = json.loads((store.fetch(digest) / name).read_text(encoding="utf-8"))
+        content = json.loads((store.fetch(digest) / name).read_bytes())
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
@@ -62,11 +65,21 @@ def read_items(store: Store, wanted: Mapping[str, Mapping[str, Any]]) -> dict[st
     asked = [digest for digest, scores in wanted.items() if "item_mean" not in scores]
     table = read_tables(store, [(digest, "items.parquet") for digest in asked], ["id", "main"])
     found: dict[str, Items] = {}
-    # Cells of one task have the same ids: they are held once.
-    names: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for part in table.partition_by("file", maintain_order=True):
-        digest, ids = asked[part["file"][0]], tuple(part["id"])
-        if not part["main"].null_count():
-            share = len(part) / (len(part) + int(wanted[digest].get("absent", 0)))
-            found[digest] = Items(names.setdefault(ids, ids), tuple((100 * share * part["main"]).to_list()))
+    # Cells of one task have the same ids: they are held once, and told by a look at the column, not text by text.
+    known: dict[tuple[int, str], list[tuple[polars.Series, tuple[str, ...]]]] = {}
+    runs = table["file"].rle().struct.unnest()
+    nulls = set(table.filter(table["main"].is_null())["file"].to_list())
+    start = 0
+    for length, file in runs.rows():
+        ids, scores = table["id"].slice(start, length), table["main"].slice(start, length)
+        start += length
+        if file in nulls:
+            continue
+        digest, alike = asked[file], known.setdefault((length, ids[0]), [])
+        names = next((held for other, held in alike if other.equals(ids)), None)
+        if names is None:
+            names = tuple(ids.to_list())
+            alike.append((ids, names))
+        share = length / (length + int(wanted[digest].get("absent", 0)))
+        found[digest] = Items(names, tuple((100 * share * scores).to_list()))
     return found

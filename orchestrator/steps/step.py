@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lilora.core.identity import Json, canonical, digest_of_canonical
+from lilora.core.identity import Json, canonical, digest_of_text, quoted, text_of_canonical
 from lilora.core.stage_run import Placement, Strategy, can_offload
 
 
@@ -90,18 +90,29 @@ class Step:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of `identity`."""
-        return digest_of_canonical(self.identity)
+        """SHA-256 of `identity`: of its canonical JSON, in which the text of a config that steps share is made once."""
+        config = text_of_canonical(self.config, self._place)
+        inputs = ",".join(f'{quoted(name)}:"{digest}"' for name, digest in sorted(self._inputs().items()))
+        return digest_of_text(
+            f'{{"call":{quoted(self.call)},"config":{config},"inputs":{{{inputs}}},"version":{self.version}}}'
+        )
 
-    @cached_property
+    @property
     def identity(self) -> dict[str, Json]:
         """What the digest is made of, as plain data."""
         return {
             "call": self.call,
-            "config": canonical(self.config, f"config of step '{self.label}'"),
-            "inputs": {name: step.digest for name, step in self.inputs},
+            "config": canonical(self.config, self._place),
+            "inputs": self._inputs(),
             "version": self.version,
         }
+
+    @property
+    def _place(self) -> str:
+        return f"config of step '{self.label}'"
+
+    def _inputs(self) -> dict[str, Json]:
+        return {name: step.digest for name, step in self.inputs}
 
     @property
     def kind(self) -> str:

@@ -73,8 +73,7 @@ class Record:
             ValueError, KeyError, TypeError: the text is not a record.
         """
         data = json.loads(text)
-        known = {item.name for item in dataclasses.fields(cls)}
-        data = {name: value for name, value in data.items() if name in known}
+        data = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}
         data["references"] = tuple(data.get("references", ()))
         data["files"] = {name: FileEntry(**entry) for name, entry in data["files"].items()}
         return cls(**data)

@@ -52,6 +52,7 @@ class Store:
     def __init__(self, place: Path | str, cache: Path | None = None) -> None:
         self.backend = _backend_at(place, cache)
         self.root, self.url, self.leases = self.backend.root, self.backend.url, self.backend.leases
+        self._artifacts = self.root / "artifacts"
         self._held: dict[str, Lease] = {}
 
     def prepare(self) -> None:
@@ -67,7 +68,7 @@ class Store:
 
     def path(self, digest: str) -> Path:
         """The folder of the artifact on this machine, be it there or not; to read its files, ask `fetch`."""
-        return self.root / "artifacts" / digest
+        return self._artifacts / digest
 
     def fetch(self, digest: str) -> Path:
         """The folder of the artifact with its files in it, downloaded if they are not on this machine yet.

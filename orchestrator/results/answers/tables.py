@@ -22,7 +22,7 @@ def read_tables(store: Store, files: Sequence[tuple[str, str]], columns: Sequenc
     import polars as pl
 
     present = store.digests()
-    paths = {str(store.fetch(digest) / name): place for place, (digest, name) in enumerate(files) if digest in present}
+    paths = {f"{store.fetch(digest)}/{name}": place for place, (digest, name) in enumerate(files) if digest in present}
     try:
         found = [_scan(paths, columns)]
     except (OSError, pl.exceptions.PolarsError):

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lilora.core.identity import canonical, canonical_json, digest_of
+from lilora.core import identity
+from lilora.core.identity import canonical, canonical_json, digest_of, text_of_canonical
 from lilora.methods.seqlora import SeqLoRA as Shipped
 from tests.orchestrator.toy_steps import Number, Outer
 
@@ -78,3 +79,28 @@ def test_a_refusal_says_where() -> None:
 
 def test_canonical_json_is_ascii_without_spaces() -> None:
     assert canonical_json({"é": [1, 2.0]}) == '{"\\u00e9":[1,2.0]}'
+
+
+def test_the_text_that_is_remembered_is_that_of_the_object_not_of_an_equal_one() -> None:
+    values = [Number(value) for value in (1, 1.0, True)]  # type: ignore[arg-type]
+    assert values[0] == values[1] == values[2]
+    texts = [text_of_canonical(value) for value in values]
+    assert texts == [canonical_json(value) for value in values]
+    assert len(set(texts)) == 3
+    assert [text_of_canonical(value) for value in values] == texts
+
+
+def test_what_may_change_is_looked_at_each_time() -> None:
+    held = Small(size=[1])  # type: ignore[arg-type]
+    before = text_of_canonical(held)
+    held.size.append(2)  # type: ignore[attr-defined]
+    assert text_of_canonical(held) == canonical_json(held) != before
+
+
+def test_a_text_is_remembered_no_longer_than_its_object() -> None:
+    before = len(identity._TEXTS)
+    held = Number(12)
+    text_of_canonical(held)
+    assert len(identity._TEXTS) == before + 1
+    del held
+    assert len(identity._TEXTS) == before

@@ -138,7 +138,7 @@ def test_a_failed_trial_does_not_keep_the_others_from_their_table(varied: Path) 
     assert study.sweep is not None
     store = Store(varied / "other")
     lowered = lower_sweep(study).lowered
-    some = Lowered.of(lowered.study, lowered.trials[:2], ())
+    some = Lowered(lowered.study, lowered.trials[:2])
     fill(some, store, lambda method, *_: 50.0 + method.lam)
     note_failed(study.sweep, store, (2,), "toy trouble")
     from orchestrator.resolving.resolve import resolve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 
 import pytest
 
@@ -245,3 +246,17 @@ def test_trials_that_differ_in_what_acts_at_test_share_their_stages() -> None:
         assert (seen.cells[cell][0].digest == predict.digest) == (cell == (0, 0))
     grouped = plan_of(Eproj(grouped_by=("images",)))
     assert grouped.stages[0].digest == plain.stages[0].digest and grouped.stages[1].digest != plain.stages[1].digest
+
+
+@pytest.mark.parametrize("was", [True, False])
+def test_the_collector_is_as_it_was_after_lowering_also_after_an_error(was: bool) -> None:
+    trial, enabled = Trial(SeqLoRA(), BACKBONE, Stream(tasks=TASKS)), gc.isenabled()
+    (gc.enable if was else gc.disable)()
+    try:
+        lower(Study("one", (trial,)))
+        assert gc.isenabled() == was
+        with pytest.raises(ValueError, match="twice"):
+            lower(Study("two", (trial, trial)))
+        assert gc.isenabled() == was
+    finally:
+        (gc.enable if enabled else gc.disable)()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lilora.core import registry
+from lilora.core.identity import digest_of
 from orchestrator.steps.plan import Plan
 from orchestrator.steps.step import Resources, Step, function_of
 from orchestrator.storage.store import Store
@@ -42,6 +43,13 @@ def test_resources_of_an_input_do_not_affect_identity() -> None:
 def test_what_can_change_the_result_changes_the_digest(change: dict[str, Any]) -> None:
     step = number(1)
     assert dataclasses.replace(step, **change).digest != step.digest
+
+
+def test_the_digest_is_that_of_the_identity() -> None:
+    inputs = (("right", number(1)), ('left é"', number(2)), ("left", number(3)))
+    for config in (Number(), Outer(seed=1), {"b": 1.0, "a": None}):
+        for step in (Step("a", f"{MODULE}:add", config, inputs, version=3), Step("a", f"{MODULE}:add", config)):
+            assert step.digest == digest_of(step.identity)
 
 
 def test_the_name_of_an_input_is_identity() -> None:

@@ -45,8 +45,6 @@ def costs(
     Each stage is reckoned with the largest micro-batch that fits the GPU. Exit code 2 where none fits.
 
     Example: lilora costs table1_single --real --gpu a100-80 --workers 4 --strategy zero2
-
-    Example: lilora costs table1_single --real --gpu rtx4090 --bits 4 --checkpointing
     """
     from orchestrator.cli.tables.costs import costs_json, refuse_what_does_not_fit, say_costs
     from orchestrator.resolving.catalogue import find_target

@@ -30,6 +30,7 @@ OTHERS: dict[tuple[type, str], Any] = {
     (LiLoRA, "shared_a"): 0.5,
     (Backbone, "sites"): ("x",),
     (Backbone, "full"): ("y",),
+    (Backbone, "bits"): 4,
     (Trial, "method"): SeqLoRA(rank=7),
     (Trial, "backbone"): Backbone("other", "0"),
     (Trial, "stream"): Stream(tasks=("ScienceQA", "GQA")),
@@ -72,7 +73,8 @@ def another(value: Any, name: str) -> Any:
 
 def pairs() -> Iterator[Any]:
     """Two trials that differ in one field that can change a result, for each such field."""
-    base = Trial(SeqLoRA(), BACKBONE, STREAM)
+    # In bfloat16, since products in it ask for it.
+    base = Trial(SeqLoRA(), BACKBONE, STREAM, Training(dtype="bfloat16"))
     parts = {"stream": STREAM, "backbone": BACKBONE, "training": base.training}
     for owner, part in parts.items():
         for name in identity_fields(type(part)):

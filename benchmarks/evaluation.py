@@ -203,7 +203,7 @@ def main() -> None:
         for clock, key in CLOCKS.items():
             fast, slow = (found["seconds"][side][kind][key] for side in ("ours", "theirs"))
             rates = f"ours {count / fast:.0f}, theirs {count / slow:.0f} items/s"
-            print(f"{name}, by {clock}: {rates}: {slow / fast:.1f}x   (wanted: at least 6x)")
+            print(f"{name}, by {clock}: {rates}: {slow / fast:.1f}x   (wanted: at least 15x)")
     print(f"answers that differ: {len(found['different'])} of {count}")
     for where, name, fast, slow in found["different"][:5]:
         print(f"  {where}, {name}: ours {fast!r}, theirs {slow!r}")

@@ -5,7 +5,7 @@ Each is a script of this folder, in a process of its own, whose last line is JSO
 versions. A benchmark that fails is said, and the others run.
 
     make benchmarks
-    python -m benchmarks.short                               # all of them, half an hour on two idle cores
+    python -m benchmarks.short                               # all of them
     python -m benchmarks.short shared_backbone comparing
 """
 

@@ -1,4 +1,4 @@
-"""mini_seeds: the README's table - the quickstart's methods and LiLoRA without its regulariser, over three seeds."""
+"""mini_seeds: the quickstart's methods, and LiLoRA without its regulariser, over three seeds."""
 
 from experiments._paper import over_seeds
 from experiments._setting import training_of

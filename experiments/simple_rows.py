@@ -14,9 +14,9 @@ from lilora.methods.seqlora import SeqLoRA
 from orchestrator.study import Study, Trial
 
 ATTENTION, GATE_UP = BACKBONE.adapted("attention"), BACKBONE.adapted("gate+up")
-#: A tenth of the rate of the other rows: our choice, no other was tried.
 SEQLORA, LILORA = SeqLoRA(), LiLoRA()
 USUAL = training_of(SEQLORA)
+#: A tenth of SeqLoRA's rate: our choice, no other was tried.
 LOW = replace(USUAL, learning_rate=USUAL.learning_rate / 10)
 
 

@@ -1,4 +1,7 @@
-"""table4: the fusion coefficient alpha, fixed or learned (the paper's Table 4; its row alpha=1 is SeqLoRA's)."""
+"""table4: the fusion coefficient alpha, fixed or learned (the paper's Table 4, whose row alpha=1 is SeqLoRA's).
+
+Here all four take LiLoRA's rate, so that alpha=1 is SeqLoRA at that rate, and no row of another table.
+"""
 
 from experiments._paper import at_paper_scale, beside, over_seeds
 from experiments._setting import training_of

@@ -48,7 +48,7 @@ def require_data(missing: Sequence[Step]) -> None:
         raise UserError(f"the data of '{config.benchmark}' have come since this was planned: run it again")
 
 
-def image_folder(artifact: Path) -> Path | None:
+def pictures_here(artifact: Path) -> Path | None:
     """The folder that the pictures of a task's artifact lie in; None where it holds them, or the folder is not here."""
     try:
         return picture_folder(artifact)

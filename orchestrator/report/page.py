@@ -33,7 +33,7 @@ from orchestrator.results.claims import Claim
 from orchestrator.results.reading import StudyResults, TrialResult
 from orchestrator.results.table import TableRow, best_of, columns, mean_matrix
 from orchestrator.storage.record import Record
-from orchestrator.study.metrics import MEANINGS, Stat
+from orchestrator.study.metrics import MEANINGS, SIGNED, Stat
 from orchestrator.study.naming import method_name
 
 #: With more rows than these, what has a panel for each row is folded.
@@ -72,6 +72,7 @@ def page_variables(
         "tasks": _all_tasks(rows),
         "rows": rows,
         "columns": columns(rows, lowered.study.paper),
+        "signed": SIGNED,
         "meanings": MEANINGS,
         "best": best_of(rows),
         "leaders": _leaders(rows),

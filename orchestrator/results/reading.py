@@ -143,9 +143,9 @@ class StudyResults:
 
     @cached_property
     def items(self) -> Mapping[str, Items]:
-        """Where the study reproduces a paper, of each finished score after a last stage its items, by digest.
+        """Of each finished score after a last stage its items, by digest.
 
-        Read when they are asked for: claims are judged by them, and nothing else is.
+        Read when they are asked for: by claims and differences, of which no number of the table is made.
         """
         return self.read_items()
 

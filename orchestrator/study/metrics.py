@@ -67,6 +67,9 @@ METRICS: dict[str, tuple[str, Function]] = {
 #: alone (`orchestrator.results.table.unlearned_metrics`).
 UNLEARNED = ("FWT_GEM", "ZSC", "UNSEEN")
 
+#: Differences, which are printed with their sign.
+SIGNED = ("BWT", "BWT_N", "FWT")
+
 #: ProgLoRA's names of metrics that LiLoRA calls otherwise -> ours.
 ALIASES = {"ACC": "AP", "MAA": "MAP"}
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.errors import UserError
+from orchestrator.report.formats.pdf import find_browser
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,10 @@ def browser() -> Iterator[Browser]:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:
         pytest.skip("no browser test: playwright is not installed (pip install 'lilora[dev]')")
-    found = os.environ.get("LILORA_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    try:
+        found = find_browser()
+    except UserError:
+        found = None
     with sync_playwright() as playwright:
         try:
             chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])

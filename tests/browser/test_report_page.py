@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +47,11 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(results, folder / "report", evidence=read_evidence(results, store))
 
 
-def opened(browser: Browser, path: Path, width: int, scheme: str, media: str = "screen") -> tuple[Page, list[str]]:
+@contextmanager
+def opened(
+    browser: Browser, path: Path, width: int, scheme: str, media: str = "screen"
+) -> Iterator[tuple[Page, list[str]]]:
+    """The page in a window, and what the browser says of it."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
     page.set_default_timeout(PATIENCE)
     page.emulate_media(media=media, color_scheme=scheme)  # type: ignore[arg-type]
@@ -54,7 +60,10 @@ def opened(browser: Browser, path: Path, width: int, scheme: str, media: str = "
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("requestfailed", lambda request: said.append(f"not loaded: {request.url}"))
     page.goto(path.as_uri())
-    return page, said
+    try:
+        yield page, said
+    finally:
+        page.close()
 
 
 #: What is wider than the page though nothing lets it scroll there: (element, its right end).
@@ -78,8 +87,7 @@ LUMINANCE = (
 def test_the_page_fits_its_window_says_no_error_and_draws_every_figure(
     browser: Browser, page_file: Path, width: int, scheme: str, media: str
 ) -> None:
-    page, said = opened(browser, page_file, width, scheme, media)
-    try:
+    with opened(browser, page_file, width, scheme, media) as (page, said):
         if media == "screen":
             assert page.evaluate(OUTSIDE) == []
         assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
@@ -88,14 +96,11 @@ def test_the_page_fits_its_window_says_no_error_and_draws_every_figure(
         # On paper the page is light, whatever the screen is.
         assert (page.evaluate(LUMINANCE) < 0.5) == (scheme == "dark" and media == "screen")
         assert said == []
-    finally:
-        page.close()
 
 
 @pytest.mark.timeout(900)
 def test_cases_are_filtered_by_outcome_task_and_method(browser: Browser, page_file: Path) -> None:
-    page, said = opened(browser, page_file, 1300, "light")
-    try:
+    with opened(browser, page_file, 1300, "light") as (page, said):
         shown = page.locator(".case:visible")
         assert shown.count() == sum(len(RIGHT[task]) for task in TASKS)
         page.select_option("select[name=label]", "forgotten")
@@ -111,14 +116,11 @@ def test_cases_are_filtered_by_outcome_task_and_method(browser: Browser, page_fi
         page.select_option("select[name=label]", "kept")
         assert shown.count() == len(RIGHT[TASKS[0]])
         assert said == []
-    finally:
-        page.close()
 
 
 @pytest.mark.timeout(900)
 def test_numbers_and_marks_say_which_digests_made_them(browser: Browser, page_file: Path) -> None:
-    page, _ = opened(browser, page_file, 1300, "light")
-    try:
+    with opened(browser, page_file, 1300, "light") as (page, _):
         result = page.locator("h2:text-is('Result') ~ .scroll table").first
         cells = result.locator("tbody td").evaluate_all("all => all.map(each => [each.textContent.trim(), each.title])")
         numbers = [title for text, title in cells if "." in text]
@@ -128,8 +130,6 @@ def test_numbers_and_marks_say_which_digests_made_them(browser: Browser, page_fi
         marks = page.locator("figure.single svg g > title").all_text_contents()
         assert len(marks) == 3
         assert all("scores " in mark and "stored" in mark for mark in marks)
-    finally:
-        page.close()
 
 
 @pytest.mark.timeout(900)

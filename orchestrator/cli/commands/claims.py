@@ -51,7 +51,8 @@ def claims(
                 unreadable[name] = f"{type(error).__name__}: {error}"
         path = write_claims_page(found, out or place.root / "reports" / "claims.html")
     for name, why in unreadable.items():
-        output.say(f"[yellow]{escape(name)} cannot be read, so what it claims is not known: {escape(why)}[/yellow]")
+        unknown = f"{name} cannot be read or planned, so what it claims is not known: {why}"
+        output.say(f"[yellow]{escape(unknown)}[/yellow]")
     for judged in found:
         if every or studies or judged.begun:
             _say(judged, output)

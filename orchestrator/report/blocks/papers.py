@@ -24,7 +24,6 @@ def paper_block(lowered: Lowered, rows: Sequence[TableRow], found: Sequence[Clai
             "label": theirs.label if theirs else "not in the paper",
             "name": row.name,
             "row": row,
-            "metrics": paper.metrics,
             "cells": [(theirs.get(metric) if theirs else None, row.metric(metric)) for metric in paper.metrics],
         }
         for theirs, row in zip(paper.rows, rows, strict=True)

@@ -25,7 +25,8 @@ def routing_block(results: StudyResults, rows: Sequence[TableRow]) -> dict[str, 
 def _about(row: TableRow, results: StudyResults) -> dict[str, str]:
     """What made a row's figures: where items were sent, its AP, and that of its told twins."""
     told = [twin for result in row.results if (twin := told_twin(result, results.trials)) is not None]
-    return {"sent": of_routing(row), "ap": of_metric(row, "AP"), "told": of_trials(told, "AP")}
+    about = {"sent": of_routing(row), "ap": of_metric(row, "AP"), "told": of_trials(told, "AP")}
+    return about | {"change": of_trials((*row.results, *told), "AP")}
 
 
 def allocation_blocks(rows: Sequence[TableRow]) -> list[dict[str, Any]]:

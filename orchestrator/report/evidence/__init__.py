@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.report.evidence.cases import Case, read_cases
 from orchestrator.results.artifacts import Items
-from orchestrator.results.reading import ResultReader, StudyResults
+from orchestrator.results.reading import StudyResults
 from orchestrator.results.table import TableRow, table
 from orchestrator.storage.store import Store
 
@@ -45,8 +45,7 @@ def read_evidence(results: StudyResults, store: Store) -> Evidence:
     rows = table(results.trials)
     if len(rows) > MOST_ROWS:
         return Evidence(left_out=True)
-    items = ResultReader(store).last_items([result for row in rows for result in row.results])
-    return Evidence(_histories(rows, store), *read_cases(rows, store), items)
+    return Evidence(_histories(rows, store), *read_cases(rows, store), results.items)
 
 
 def _histories(rows: Sequence[TableRow], store: Store) -> dict[str, Sequence[Mapping[str, Any]]]:

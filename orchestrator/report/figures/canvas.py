@@ -58,7 +58,7 @@ def panels_file(
     with LOCK:
         columns = min(columns, len(panels))
         num_rows = -(-len(panels) // columns)
-        figure = new_figure(3.5 * columns, height * num_rows + 0.45)
+        figure = new_figure(3.5 * columns, height * num_rows)
         figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
         named: dict[str, Any] = {}
         for place, panel in enumerate(panels):

@@ -17,14 +17,13 @@ from orchestrator.report.formats.vectors import Drawing, drawings
 from orchestrator.report.style import SHORT
 from orchestrator.results.reading import StudyResults
 from orchestrator.results.table import TableRow, best_of, columns, is_best, table
-from orchestrator.study.metrics import MEANINGS, Stat
+from orchestrator.study.metrics import MEANINGS, SIGNED, Stat
 
 if TYPE_CHECKING:
     import polars
 
 #: Column -> the attribute of a `KindCost`; one that no step noted is left out.
 MEMORY = (("Peak memory", "host"), ("Peak GPU memory", "gpu"))
-SIGNED = ("BWT", "BWT_N", "FWT")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.planning.data import image_folder
+from orchestrator.planning.data import pictures_here
 from orchestrator.planning.lowering import TrialPlan
 from orchestrator.results.answers.items import RIGHT_FROM, items, joined, own_scores, read_truths
 from orchestrator.results.answers.tables import PICTURE, read_tables
@@ -102,7 +102,7 @@ def read_pictures(store: Store, data: str, split: str, places: Iterable[int]) ->
     if "image" not in table.columns:
         return [None] * len(wanted)
     fields = [pl.col("image").struct.field(name).gather(wanted) for name in ("bytes", "path")]
-    folder = image_folder(store.fetch(data))
+    folder = pictures_here(store.fetch(data))
     return [held if held is not None else _file(folder, path) for held, path in table.select(*fields).rows()]
 
 

@@ -2,7 +2,7 @@
 
 By the end of the stream: after the first two tasks there is a single pair of them, which no scale can set apart from
 others ("centred" has w = 1 there, which is EWC). Where the chosen row's weights lie within 10 % of each other, the
-report and `lilora explain` say that its mechanism does nothing. One epoch a task, one seed, EWC's default weight.
+report and `lilora explain` say that its mechanism does nothing. One seed, EWC's default weight.
 """
 
 from experiments._setting import training_of

@@ -1,6 +1,6 @@
 """orders24: does the order of the tasks matter? LiLoRA on all 24 orders of four of the mini benchmark's tasks.
 
-Orders that begin alike share their first stages: 96 stages are asked for, 64 are trained. One seed, one epoch a task.
+Orders that begin alike share their first stages: 96 stages are asked for, 64 are trained. One seed.
 """
 
 from itertools import permutations

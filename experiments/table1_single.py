@@ -1,7 +1,7 @@
 """table1_single: the paper's Table 1, single-type instructions - twelve methods on six tasks, in the paper's order.
 
 Every method gets a search of its rate, and of its weight where it has one (`_search`), with the first seed, on
-validation data of the first two tasks. One epoch a task, as in the paper. SMoLoRA stands there twice.
+validation data of the first two tasks, in the setting that all tables share (`_setting`). SMoLoRA stands there twice.
 """
 
 from dataclasses import replace
@@ -9,11 +9,11 @@ from dataclasses import replace
 from experiments._paper import SEEDS, at_paper_scale, beside, over_seeds
 from experiments._releases import as_released
 from experiments._search import EQUAL, REAL
+from experiments._setting import TRAINING
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.core import registry
 from lilora.methods.smolora import SMoLoRA
-from lilora.training import Training
 from orchestrator.study import Search, Study, Trial
 
 LABELS = {
@@ -30,7 +30,7 @@ def table1(instructions: str, seeds: tuple[int, ...] = SEEDS[:1]) -> Study:
     """The twelve methods on the mini benchmark with "single" or "five" instruction templates a task."""
     rows = [(label, {"method": label, "instructions": f"{instructions}-type"}) for label in LABELS.values()]
     paper = beside(f"Table 1, {instructions}-type", "lilora_table1_cvit_llava15_7b.csv", rows, "LiLoRA", SEARCHED)
-    stream, training = Stream(instructions=instructions), Training(epochs=1)
+    stream, training = Stream(instructions=instructions), TRAINING
     methods = [registry.load("methods", name)() for name in LABELS]
     trials = [Trial(method, BACKBONE, stream, training) for method in (*methods, ROUTERS)]
     return Study(

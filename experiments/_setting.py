@@ -5,7 +5,7 @@ three seeds of Tables 1, 2 and 4 fit into an evening on two cores.
 
 A method's row is one trial in all of them, so its stages are trained once and its numbers are the same in every table.
 The search is `table1_single`'s (`experiments/_search.py`): validation data of the first two tasks, seed 0. With these
-rates it chose the default weights of LiLoRA (0.1), EWC and EWC+TIR (1000), 10 for C-LoRA and a share of 1 for Replay.
+rates it chose the default weights of LiLoRA (0.1), C-LoRA, EWC and EWC+TIR (1000), and a share of 0.125 for Replay.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ RATE = 3e-3
 #: What `table1_single` searches the rate of.
 TRAINING = Training(epochs=0.5, batch_size=8)
 SLOWER: dict[type[Method], float] = {SeqLoRA: 1e-3, DoRA: 1e-3}
-REPLAY = Replay(share=1.0)
+REPLAY = Replay(share=0.125)
 
 
 def training_of(method: Method) -> Training:

@@ -14,6 +14,7 @@ import json
 import math
 import weakref
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,15 @@ def canonical(value: Any, where: str = "value") -> Json:
 
 
 def _canonical_dataclass(value: Any, where: str) -> dict[str, Json]:
-    result: dict[str, Json] = {}
+    return {
+        name: item if item is None or type(item) in _PLAIN else canonical(item, f"{where}.{name}")
+        for name, item in _said(value)
+    }
+
+
+def _said(value: Any) -> list[tuple[str, Any]]:
+    """The fields of a dataclass that its identity says, and its "type", in the order of their names."""
+    result: dict[str, Any] = {}
     own: Any = type(value)
     for field in _fields(own):
         if field.name == "":
@@ -67,14 +76,10 @@ def _canonical_dataclass(value: Any, where: str) -> dict[str, Json]:
             continue
         if field.default_factory is not None and item == field.default_factory():
             continue
-        kind = type(item)
-        if field.is_float and isinstance(item, int) and kind is not bool:
-            result[field.name] = float(item)
-        elif item is None or kind is str or kind is bool or kind is int:
-            result[field.name] = item
-        else:
-            result[field.name] = canonical(item, f"{where}.{field.name}")
-    return result
+        if field.is_float and isinstance(item, int) and type(item) is not bool:
+            item = float(item)
+        result[field.name] = item
+    return list(result.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +113,8 @@ def _type_name(kind: type[Any]) -> str:
     return kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
+#: Kinds of values whose canonical form is the value itself; of a float it must be finite.
+_PLAIN = frozenset({str, bool, int})
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -118,7 +125,7 @@ def canonical_json(value: Any) -> str:
 
 def digest_of(value: Any) -> str:
     """SHA-256 (64 hexadecimal digits) of `canonical_json(value)`."""
-    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+    return digest_of_text(text_of_canonical(value))
 
 
 def sha256_of(path: Path) -> str:
@@ -140,15 +147,26 @@ def text_of_canonical(value: Any, where: str = "value") -> str:
     known = _TEXTS.get(id(value))
     if known is not None and known[0]() is value:
         return known[1]
-    text = _ENCODER.encode(canonical(value, where))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        try:
-            hash(value)
-            own = weakref.ref(value, functools.partial(_forget, id(value)))
-        except TypeError:
-            return text
-        _TEXTS[id(value)] = own, text
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return _ENCODER.encode(canonical(value, where))
+    text = "{" + ",".join([f"{quoted(name)}:{_text_of_field(item, where, name)}" for name, item in _said(value)]) + "}"
+    try:
+        hash(value)
+        own = weakref.ref(value, functools.partial(_forget, id(value)))
+    except TypeError:
+        return text
+    _TEXTS[id(value)] = own, text
     return text
+
+
+def _text_of_field(item: Any, where: str, name: str) -> str:
+    kind = type(item)
+    if kind is str:
+        return encode_basestring_ascii(item)
+    if kind is int:
+        return str(item)
+    # Parts that many values share, such as a backbone, are made once for all of them.
+    return text_of_canonical(item, f"{where}.{name}")
 
 
 def _forget(key: int, gone: weakref.ref[Any]) -> None:
@@ -156,9 +174,10 @@ def _forget(key: int, gone: weakref.ref[Any]) -> None:
         del _TEXTS[key]
 
 
-def quoted(text: str) -> str:
-    """A text as `canonical_json` writes it."""
-    return json.encoder.encode_basestring_ascii(text)
+@functools.lru_cache(maxsize=4096)
+def quoted(name: str) -> str:
+    """A short text that comes again and again, such as a field's name, as `canonical_json` writes it."""
+    return encode_basestring_ascii(name)
 
 
 def digest_of_text(text: str) -> str:

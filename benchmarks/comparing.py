@@ -9,8 +9,8 @@ process of its own and from files that were just written:
     compare   `lilora compare` of the study's first half with its second: 100 pairs of rows, 400 differences
 
 What is set against the seconds wanted is the whole: the study is lowered first, as by the command (for two trials that
-are named, their rows alone), and what lowering and reading take stands beside. Libraries are loaded before. Seconds mean
-little on a shared machine, so processor time and the load are printed with them. The last line is JSON.
+are named, their rows alone), and what lowering and reading take stands beside. Libraries are loaded before. Seconds
+mean little on a shared machine, so processor time and the load are printed with them. The last line is JSON.
 
     python -m benchmarks.comparing                       # 1,000 trials; building them takes minutes and 2 GB
     python -m benchmarks.comparing --trials 50 --items 30

@@ -16,7 +16,7 @@ BLOCK_BYTES = 2**20
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file, for small ones by the thousand: a third of the time of `Path.read_bytes`.
+    """The bytes of a file, for small ones by the thousand: opened, read and closed, and nothing else asked.
 
     Raises:
         OSError: it cannot be read.

@@ -29,7 +29,7 @@ def read_tables(
 
     present = store.digests() if present is None else present
     paths = [(store.file(digest, name), place) for place, (digest, name) in enumerate(files) if digest in present]
-    # Of very small files a scan does one after another: several at a time, each on a core of its own.
+    # A scan of very small files kept one core busy: several at a time.
     size = max(LEAST_FILES, -(-len(paths) // pl.thread_pool_size()))
     parts = [dict(paths[start : start + size]) for start in range(0, len(paths), size)]
     with ThreadPoolExecutor(max(1, len(parts))) as pool:

@@ -8,8 +8,9 @@ process of its own and from files that were just written:
     became    of all trials, which items were right after their stage and wrong at the end, by kind of error
     compare   `lilora compare` of the study's first half with its second: 100 pairs of rows, 400 differences
 
-The study is lowered before, as for every command, and its seconds are printed beside. Seconds mean little on a shared
-machine, so processor time and the load are printed with them. The last line is JSON.
+What is set against the seconds wanted is the whole: the study is lowered first, as by the command (for two trials that
+are named, their rows alone), and what lowering and reading take stands beside. Libraries are loaded before. Seconds
+mean little on a shared machine, so processor time and the load are printed with them. The last line is JSON.
 
     python -m benchmarks.comparing                       # 1,000 trials; building them takes minutes and 2 GB
     python -m benchmarks.comparing --trials 50 --items 30
@@ -37,6 +38,7 @@ from benchmarks.scale_tracking import commit
 from lilora.core import registry
 from lilora.data.columns import DRAWN, write_rows
 from lilora.training import Training
+from orchestrator.planning.by_name import lower_row
 from orchestrator.planning.lowering import Lowered, lower
 from orchestrator.results.answers.cases import became
 from orchestrator.results.comparison.studies import compare
@@ -56,7 +58,7 @@ VARIANTS = 20
 SEEDS = 5
 
 
-def study_of(num_trials: int) -> Lowered:
+def asked_of(num_trials: int) -> Study:
     """So many trials of six tasks: seeds of learning rates."""
     method, backbone = registry.load("methods", "seqlora")(), registry.load("backbones", "tiny_llava")
     rates = [1e-3 + 1e-6 * place for place in range(-(-num_trials // SEEDS))]
@@ -65,7 +67,22 @@ def study_of(num_trials: int) -> Lowered:
         for rate in rates
         for seed in range(SEEDS)
     )
-    return lower(Study("many", tuple(trials)[:num_trials]))
+    return Study("many", tuple(trials)[:num_trials])
+
+
+def study_of(num_trials: int) -> Lowered:
+    """The same as steps."""
+    return lower(asked_of(num_trials))
+
+
+def rows_of(num_trials: int) -> tuple[Lowered, Lowered]:
+    """The rows of the study's first and last trial, by their names, each looked for as `lilora diff` does."""
+    study = asked_of(num_trials)
+    rates = [f"learning_rate={study.trials[place].training.learning_rate}" for place in (0, -1)]
+    ends = study.trials[0].seed, study.trials[-1].seed
+    rows = [lower_row(study, f"seqlora {rate} seed {seed}") for rate, seed in zip(rates, ends, strict=True)]
+    assert rows[0] is not None and rows[1] is not None, "a study of two rates, or more, has these names"
+    return rows[0], rows[1]
 
 
 def parquet(columns: Mapping[str, Any]) -> bytes:
@@ -132,8 +149,8 @@ def build(root: str, num_trials: int, num_items: int) -> Store:
     return store
 
 
-def part_diff(store: Store, lowered: Lowered) -> dict[str, Any]:
-    found = diff(lowered.trials[0], lowered.trials[-1], (lowered, lowered), ResultReader(store))
+def part_diff(store: Store, rows: tuple[Lowered, Lowered]) -> dict[str, Any]:
+    found = diff(rows[0].trials[0], rows[1].trials[-1], rows, ResultReader(store))
     return {"items": found.items.height, "differ": found.items.filter(polars.col("who").str.contains("only")).height}
 
 
@@ -155,8 +172,9 @@ def part_compare(store: Store, lowered: Lowered) -> dict[str, Any]:
     return {"pairs": len(found.pairs), "verdicts": dict(verdicts), "intervals over items": with_items}
 
 
-PARTS: Mapping[str, Callable[[Store, Lowered], dict[str, Any]]] = {
-    "diff": part_diff, "became": part_became, "compare": part_compare,
+#: Of each part: how the study is lowered for it, and what is read and computed then.
+PARTS: Mapping[str, tuple[Callable[[int], Any], Callable[[Store, Any], dict[str, Any]]]] = {
+    "diff": (rows_of, part_diff), "became": (study_of, part_became), "compare": (study_of, part_compare),
 }  # fmt: skip
 
 
@@ -165,12 +183,17 @@ def measured(name: str, root: str, num_trials: int) -> dict[str, Any]:
     import scipy.optimize  # noqa: F401
     import scipy.stats  # noqa: F401
 
-    before = time.perf_counter()
-    lowered = study_of(num_trials)
+    lowering, read = PARTS[name]
     started, processor = time.perf_counter(), time.process_time()
-    found = PARTS[name](Store(root), lowered)
-    seconds, busy = time.perf_counter() - started, time.process_time() - processor
-    return {"seconds": seconds, "processor": busy, "lowered": started - before, "found": found}
+    lowered = lowering(num_trials)
+    between, spent = time.perf_counter(), time.process_time()
+    found = read(Store(root), lowered)
+    ended, busy = time.perf_counter(), time.process_time()
+    return {
+        "seconds": ended - started, "lowering": between - started, "reading": ended - between,
+        "processor": busy - processor, "processor lowering": spent - processor, "processor reading": busy - spent,
+        "found": found,
+    }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -191,10 +214,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in chosen.parts:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 answer[name] = pool.apply(measured, (name, root, chosen.trials))
-            seconds, busy, before = (answer[name][key] for key in ("seconds", "processor", "lowered"))
-            print(f"{name}: {seconds:.2f} s ({busy:.2f} s of processor time): {seconds / WANTED_SECONDS:.2f} of the "
-                  f"{WANTED_SECONDS:.0f} s wanted; lowered in {before:.2f} s; load {os.getloadavg()[0]:.1f}",
-                  flush=True)  # fmt: skip
+            said = answer[name]
+            print(f"{name}: {said['seconds']:.2f} s ({said['processor']:.2f} s of processor time), "
+                  f"{said['seconds'] / WANTED_SECONDS:.2f} of the {WANTED_SECONDS:.0f} s wanted; of them lowering "
+                  f"{said['lowering']:.2f} ({said['processor lowering']:.2f}), reading {said['reading']:.2f} "
+                  f"({said['processor reading']:.2f}); load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
     print(json.dumps(answer))
 
 

@@ -1,4 +1,4 @@
-"""The modes and the home of a user's files: as the umask says, and in a folder that is there.
+"""A user's files: their bytes, their modes as the umask says, and a home in a folder that is there.
 
 A library that writes beside and renames (safetensors does) leaves a file for its owner alone, whatever the umask: in a
 folder that people share, the next one cannot read it.
@@ -11,6 +11,24 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+BLOCK_BYTES = 2**20
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a file, for small ones by the thousand: opened, read and closed, and nothing else asked.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        blocks = []
+        while block := os.read(descriptor, BLOCK_BYTES):
+            blocks.append(block)
+    finally:
+        os.close(descriptor)
+    return b"".join(blocks)
 
 
 @contextlib.contextmanager

@@ -184,16 +184,17 @@ def lower_trials(study: Study, names: Sequence[str], groups: Sequence[str]) -> t
     Raises:
         ValueError: see `orchestrator.planning.checks.check`.
     """
-    return _lower_trials(check(study, SCHEDULES), names, groups)
+    return lower_bound(check(study, SCHEDULES), names, groups)
 
 
 def _lower(study: Study, bound: Sequence[BoundTrial], names: Sequence[str], groups: Sequence[str]) -> Lowered:
-    trials = _lower_trials(bound, names, groups)
+    trials = lower_bound(bound, names, groups)
     figures = tuple(_analyse(figure, trials) for figure in study.figures)
     return Lowered(study, trials, figures)
 
 
-def _lower_trials(trials: Sequence[BoundTrial], names: Sequence[str], groups: Sequence[str]) -> tuple[TrialPlan, ...]:
+def lower_bound(trials: Sequence[BoundTrial], names: Sequence[str], groups: Sequence[str]) -> tuple[TrialPlan, ...]:
+    """`lower_trials` of trials that were checked and bound."""
     memo = Memo()
     return tuple(
         SCHEDULES[bound.trial.method.schedule](TrialSteps(bound, group, memo), name)

@@ -50,7 +50,7 @@ def read_record(store: Store, digest: str) -> Record | None:
 def read_object(store: Store, digest: str, name: str) -> dict[str, Any] | None:
     """The JSON object in a file of an artifact; None where there is nothing that can be read."""
     try:
-        content = json.loads((store.fetch(digest) / name).read_bytes())
+        content = json.loads(store.read(digest, name))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -92,7 +92,7 @@ class Step:
     def digest(self) -> str:
         """SHA-256 of `identity`: of its canonical JSON, in which the text of a config that steps share is made once."""
         config = text_of_canonical(self.config, self._place)
-        inputs = ",".join(f'{quoted(name)}:"{digest}"' for name, digest in sorted(self._inputs().items()))
+        inputs = ",".join([f'{quoted(name)}:"{digest}"' for name, digest in sorted(self._inputs().items())])
         return digest_of_text(
             f'{{"call":{quoted(self.call)},"config":{config},"inputs":{{{inputs}}},"version":{self.version}}}'
         )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lilora.core.files import give_usual_modes
+from lilora.core.files import give_usual_modes, read_file
 from lilora.core.identity import sha256_of
 from orchestrator.errors import DamagedError
 from orchestrator.storage.backends.folder_backend import FolderBackend, discard
@@ -53,6 +53,8 @@ class Store:
         self.backend = _backend_at(place, cache)
         self.root, self.url, self.leases = self.backend.root, self.backend.url, self.backend.leases
         self._artifacts = self.root / "artifacts"
+        # As text, since tables of 1,000 trials put 30,000 paths together.
+        self._folder = str(self._artifacts)
         self._held: dict[str, Lease] = {}
 
     def prepare(self) -> None:
@@ -80,6 +82,20 @@ class Store:
         """
         self.backend.fetch(digest)
         return self.path(digest)
+
+    def file(self, digest: str, name: str) -> str:
+        """The path of a file of the artifact, which is downloaded as by `fetch`; be it there or not."""
+        self.backend.fetch(digest)
+        return f"{self._folder}/{digest}/{name}"
+
+    def read(self, digest: str, name: str) -> bytes:
+        """The bytes of a file of the artifact.
+
+        Raises:
+            OSError: there is no such artifact or file.
+            DamagedError: see `fetch`.
+        """
+        return read_file(self.file(digest, name))
 
     def has(self, digest: str) -> bool:
         """True if the artifact was committed."""

@@ -72,19 +72,17 @@ def find(name: str, study: str | None, seed: int | None, reader: ResultReader) -
     Raises:
         UserError: none or several are called so; the message lists them.
     """
-    from orchestrator.resolving.catalogue import find_target, studies
+    from orchestrator.resolving.catalogue import studies
 
     if (within := IN_STUDY.fullmatch(name)) and study is None:
         study, name = within["study"], within["trial"]
     if study is not None:
-        lowered = find_target(study).study(reader.store, reader)
-        return _by_digest(lowered, name) or find_trial(lowered, name, seed), lowered
+        return _in_study(study, name, seed, reader)
     found: dict[str, tuple[TrialPlan, Lowered]] = {}
     present = reader.store.digests()
     for candidate in studies():
         with contextlib.suppress(ValueError, TypeError, ImportError):
-            lowered = find_target(candidate).study(reader.store, reader)
-            plan = _by_digest(lowered, name) or find_trial(lowered, name, seed)
+            plan, lowered = _in_study(candidate, name, seed, reader)
             if any(score.digest in present for _, score in plan.cells.values()):
                 found.setdefault(plan.digest, (plan, lowered))
     if len(found) == 1:
@@ -98,9 +96,25 @@ def find(name: str, study: str | None, seed: int | None, reader: ResultReader) -
     )
 
 
+def _in_study(study: str, name: str, seed: int | None, reader: ResultReader) -> tuple[TrialPlan, Lowered]:
+    """The trial, and of its study the trials that were lowered to find it: its row at least."""
+    from orchestrator.planning.by_name import lower_row
+    from orchestrator.resolving.catalogue import find_target
+
+    target = find_target(study)
+    # A name takes no step to be found; a digest is known of every step or of none.
+    row = lower_row(target.asked, name, seed) if target.asked and not _may_be_digest(name) else None
+    lowered = row or target.study(reader.store, reader)
+    return _by_digest(lowered, name) or find_trial(lowered, name, seed), lowered
+
+
+def _may_be_digest(name: str) -> bool:
+    return len(name) >= DIGITS and re.fullmatch(r"[0-9a-f]+", name) is not None
+
+
 def _by_digest(lowered: Lowered, name: str) -> TrialPlan | None:
     """The trial whose digest, or that of one of its scores, begins so; None where none or several have one."""
-    if len(name) < DIGITS or not re.fullmatch(r"[0-9a-f]+", name):
+    if not _may_be_digest(name):
         return None
     found = [
         plan

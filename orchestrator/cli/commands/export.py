@@ -89,12 +89,13 @@ def find_trial(lowered: Lowered, method: str, seed: int | None) -> TrialPlan:
     Raises:
         UserError: none or several are; the message lists them.
     """
+    from orchestrator.planning.by_name import places_called
     from orchestrator.study.naming import method_name
 
     seeded = [trial for trial in lowered.trials if seed is None or trial.trial.seed == seed]
-    found: list[TrialPlan] = []
-    for names in (lambda t: t.name, lambda t: t.group, lambda t: method_name(t.trial.method)):
-        found = found or [trial for trial in seeded if names(trial) == method]
+    names, groups = [trial.name for trial in seeded], [trial.group for trial in seeded]
+    methods = [method_name(trial.trial.method) for trial in seeded]
+    found = [seeded[place] for place in places_called(method, names, groups, methods)]
     if len(found) == 1:
         return found[0]
     listed = ", ".join(f"'{trial.name}'" for trial in found or lowered.trials)

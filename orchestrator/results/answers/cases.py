@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from orchestrator.planning.data import pictures_here
 from orchestrator.planning.lowering import TrialPlan
-from orchestrator.results.answers.items import RIGHT_FROM, items, joined, own_scores, read_truths
+from orchestrator.results.answers.items import (
+    RIGHT_FROM,
+    about_trials,
+    items,
+    joined,
+    judged_items,
+    own_scores,
+    read_truths,
+)
 from orchestrator.results.answers.tables import PICTURE, read_tables
 from orchestrator.storage.store import Store
 
@@ -82,12 +90,14 @@ def became(trials: Iterable[TrialPlan], store: Store, right_from: float = RIGHT_
     import polars as pl
 
     plans = list(trials)
-    last = items(plans, store, "last", right_from)
-    last = last.select("trial", "name", "group", "seed", "task", "id", "error", pl.col("score").alias("last"))
+    _, last = judged_items(plans, store, "last", right_from)
+    last = last.select("trial", "task", "id", "error", pl.col("score").alias("last"))
     own = own_scores(plans, store).rename({"score": "own"})
     found = joined(last, own, ["trial", "task", "id"]).with_columns(_label(right_from))
-    names = ["trial", "name", "group", "seed", "task", "label", "error"]
-    return found.group_by(*names, maintain_order=True).len("items")
+    counted = found.group_by("trial", "task", "label", "error", maintain_order=True).len("items")
+    return counted.join(about_trials(plans), on="trial", how="left", maintain_order="left").select(
+        "trial", "name", "group", "seed", "task", "label", "error", "items"
+    )
 
 
 def read_pictures(store: Store, data: str, split: str, places: Iterable[int]) -> list[bytes | None]:

@@ -40,31 +40,46 @@ def items(
         stages: after which each item is wanted.
         right_from: an answer is right from this score on, in percent.
     """
+    plans = list(trials)
+    cells, long = judged_items(plans, store, stages, right_from)
+    where = cells.select("trial", "task", "row", "after", "data", "predictions", "scores")
+    long = long.join(about_trials(plans), on="trial", how="left", maintain_order="left")
+    return long.join(where, on=["trial", "task", "row"], how="left", maintain_order="left").select(
+        "trial", "name", "group", "seed", "task", "row", "after", "own", "last", "id", "place", "answer", "references",
+        "score", "strict", "lenient", "following", "right", "error", "error_task", "data", "predictions", "scores",
+    )  # fmt: skip
+
+
+def about_trials(plans: Sequence[TrialPlan]) -> polars.DataFrame:
+    """`name`, `group` and `seed` of each `trial` (its place, from 0)."""
     import polars as pl
 
-    plans = list(trials)
+    return pl.DataFrame(
+        [(number, plan.name, plan.group, plan.trial.seed) for number, plan in enumerate(plans)],
+        schema={"trial": pl.Int32, "name": pl.String, "group": pl.String, "seed": pl.Int64},
+        orient="row",
+    )
+
+
+def judged_items(
+    plans: Sequence[TrialPlan], store: Store, stages: Stages, right_from: float = RIGHT_FROM
+) -> tuple[polars.DataFrame, polars.DataFrame]:
+    """The cells that were answered, and their items: `items`, with numbers in place of what all of a cell have alike.
+
+    Of the cells: `trial`, `task`, `row`, `after`, and the digests `data`, `predictions` and `scores`.
+    """
     cells = _cells(plans, stages)
     # Long keys are compared once a cell, not once an item: `cell` and `data_number` stand for them.
     digests = ["data", "split", "predictions", "scores"]
     made = cells.select(digests).unique(maintain_order=True).with_row_index("cell")
     cells = cells.join(made, on=digests, how="left", maintain_order="left")
-    truths = _truths(store, made)
-    known = joined(_answers(store, made), truths, ["data_number", "id"]).sort("cell", "place")
+    present = store.digests()
+    truths = _truths(store, made, present)
+    known = joined(_answers(store, made, present), truths, ["data_number", "id"]).sort("cell", "place")
     long = cells.select("trial", "stream", "task", "row", "own", "last", "cell").join(
         known.drop("data_number"), on="cell", how="inner", maintain_order="left_right"
     )
-    long = with_errors(long, _vocabularies(cells, truths), right_from)
-    about = pl.DataFrame(
-        [(number, plan.name, plan.group, plan.trial.seed) for number, plan in enumerate(plans)],
-        schema={"trial": pl.Int32, "name": pl.String, "group": pl.String, "seed": pl.Int64},
-        orient="row",
-    )
-    where = cells.select("trial", "task", "row", "after", "data", "predictions", "scores")
-    long = long.join(about, on="trial", how="left", maintain_order="left")
-    return long.join(where, on=["trial", "task", "row"], how="left", maintain_order="left").select(
-        "trial", "name", "group", "seed", "task", "row", "after", "own", "last", "id", "place", "answer", "references",
-        "score", "strict", "lenient", "following", "right", "error", "error_task", "data", "predictions", "scores",
-    )  # fmt: skip
+    return cells, with_errors(long, _vocabularies(cells, truths), right_from)
 
 
 def _cells(plans: Sequence[TrialPlan], stages: Stages) -> polars.DataFrame:
@@ -115,14 +130,16 @@ def learned_row(plan: TrialPlan, column: int) -> int | None:
     return next(row for row in range(len(plan.after)) if column < plan.num_learned(row))
 
 
-def read_truths(store: Store, data: Sequence[tuple[str, str]], columns: Sequence[str]) -> polars.DataFrame:
+def read_truths(
+    store: Store, data: Sequence[tuple[str, str]], columns: Sequence[str], present: frozenset[str] | None = None
+) -> polars.DataFrame:
     """These columns of data files (digest, split), with `file` (its number in `data`) and `place` (from 0) of each row.
 
     `references` are as the scoring step has them: where there are none, the answer that is learned.
     """
     import polars as pl
 
-    found = read_tables(store, [(digest, f"{split}.parquet") for digest, split in data], columns)
+    found = read_tables(store, [(digest, f"{split}.parquet") for digest, split in data], columns, present)
     found = found.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).over("file").alias("place"))
     if "references" in columns:
         given = pl.col("references").list.len() > 0
@@ -131,12 +148,12 @@ def read_truths(store: Store, data: Sequence[tuple[str, str]], columns: Sequence
     return found
 
 
-def _truths(store: Store, made: polars.DataFrame) -> polars.DataFrame:
+def _truths(store: Store, made: polars.DataFrame, present: frozenset[str]) -> polars.DataFrame:
     """`data_number` (the first cell of its data), `id`, `place`, `references` and the `numbers` among them."""
     import polars as pl
 
     firsts = made.unique(["data", "split"], keep="first", maintain_order=True)
-    found = read_truths(store, firsts.select("data", "split").rows(), ["id", "answer", "references"])
+    found = read_truths(store, firsts.select("data", "split").rows(), ["id", "answer", "references"], present)
     rights = found["references"].explode().unique().drop_nulls().to_list()
     numbers = pl.element().replace_strict(
         rights, [number_in(text) for text in rights], default=None, return_dtype=pl.Int64
@@ -150,7 +167,7 @@ def _truths(store: Store, made: polars.DataFrame) -> polars.DataFrame:
     )
 
 
-def _answers(store: Store, made: polars.DataFrame) -> polars.DataFrame:
+def _answers(store: Store, made: polars.DataFrame, present: frozenset[str]) -> polars.DataFrame:
     """Answer and scores of each item of each `cell` that is there, and the `data_number` that it is about."""
     import polars as pl
 
@@ -159,10 +176,11 @@ def _answers(store: Store, made: polars.DataFrame) -> polars.DataFrame:
     digests = asked["predictions"].unique(maintain_order=True)
     numbers = pl.DataFrame({"predictions": digests}).with_row_index("answers")
     asked = asked.join(numbers, on="predictions", how="left", maintain_order="left")
-    answers = read_tables(store, [(digest, "predictions.parquet") for digest in digests], ["id", "prediction"])
+    files = [(digest, "predictions.parquet") for digest in digests]
+    answers = read_tables(store, files, ["id", "prediction"], present)
     answers = answers.rename({"file": "answers", "prediction": "answer"})
     names = ["id", "main", "strict", "lenient", "following"]
-    judged = read_tables(store, [(digest, "items.parquet") for digest in asked["scores"]], names)
+    judged = read_tables(store, [(digest, "items.parquet") for digest in asked["scores"]], names, present)
     numbered = judged.with_columns(asked[name].gather(judged["file"]) for name in ("cell", "data_number", "answers"))
     found = joined(numbered, answers, ["answers", "id"]).drop("file", "answers")
     return found.with_columns(pl.col("main", "strict", "lenient") * 100, pl.col("answer").fill_null("")).rename(

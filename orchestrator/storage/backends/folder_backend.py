@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from lilora.core.files import read_file
 from lilora.core.home import expanded
 from orchestrator.errors import MINIMUM_FREE_BYTES, StoreError, explain_os_error
 from orchestrator.storage.integrity import How, problems_of_files
@@ -94,8 +95,8 @@ class FolderBackend:
     def digests(self) -> frozenset[str]:
         """Every installed artifact; see `Store.digests`."""
         try:
-            with os.scandir(self.root / "artifacts") as entries:
-                return frozenset(entry.name for entry in entries)
+            # Names alone: no path is made for each of them.
+            return frozenset(os.listdir(self.root / "artifacts"))  # noqa: PTH208
         except FileNotFoundError:
             if self.root.exists() and not self.root.is_dir():
                 raise StoreError(self._unusable("it is not a folder")) from None
@@ -105,8 +106,8 @@ class FolderBackend:
 
     def record(self, digest: str) -> Record:
         """The artifact's record; see `Store.record`."""
-        path = self._artifact(digest) / RECORD
-        return read_record(path.read_bytes, digest, path)
+        path = f"{self.root}/artifacts/{digest}/{RECORD}"
+        return read_record(lambda: read_file(path), digest, path)
 
     def problems(self, digest: str, how: How) -> tuple[str, ...]:
         """What is wrong with the artifact; see `Store.problems`. Raises DamagedError without a record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import polars
@@ -14,9 +15,11 @@ from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import Lowered, TrialPlan, lower
+from orchestrator.results.answers import tables
 from orchestrator.results.answers.cases import became, cases, read_pictures
 from orchestrator.results.answers.errors import number_in
 from orchestrator.results.answers.items import items
+from orchestrator.results.answers.tables import read_tables
 from orchestrator.storage.store import Store
 from tests.orchestrator.fake_answers import RIGHT, answer_store, right
 from tests.orchestrator.fake_results import fake_study, write_artifact
@@ -73,6 +76,39 @@ def test_an_answer_of_an_own_item_is_not_another_tasks(tmp_path: Path) -> None:
     table = items(study.trials, answer_store(tmp_path, study, lambda *_: "cat"), stages="last")
     assert column(table, "GQA", "error") == ["other answer", None, "other answer", None]
     assert column(table, "VQAv2", "error_task") == ["GQA"] * 4
+
+
+def test_an_artifact_that_was_written_anew_or_removed_is_read_as_it_is_now(tmp_path: Path) -> None:
+    study = lowered()
+    place = answer_store(tmp_path, study, right)
+    before = became(study.trials, place)
+    assert set(before["label"].to_list()) == {"kept"}
+    last = [study.trials[0].cells[2, column][1] for column in range(3)]
+    path = place.path(last[0].digest) / "items.parquet"
+    polars.read_parquet(path).with_columns(main=polars.lit(0.0)).write_parquet(path)
+    shutil.rmtree(place.path(last[1].digest))
+    after = became(study.trials, place)
+    assert column(after, "ScienceQA", "label") == ["forgotten"]
+    assert column(after, "GQA", "label") == []
+    assert column(after, "VQAv2", "label") == ["kept"]
+
+
+def test_files_read_in_several_parts_and_among_broken_ones_are_the_same_rows(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [score.digest for _, score in lowered().trials[0].cells.values()]
+    files = [(digest, "items.parquet") for digest in scores]
+    names = ["id", "main", "strict"]
+    at_once = read_tables(store, files, names)
+    monkeypatch.setattr(tables, "LEAST_FILES", 1)
+    monkeypatch.setattr(polars, "thread_pool_size", lambda: 3)
+    assert read_tables(store, files, names).equals(at_once)
+    # A file of JSON, one that is not there, and an artifact that is not.
+    broken = [(scores[0], "scores.json"), files[0], (scores[1], "nothing.parquet"), *files[1:], ("0" * 64, "a.parquet")]
+    numbers = {1: 0} | {place + 2: place for place in range(1, len(files))}
+    found = read_tables(store, broken, names)
+    assert [numbers[place] for place in found["file"].to_list()] == at_once["file"].to_list()
+    assert found.drop("file").equals(at_once.drop("file"))
 
 
 def test_a_case_says_what_was_asked_and_where_its_picture_is(store: Store) -> None:

@@ -13,7 +13,7 @@ A constant part pulls it down, so that it says what is seen at these sizes. Besi
 must have at most, by what it writes or is given, and why. Memory has an exponent where it rises by `LEAST_MIB` or more.
 
     python -m benchmarks.growth                                  # all; minutes of processor time
-    python -m benchmarks.growth --only needs --largest 16        # pieces whose name has "needs", small sizes
+    python -m benchmarks.growth --only "needs|table" --largest 16        # some pieces, at small sizes
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import json
 import math
 import multiprocessing
 import os
+import re
+import shlex
 import statistics
 import sys
 import tempfile
@@ -222,9 +224,10 @@ def _line(place: int, piece: Piece, points: Sequence[Point]) -> Line:
 
 def page(found: Sequence[tuple[Piece, Sequence[Point]]], load: str) -> str:
     """The results as a page."""
+    command = " ".join(["python -m benchmarks.growth", *map(shlex.quote, sys.argv[1:])])
     says = (
-        f"Written by `python -m benchmarks.growth`, {time.strftime('%Y-%m-%d')}. Machine: {load}. **Other work ran "
-        "beside it**, and this at a lower priority: processor time is what the exponents are of, and the clock says "
+        f"Written by `{command}`, {time.strftime('%Y-%m-%d')}. Machine: {load}. **Other work ran beside "
+        "it**, and this at a lower priority: processor time is what the exponents are of, and the clock says "
         "how long it took so."
     )
     means = (__doc__ or "").split("Measured is, of the piece alone:")[1].split("python -m")[0]
@@ -238,15 +241,18 @@ def page(found: Sequence[tuple[Piece, Sequence[Point]]], load: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="pieces whose name has this in it")
+    parser.add_argument("--only", default="", help="pieces in whose name this regular expression is")
     parser.add_argument("--largest", type=int, default=10**9, help="no sizes above this")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds that a point may take (default: 600)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where growth.md and growth.svg go")
     asked = parser.parse_args()
     load = machine()
-    stages.warm()
+    chosen = [piece for piece in _pieces() if re.search(asked.only, piece.name)]
+    if any(piece.make.__module__ == stages.__name__ for piece in chosen):
+        stages.warm()
+    asked.out.mkdir(parents=True, exist_ok=True)
     found: list[tuple[Piece, list[Point]]] = []
-    for piece in (piece for piece in _pieces() if asked.only in piece.name):
+    for piece in chosen:
         points = []
         for size in (size for size in piece.sizes if size <= asked.largest):
             points.append(point(piece, size, asked.timeout))
@@ -254,8 +260,8 @@ def main() -> None:
             print(f"{piece.name}, {piece.axis} {size}: {1000 * last.processor:.3g} ms of processor time, "
                   f"{1000 * last.clock:.3g} ms, {last.memory:.1f} MiB", flush=True)  # fmt: skip
         found.append((piece, points))
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "growth.md").write_text(page(found, load), encoding="utf-8")
+        # After each piece, since all take long: what ends before has a page too.
+        (asked.out / "growth.md").write_text(page(found, load), encoding="utf-8")
     (asked.out / "growth.svg").write_bytes(lines_file(panels(found), "svg"))
     said = [summary(piece, points) for piece, points in found]
     print(json.dumps({"load": os.getloadavg()[0], "holds": all(each["holds"] for each in said), "pieces": said}))

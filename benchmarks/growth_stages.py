@@ -1,6 +1,7 @@
 """The parts of `growth.py` that train and answer: chains of states on tiny_llava, one stage of each taken apart.
 
 A chain's states are attached and saved as a stage saves them, and not trained: what a state holds hangs on its shapes.
+A first stage, or answers after one, is gone through before: what a process loads once is not the piece's memory.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ def start_of(method: Method) -> Callable[[int, Path], Call]:
     """The start of a stage after `size` tasks: its state loaded, prepared, put on; and taken off again."""
 
     def made(size: int, folder: Path) -> Call:
+        first = stage(method.stage_method(first=True), BACKBONE, 0, folder / "first")
+        started(*first)[2].remove()
         config, inputs, run = stage(method, BACKBONE, size, folder)
         return lambda: started(config, inputs, run)[2].remove()
 
@@ -145,11 +148,15 @@ def cell_of(method: Method) -> Callable[[int, Path], Call]:
         from lilora import stages
         from lilora.stages.configs import PredictConfig
 
-        rows, last = data(folder), chain(method, BACKBONE, size, folder)
-        assert last is not None
-        config = PredictConfig(method.answer_method(first=size == 1), BACKBONE, name_of(0), "test", 2)
-        (folder / "out").mkdir()
-        inputs, run = {"data": rows, "state": last}, StageRun(folder, find=folder.joinpath)
-        return lambda: stages.predict(config, inputs, folder / "out", run)
+        def answers(number: int, home: Path) -> Call:
+            rows, last = data(home), chain(method, BACKBONE, number, home)
+            assert last is not None
+            config = PredictConfig(method.answer_method(first=number == 1), BACKBONE, name_of(0), "test", 2)
+            (home / "out").mkdir()
+            inputs, run = {"data": rows, "state": last}, StageRun(home, find=home.joinpath)
+            return lambda: stages.predict(config, inputs, home / "out", run)
+
+        answers(1, folder / "first")()
+        return answers(size, folder)
 
     return made

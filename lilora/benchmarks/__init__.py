@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, get_args
 
 from lilora.benchmarks._instructions import INSTRUCTION_SETTINGS
@@ -131,12 +132,15 @@ class Benchmark:
         Raises:
             ValueError: there is none; the message lists the choices.
         """
-        known = (*self.tasks, *self.unseen)
-        for task in known:
-            if task.name == name:
-                return task
-        choices = ", ".join(task.name for task in known)
-        raise ValueError(f"benchmark '{self.name}' has no task '{name}'; it has: {choices}")
+        if name not in self._by_name:
+            choices = ", ".join(task.name for task in (*self.tasks, *self.unseen))
+            raise ValueError(f"benchmark '{self.name}' has no task '{name}'; it has: {choices}")
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Task]:
+        # The stream's where an unseen task has the same name.
+        return {task.name: task for task in (*self.unseen[::-1], *self.tasks[::-1])}
 
     @property
     def setting_names(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,19 +38,19 @@ class Matrix:
         if len(self.after) != len(self.rows):
             raise ValueError(f"{len(self.rows)} rows but {len(self.after)} names of stages: give one name a row")
         for what, names in (("task", self.tasks), ("stage", self.after)):
-            if repeated := sorted({name for name in names if names.count(name) > 1}):
+            if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
                 raise ValueError(f"the {what} {repeated[0]!r} is there twice")
         for name, row in zip(self.after, self.rows, strict=True):
             if len(row) != len(self.tasks):
                 raise ValueError(f"the row after {name!r} has {len(row)} cells for {len(self.tasks)} tasks")
-        unknown = [name for name in self.after if name not in self.tasks]
+        unknown = [name for name in self.after if name not in self._places[1]]
         if unknown and len(self.after) > 1:
             raise ValueError(f"the row after {unknown[0]!r} names no task; the tasks are: {', '.join(self.tasks)}")
 
-    @property
+    @cached_property
     def is_sequence(self) -> bool:
         """Whether every row follows a task (and is not "zero-shot" or the like)."""
-        return all(name in self.tasks for name in self.after)
+        return all(name in self._places[1] for name in self.after)
 
     @property
     def is_finished(self) -> bool:
@@ -80,7 +81,7 @@ class Matrix:
     @property
     def diagonal(self) -> dict[str, float | None]:
         """Each task's score right after it was learned."""
-        return {task: self.cell(task, task) if task in self.after else None for task in self.tasks}
+        return {task: self.cell(task, task) if task in self._places[0] else None for task in self.tasks}
 
     def to_csv(self) -> str:
         """The text that `read_matrix` reads; a number is written with as many digits as it takes to get it back."""

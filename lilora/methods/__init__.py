@@ -193,6 +193,10 @@ class Method:
         """Tasks whose parts of the state answer `task`: by default its own; None for all."""
         return (task,)
 
+    def parts_to_learn(self, tasks: Sequence[str]) -> Collection[str] | None:
+        """Tasks whose parts of the state a stage after `tasks` reads, or its `mechanisms`: by default all (None)."""
+        return None
+
     def before_forward(self, adapters: Adapters, batch: Batch, images: Images | None) -> Tensor | None:
         """Tell the adapters what they must know of the rows that come next; called before each forward and generation.
 

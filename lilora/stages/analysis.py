@@ -73,7 +73,7 @@ def _mean_cka(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
 
 def _adapters_alike(config: AnalysisConfig, artifacts: Sequence[Path], run: StageRun) -> dict[str, Any]:
     """Linear CKA between tasks, of A and of B (LiLoRA, Fig. 1)."""
-    states = [load_state(artifact, run.find) for artifact in artifacts]
+    states = [load_state(artifact, run.find, only=()) for artifact in artifacts]
     return {"tasks": list(config.tasks), **{name: cka_between(states, name) for name in ("A", "B")}}
 
 
@@ -83,7 +83,7 @@ def _fusion(config: AnalysisConfig, artifacts: Sequence[Path], run: StageRun) ->
 
     found: dict[str, Any] = {}
     for task, artifact in zip(config.tasks, artifacts, strict=True):
-        state = load_state(artifact, run.find)
+        state = load_state(artifact, run.find, only=(task,))
         part = state.parts.get(task, {})
         names = [name for name in part if name.endswith(".theta")]
         if not names:

@@ -7,7 +7,7 @@ Drift of each group of shared tensors since a task's own stage, each stage's fig
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,10 @@ def inspect(config: InspectConfig, inputs: Mapping[str, Path], out: Path, run: S
     It holds `tasks`; `groups`; `since`: task -> group -> ||X_last - X_task||_F / ||X_task||_F; `stages`: task -> its
     figures; `routers`: router -> its use (`_routers_used`); `inert`: sentences.
     """
-    states = [load_state(inputs[f"state-{task}"], run.find) for task in config.tasks]
+    states = [
+        load_state(inputs[f"state-{task}"], run.find, _parts_looked_at(config, place))
+        for place, task in enumerate(config.tasks)
+    ]
     groups, last = shared_groups(config.method, config.backbone), states[-1]
     stages = {}
     for place, task in enumerate(config.tasks):
@@ -57,6 +60,18 @@ def inspect(config: InspectConfig, inputs: Mapping[str, Path], out: Path, run: S
     }
     (out / "inspection.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     return {"tasks": len(states), "groups": len(groups), "inert": content["inert"]}
+
+
+def _parts_looked_at(config: InspectConfig, place: int) -> Collection[str] | None:
+    """Of the state after stage number `place` (from 0): the task's own, what the next stage read; None for all.
+
+    Every task's rows go through the last state.
+    """
+    answers = config.method.parts_to_answer(config.tasks[place])
+    learns = config.method.parts_to_learn(config.tasks[: place + 1])
+    if place == len(config.tasks) - 1 or answers is None or learns is None:
+        return None
+    return {*answers, *learns}
 
 
 def _figures(

@@ -127,7 +127,8 @@ def prepare_stage(config: TrainConfig, inputs: Mapping[str, Path], run: StageRun
 
     And how many steps it makes.
     """
-    state = load_state(inputs["previous"], run.find, memory=True) if "previous" in inputs else None
+    parts_read = config.method.parts_to_learn(config.earlier)
+    state = load_state(inputs["previous"], run.find, parts_read, memory=True) if "previous" in inputs else None
     if state is not None and state.tasks != config.earlier:
         raise ValueError(f"the previous state has learned {state.tasks}, this stage goes on from {config.earlier}")
     model = config.backbone.load_model(config.training.dtype, run.placement.device)

@@ -90,10 +90,17 @@ class TrialPlan:
 
     def scores_for(self, row: int) -> list[Step]:
         """The score steps that the figures after a row are read off."""
-        scores = [score for (place, _), (_, score) in self.cells.items() if place == row]
-        scores += [score for _, _, score in self.alone[: self.num_learned(row)]]
+        scores = [*self._scores_of_rows[row], *(score for _, _, score in self.alone[: self.num_learned(row)])]
         names = [name for place in range(row + 1) for name in self.beside(place)]
         return scores + [group[name][1] for group in (self.bare, self.unseen) for name in names if name in group]
+
+    @cached_property
+    def _scores_of_rows(self) -> dict[int, list[Step]]:
+        """The score steps of each row's cells: a trial's rows are asked for one by one."""
+        found: dict[int, list[Step]] = {row: [] for row in range(len(self.after))}
+        for (row, _), (_, score) in self.cells.items():
+            found[row].append(score)
+        return found
 
     @property
     def num_scores(self) -> int:

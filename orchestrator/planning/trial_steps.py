@@ -110,7 +110,8 @@ class TrialSteps:
         method = trial.method.stage_method(first=previous is None)
         framing = self.bound.benchmark.train_image
         config = TrainConfig(method, trial.backbone, task, earlier, trial.training, trial.seed, framing)
-        revisited = sorted(method.revisits(earlier), key=earlier.index)
+        wanted = set(method.revisits(earlier))
+        revisited = [name for name in earlier if name in wanted]
         inputs = (("data", self.data(task)), *((f"data-{name}", self.data(name)) for name in revisited))
         inputs += tuple((f"embedding-{name}", self.embedding(name)) for name in method.embeds(earlier, task))
         inputs += (("previous", previous),) if previous else ()
@@ -136,13 +137,20 @@ class TrialSteps:
 
     def embedding(self, task: str) -> Step:
         """The task's mean embeddings under the bare backbone; the same for all methods, rates and seeds."""
+        # Asked for by every later stage, and by every routed answer after it.
+        key = ("embedding", self.alike, task)
+        if key not in self.memo.asked:
+            self.memo.asked[key] = self._embedding(task)
+        step: Step = self.memo.asked[key]
+        return step
+
+    def _embedding(self, task: str) -> Step:
         trial = self.trial
         config = EmbedConfig(
             trial.backbone, task, trial.method.embedder(), trial.training.dtype, self.bound.benchmark.train_image
         )
-        resources = Resources(trial.resources.cpus, trial.resources.gpus)
         where = f"{self.bound.benchmark.name} {task}, {trial.backbone.name}"
-        data = (("data", self.data(task)),)
+        data, resources = (("data", self.data(task)),), self.answer_resources
         return self.once(Step(f"embed {where}", "lilora.stages:embed", config, data, resources=resources))
 
     def candidates(self, row: int, task: str) -> tuple[str, ...]:

@@ -66,11 +66,16 @@ class TrialResult:
 
     def has_row(self, row: int) -> bool:
         """Whether all that the figures after a row are read off is there (`TrialPlan.scores_for`)."""
+        return all(step.digest in self._found for step in self.plan.scores_for(row))
+
+    @cached_property
+    def _found(self) -> frozenset[str]:
+        """Digests of the score steps that are there."""
         plan = self.plan
         found = [plan.cells[cell][1] for cell in self.scores]
         found += [steps[2] for task, steps in zip(plan.tasks, plan.alone, strict=False) if task in self.alone]
         found += [plan.bare[name][1] for name in self.bare] + [plan.unseen[name][1] for name in self.unseen]
-        return {step.digest for step in plan.scores_for(row)} <= {step.digest for step in found}
+        return frozenset(step.digest for step in found)
 
     def alone_scores(self, tasks: Sequence[str]) -> dict[str, float] | None:
         """The main score on each of `tasks` when it is learned alone; None where one is not there."""

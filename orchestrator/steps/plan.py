@@ -105,7 +105,7 @@ class Plan:
         return Needs(
             tuple(step for step in self.steps if step.digest in missing),
             tuple(step for step in self.steps if step.digest in reused),
-            {digest: _waits(self.by_digest[digest], missing, reused) for digest in missing},
+            _waits([self.by_digest[digest] for digest in missing], missing, reused),
         )
 
     def missing(self, store: Store) -> tuple[Step, ...]:
@@ -153,19 +153,40 @@ def count_by_kind(steps: Iterable[Step]) -> dict[str, int]:
     return dict(Counter(step.kind for step in steps))
 
 
-def _waits(step: Step, missing: set[str], reused: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
-    """The missing digests among the inputs of `step` and among what its inputs refer to, however indirectly."""
-    found: set[str] = set()
-    seen: set[str] = set()
-    stack = [parent.digest for _, parent in step.inputs]
-    while stack:
-        digest = stack.pop()
-        if digest in missing:
-            found.add(digest)
-        elif digest not in seen:
-            seen.add(digest)
-            stack.extend(reused.get(digest, ()))
-    return frozenset(found)
+def _waits(
+    steps: Iterable[Step], missing: Collection[str], reused: Mapping[str, tuple[str, ...]]
+) -> dict[str, frozenset[str]]:
+    """Of each step the missing digests among its inputs and among what its inputs refer to, however indirectly."""
+    behind = _missing_behind(missing, reused)
+    return {
+        step.digest: frozenset(
+            waited
+            for _, parent in step.inputs
+            for waited in ((parent.digest,) if parent.digest in missing else behind.get(parent.digest, ()))
+        )
+        for step in steps
+    }
+
+
+def _missing_behind(missing: Collection[str], reused: Mapping[str, tuple[str, ...]]) -> dict[str, set[str]]:
+    """The missing digests that reused artifacts refer to, however indirectly; of those that refer to any.
+
+    Walked from the missing ones up, and each reference looked at once beside: a state refers to all earlier stages,
+    and nearly always nothing of them is missing.
+    """
+    referrers: dict[str, list[str]] = {}
+    for digest, references in reused.items():
+        for item in references:
+            referrers.setdefault(item, []).append(digest)
+    behind: dict[str, set[str]] = {}
+    for digest in (item for item in referrers if item in missing):
+        stack = [digest]
+        while stack:
+            for referrer in referrers.get(stack.pop(), ()):
+                if digest not in behind.setdefault(referrer, set()):
+                    behind[referrer].add(digest)
+                    stack.append(referrer)
+    return behind
 
 
 def _references(store: Store | Shelf, digest: str) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ Source: Che et al., "LoRA in LoRA", Eq. 3-8 and Algorithm 1; where it is silent,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -158,6 +158,12 @@ class LiLoRA(Routed):
             compared = state.tasks if self.compared == "mean" else state.tasks[-1:]
             adapters.regulariser = stability(adapters, state, self._held, compared, self)
         return adapters
+
+    def parts_to_learn(self, tasks: Sequence[str]) -> Collection[str] | None:
+        """Those whose residuals this task's is compared with: the last one's, or all where their mean is."""
+        if not self.decompose_b:
+            return ()
+        return tasks if self._held and self.compared == "mean" else tasks[-1:]
 
     def penalty(self, adapters: Adapters) -> Tensor | None:
         """lam * L_reg from the second task on (Eq. 8); None where nothing is held."""

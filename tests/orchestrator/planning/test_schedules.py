@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
 from orchestrator.planning.lowering import TrialPlan, lower
 from orchestrator.resolving.swept import truncated
-from orchestrator.steps.step import Resources
+from orchestrator.steps.step import Resources, Step
 from orchestrator.study import Study, Trial
 from orchestrator.study.trial import load_benchmark
 
@@ -64,6 +66,23 @@ def test_embeddings_are_made_once_for_all_methods_and_seeds() -> None:
     second = plan_of(ProgLoRAStatic()).stages[1]
     assert {"embedding-ScienceQA", "embedding-TextVQA"} <= {name for name, _ in second.inputs}
     assert not any(name.startswith("embedding") for name, _ in plan_of(ProgLoRAStatic()).stages[0].inputs)
+
+
+@pytest.mark.parametrize("method", [ProgLoRAStatic(), DirLoRA(route="nearest"), LiLoRA(route="nearest")])
+def test_a_tasks_embedding_is_planned_once_however_many_stages_and_answers_read_it(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Counter[str] = Counter()
+    as_before = Step.__init__
+
+    def counting(step: Step, label: str, call: str, *rest: Any, **named: Any) -> None:
+        made[call] += 1
+        as_before(step, label, call, *rest, **named)
+
+    monkeypatch.setattr(Step, "__init__", counting)
+    plan = plan_of(method, ())
+    assert made["lilora.stages:embed"] == len(plan.tasks) == 6
+    assert made["lilora.stages:train"] == 6
 
 
 def test_a_pool_without_recall_rereads_no_earlier_task() -> None:

@@ -142,6 +142,30 @@ def test_tasks_before_they_are_learned_are_in_the_matrix_and_change_no_other_met
     assert table([again])[0].metrics["FWT_GEM"] is None
 
 
+class CountedCells(dict):
+    """Cells that count how often they are gone through, and how often one is looked up."""
+
+    walks = looks = 0
+
+    def items(self):
+        self.walks += 1
+        return super().items()
+
+    def __getitem__(self, cell):
+        self.looks += 1
+        return super().__getitem__(cell)
+
+
+def test_the_rows_of_a_trial_are_asked_for_one_by_one_and_its_cells_gone_through_once(tmp_path):
+    lowered = lower(fake_study((SeqLoRA(),)))
+    (read,) = read_results(lowered, fake_store(tmp_path, lowered)).trials
+    cells = CountedCells(read.plan.cells)
+    result = replace(read, plan=replace(read.plan, cells=cells))
+    assert len(cells) == 21 and all(result.has_row(row) for row in range(6))
+    assert [len(result.plan.scores_for(row)) for row in range(6)] == [1, 2, 3, 4, 5, 6]
+    assert (cells.walks, cells.looks) == (1, 21)
+
+
 def test_unseen_tasks_are_read_after_the_last_stage(tmp_path):
     study = Study("unseen", (Trial(SeqLoRA(), BACKBONE, Stream("cvit", TASKS), scored="all"),))
     lowered = lower(study)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,50 @@ def test_a_reader_waits_for_what_its_input_refers_to(store: Store, tmp_path: Pat
     outcome = execute_inline(Plan.of([reader]), store)
     assert (outcome.run, outcome.failed) == (2, 0)
     assert json.loads((store.path(reader.digest) / "seen.json").read_text()) == {"sum": 1}
+
+
+class Counted(tuple[str, ...]):
+    """References that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for item in tuple.__iter__(self):
+            Counted.looks += 1
+            yield item
+
+
+class StatesThere(Store):
+    """A store that holds these stages, each of which refers to all before it."""
+
+    def __init__(self, root: Path, stages: list[Step]) -> None:
+        super().__init__(root)
+        self.known = {step.digest: Counted(s.digest for s in stages[:place]) for place, step in enumerate(stages)}
+
+    def digests(self) -> frozenset[str]:
+        return frozenset(self.known)
+
+    def references(self, digest: str) -> tuple[str, ...]:
+        return self.known[digest]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_each_reference_is_looked_at_a_few_times_however_many_steps_read_the_states(tmp_path: Path, lost: bool) -> None:
+    """A state of k tasks refers to k stages and k cells read it: walked anew for each, that is k^4."""
+    stages = [number(0, kind="train")]
+    for place in range(1, 24):
+        stages.append(number(place, stages[-1], kind="train"))
+    cells = [number(1000 * row + column, stage) for row, stage in enumerate(stages) for column in range(row + 1)]
+    there = StatesThere(tmp_path, stages)
+    if lost:
+        del there.known[stages[0].digest]
+    num_references = sum(map(len, there.known.values()))
+    Counted.looks = 0
+    needs = Plan.of(cells).needs(there)
+    assert Counted.looks <= 3 * num_references
+    waited = {stages[0].digest} if lost else set()
+    assert all(needs.after[cell.digest] == waited for cell in cells)
+    assert len(needs.missing) == len(cells) + lost
 
 
 def test_an_artifact_without_a_readable_record_is_missing(store: Store) -> None:

@@ -66,7 +66,7 @@ class _Project(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = (rows @ down).to(x.dtype).view_as(x)
         if ctx.needs_input_grad[1]:
-            of_down = (x.flatten(0, -2).to(down.dtype).t() @ rows).t()
+            of_down = rows.t() @ x.flatten(0, -2).to(down.dtype)
         return of_x, of_down
 
 
@@ -104,7 +104,7 @@ class _Update(torch.autograd.Function):
             of_low = (rows @ matrix.detach()).mul_(scaling).view_as(low)
         of_tensors: list[Tensor | None] = [None] * len(tensors)
         if any(needs_tensors):
-            of_matrix = (low.flatten(0, -2).t() @ rows).mul_(scaling).t()
+            of_matrix = (rows.t() @ low.flatten(0, -2)).mul_(scaling)
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
             found = iter([of_matrix] if matrix is wanted[0] else torch.autograd.grad(matrix, wanted, of_matrix))
             of_tensors = [next(found) if needed else None for needed in needs_tensors]

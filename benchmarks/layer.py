@@ -9,7 +9,8 @@ thread. A round's figure is the quotient of two steps' processor seconds; the me
 quartiles, and the clock's beside it.
 
 Activations are the bytes of all tensors that autograd keeps for the backward pass, each storage once, without
-parameters; `--dtype bfloat16` is how a GPU has them (the adapters stay in float32; its times mean little on a CPU).
+what is there before; `--dtype bfloat16` is how a GPU has them (adapters stay in float32; its times mean little on a
+CPU).
 
     python -m benchmarks.layer                              # three shapes, minutes on one core
     python -m benchmarks.layer --shapes 256x688x16x64 --sides frozen peft lilora --rounds 5
@@ -111,8 +112,8 @@ def tell_rows(shape: Shape, adapters: Adapters, rows: int, tokens: int) -> None:
         layer.allocation.weights = router(torch.ones(rows, shape.hidden))
 
 
-def side(name: str, shape: Shape, shared: Any) -> tuple[Callable[[], torch.Tensor], Callable[[], None]]:
-    """The forward and penalty of a side, and its whole step."""
+def side(name: str, shape: Shape, shared: Any) -> tuple[Callable[[], torch.Tensor], Callable[[], None], list[Any]]:
+    """The forward and penalty of a side, its whole step, and the tensors that are there before a forward."""
     # Modules of its own around the same weights.
     model = copy.deepcopy(shared, {id(parameter): parameter for parameter in shared.parameters()})
     x = shape.input()
@@ -123,7 +124,7 @@ def side(name: str, shape: Shape, shared: Any) -> tuple[Callable[[], torch.Tenso
         return (model(inputs_embeds=x, use_cache=False).last_hidden_state * weight).sum()
 
     if not SIDES[name]:
-        return outputs, lambda: outputs().backward()
+        return outputs, lambda: outputs().backward(), list(model.parameters())
     known: dict[str, Any] = {"rank": shape.rank, "lora_alpha": 2.0 * shape.rank}
     if name.startswith("proglora"):
         known["recall"] = "none"  # replayed rows are more rows, and not more of a layer
@@ -140,25 +141,27 @@ def side(name: str, shape: Shape, shared: Any) -> tuple[Callable[[], torch.Tenso
         worker.backward(loss())
         worker.step(1e-5)
 
-    return loss, step
+    held = getattr(adapters.regulariser, "held", {})
+    there = [*model.parameters(), *model.buffers(), *(tensor for tensors in held.values() for tensor in tensors)]
+    return loss, step, there
 
 
-def activations(forward: Callable[[], torch.Tensor], model: Any) -> int:
-    """Bytes that autograd keeps for a backward pass of `forward`, each storage once, without the model's parameters."""
+def activations(forward: Callable[[], torch.Tensor], there: Sequence[torch.Tensor]) -> int:
+    """Bytes that autograd keeps for a backward pass of `forward`, each storage once, without those of `there`."""
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         # Held, so that no other tensor takes the address.
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         result = forward()
-    frozen = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    # By storage: of a parameter a transposed view is kept, which is no parameter.
+    before = {tensor.untyped_storage().data_ptr() for tensor in there}
     del result
-    return sum(storage.nbytes() for address, storage in kept.items() if address not in frozen)
+    return sum(storage.nbytes() for address, storage in kept.items() if address not in before)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -170,7 +173,7 @@ def measured(shape: Shape, names: Sequence[str], rounds: int) -> dict[str, dict[
     """Of each side: its step against PEFT's and the frozen blocks' (processor and clock), and its activations."""
     shared = shape.model()
     sides = {name: side(name, shape, shared) for name in names}
-    kept = {name: activations(forward, shared) for name, (forward, _) in sides.items()}
+    kept = {name: activations(forward, there) for name, (forward, _, there) in sides.items()}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for number in range(rounds + 1):
         for place in range(len(names)):

@@ -42,6 +42,9 @@ def add_update(base: Tensor, low: Tensor, scaling: float, up: Callable[..., Tens
         up: makes B of `tensors`, and is called again in the backward pass, so that B is not kept; None: B is the one
             tensor.
     """
+    if torch.is_autocast_enabled(base.device.type):
+        # Here, where autograd sees it: gates may have made float32 of it, and autocast rounds a product's factors.
+        low = low.to(torch.get_autocast_dtype(base.device.type))
     result: Tensor = _Update.apply(base, low, scaling, up, *tensors)
     return result
 

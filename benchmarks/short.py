@@ -30,6 +30,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "shared_backbone": ("--rounds", "5"),
     "evaluation": ("--items", "20"),
     "reading_ahead": ("--rounds", "2"),
+    "layer": ("--shapes", "512x1376x32x256", "--blocks", "2", "--rounds", "7"),
     "comparing": ("--trials", "100", "--items", "50"),
 }
 

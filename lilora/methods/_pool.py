@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lilora.methods._update import add_update
 from lilora.model.families import Images
 from lilora.model.precision import adapter_input
 from lilora.model.tokens import Batch
@@ -105,8 +106,9 @@ class PoolLinear(nn.Module):
         own = F.linear(seen, a)
         if not self.num_past:
             # A single block has the weight 1 in both forms.
-            return (base + F.linear(own, b) * self.scaling).to(base.dtype)
+            return add_update(base, own, self.scaling, None, b)
         weights = self.allocation.at(x, self.per_picture).to(a.dtype)
         low = F.linear(seen, self.get_buffer("past_A")) * weights[..., :-1].repeat_interleave(self.rank, -1)
-        update = F.linear(low, self.get_buffer("past_B")) + F.linear(own * weights[..., -1:], b)
+        past = F.linear(low, self.get_buffer("past_B"))
+        update = add_update(past, own * weights[..., -1:], 1.0, None, b)
         return (base + update * self.scaling).to(base.dtype)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lilora.methods._update import add_update
 from lilora.model.precision import adapter_input
 
 #: Entries of the weight that the penalty holds at a time (16 MiB in float32, for each of three such matrices).
@@ -72,13 +73,14 @@ class CLoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., k) to (..., d)."""
-        base = self.base_layer(x)
-        result, seen = base, adapter_input(x, self.tensors["A"])
-        # Task after task, not `stacked`: one long sum would round otherwise, and a new B of 0 could change a bit.
+        base, down = self.base_layer(x), self.tensors["A"]
+        # In float32 until all are added. Task after task, not `stacked`: one long sum would round otherwise, and a new
+        # B of 0 could change a bit.
+        result, seen = adapter_input(base, down), adapter_input(x, down)
         for a, b in self.past():
-            result = result + F.linear(F.linear(seen, a), b) * self.scaling
-        own = F.linear(F.linear(self.dropout(seen), self.tensors["A"]), self.tensors["B"])
-        return (result + own * self.scaling).to(base.dtype)
+            result = add_update(result, F.linear(seen, a), self.scaling, None, b)
+        own = F.linear(self.dropout(seen), down)
+        return add_update(result, own, self.scaling, None, self.tensors["B"]).to(base.dtype)
 
 
 class SelfRegularisation:

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lilora.adapters.adapters import Adapters
 from lilora.adapters.initial import initial_normal
 from lilora.adapters.state import State
 from lilora.methods._mechanisms import spread
-from lilora.model.precision import adapter_input
+from lilora.methods._update import add_update, project
 
 
 class LiLoRALinear(nn.Module):
@@ -54,16 +54,29 @@ class LiLoRALinear(nn.Module):
 
     def fused(self) -> Tensor:
         """The matrix in B's place (d, r), Eq. 6."""
+        return self._fuse(*self._factors())
+
+    def _factors(self) -> list[Tensor]:
+        """What the fused matrix is made of: at both ends of alpha without what is not trained then (Table 4)."""
         if "B0" not in self.tensors:
-            return self.tensors["B_task"]
-        # Both ends without the other term, which is not trained then (Table 4): nothing is formed to be thrown away.
-        if self.alpha == 1:
-            return self.tensors["B0"]
-        product = self.tensors["B_task"] @ self.tensors["A_task"]
-        if self.alpha == 0:
+            names: tuple[str, ...] = ("B_task",)
+        elif self.alpha == 1:
+            names = ("B0",)
+        else:
+            names = ("B_task", "A_task", *(("B0",) if self.alpha != 0 else ()))
+            names += ("theta",) if self.alpha is None else ()
+        return [self.tensors[name] for name in names]
+
+    def _fuse(
+        self, b: Tensor, a: Tensor | None = None, b0: Tensor | None = None, theta: Tensor | None = None
+    ) -> Tensor:
+        if a is None:
+            return b
+        product = b @ a
+        if b0 is None:
             return product
-        alpha = self.fusion()
-        return alpha * self.tensors["B0"] + (1 - alpha) * product
+        alpha = self.fusion() if theta is None else torch.sigmoid(theta)
+        return alpha * b0 + (1 - alpha) * product
 
     def delta(self) -> Tensor:
         """The update of the weight (d, k)."""
@@ -74,8 +87,8 @@ class LiLoRALinear(nn.Module):
         result = self.base_layer(x)
         down = self.tensors["A"]
         # In the adapter's float32, and scaled last: PEFT's order. (B A) x or (s B) A x round otherwise.
-        low = F.linear(self.dropout(adapter_input(x, down)), down)
-        return (result + F.linear(low, self.fused()) * self.scaling).to(result.dtype)
+        low = project(x, down, self.dropout)
+        return add_update(result, low, self.scaling, self._fuse, *self._factors())
 
 
 def product_inner(b1: Tensor, a1: Tensor, b2: Tensor, a2: Tensor) -> Tensor:
@@ -134,7 +147,7 @@ class BasisStability:
     def drifts(self, name: str) -> Tensor:
         """||X - X'||_F^2 per module (M), X the tensor called `name`."""
         pairs = zip(self.layers, self.held[name], strict=True)
-        return torch.stack([(layer.tensors[name] - start).square().sum() for layer, start in pairs])
+        return torch.stack([_Drift.apply(layer.tensors[name], start) for layer, start in pairs])
 
     def __call__(self) -> Tensor:
         """L_reg (scalar), Eq. 8."""
@@ -144,6 +157,21 @@ class BasisStability:
         with torch.set_grad_enabled(self.with_gradient and torch.is_grad_enabled()):
             similarities = self.similarities()
         return ((1 - similarities) * drifts).sum()
+
+
+class _Drift(torch.autograd.Function):
+    """||X - X'||_F^2 (scalar), X' held; its gradient, 2 (X - X'), is formed in the backward pass and nothing kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, held: Tensor) -> Tensor:
+        ctx.save_for_backward(x, held)
+        return (x - held).square_().sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, held = ctx.saved_tensors
+        return (x - held).mul_(2 * gradient), None
 
 
 def stability(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lilora.methods._update import add_update
 from lilora.model.precision import adapter_input, in_float32
 
 
@@ -48,4 +49,4 @@ class MoeLoRALinear(nn.Module):
             # (..., E, 1) over the (..., E, r / E) entries of A x.
             gates = self.gates(x).unsqueeze(-1)
             low = (low.unflatten(-1, (gates.shape[-2], -1)) * gates).flatten(-2)
-        return (result + F.linear(low, up) * self.scaling).to(result.dtype)
+        return add_update(result, low, self.scaling, None, up)

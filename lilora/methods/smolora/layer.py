@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lilora.methods._update import add_update
 from lilora.model.precision import adapter_input, in_float32
 
 
@@ -120,7 +121,7 @@ class SMoLoRALinear(nn.Module):
             products = [half.to(row.dtype) @ (row @ columns) for half, columns, row in halves]
             weights = (torch.stack(products, -1) * self.scaling).softmax(-1)
         low = torch.cat([half * weights[..., i, None] for i, (half, _, _) in enumerate(halves)], -1)
-        return (result + F.linear(low, up) * self.scaling).to(result.dtype)
+        return add_update(result, low, self.scaling, None, up)
 
     def _gates(self, x: Tensor, routing: Routing) -> Tensor:
         """Weights (N, E) or (n, E) of the experts: 1 for the two chosen, else 0.

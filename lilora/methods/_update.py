@@ -1,0 +1,119 @@
+"""The two products of a low-rank update, with little kept for the backward pass and no pass over outputs but one.
+
+`project` is A x and `add_update` adds s B (A x) to the frozen layer's output where it lies. The numbers are those of
+PEFT's order, `result + F.linear(F.linear(x, A), B) * s`, to the bit; gradients too.
+
+Legend: k inputs and d outputs of a layer, r rank, s scale. Shapes: x (..., k), A (r, k), low (..., r), B (d, r).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lilora.model.precision import adapter_input
+
+#: Ranks at which a product added to what is there rounds as one added afterwards: at rank 1 a sum has one term, which
+#: is added unrounded, and a long one is cut into parts, each added on its own.
+RANKS = range(2, 257)
+
+
+def project(x: Tensor, down: Tensor, dropout: nn.Module) -> Tensor:
+    """A dropout(x) (..., r) in the dtype of A; without dropout, no float32 copy of an x in half precision is kept."""
+    seen = adapter_input(x, down)
+    if seen is x or (dropout.training and isinstance(dropout, nn.Dropout)):
+        return F.linear(dropout(seen), down)
+    low: Tensor = _Project.apply(x, down)
+    return low
+
+
+def add_update(base: Tensor, low: Tensor, scaling: float, up: Callable[..., Tensor] | None, *tensors: Tensor) -> Tensor:
+    """base + s B low (..., d), rounded to the dtype of `base` (..., d), which is written to and not to be used again.
+
+    Args:
+        base: what the frozen layer gave; it keeps no output for its backward pass.
+        low: (..., r).
+        up: makes B of `tensors`, and is called again in the backward pass, so that B is not kept; None: B is the one
+            tensor.
+    """
+    if torch.is_autocast_enabled(base.device.type):
+        # Here, where autograd sees it: gates may have made float32 of it, and autocast rounds a product's factors.
+        low = low.to(torch.get_autocast_dtype(base.device.type))
+    result: Tensor = _Update.apply(base, low, scaling, up, *tensors)
+    return result
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """(..., n) as (N, n)."""
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _exact(scaling: float) -> bool:
+    """Whether to multiply by it rounds nothing, so that it can be done before or after a sum."""
+    return math.frexp(scaling)[0] == 0.5
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, down: Tensor) -> Tensor:
+        ctx.save_for_backward(x, down)
+        return F.linear(x.to(down.dtype), down)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, down = ctx.saved_tensors
+        rows = _rows(gradient)
+        of_x = of_down = None
+        if ctx.needs_input_grad[0]:
+            of_x = (rows @ down).to(x.dtype).view_as(x)
+        if ctx.needs_input_grad[1]:
+            of_down = rows.t() @ _rows(x).to(down.dtype)
+        return of_x, of_down
+
+
+class _Update(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, base: Tensor, low: Tensor, scaling: float, up: Callable[..., Tensor] | None, *tensors: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(low, *tensors)
+        ctx.scaling, ctx.up = scaling, up
+        ctx.autocast = torch.is_autocast_enabled(base.device.type)
+        matrix = (tensors[0] if up is None else up(*tensors)).to(low.dtype)
+        exact = _exact(scaling)
+        if exact and base.dtype == low.dtype and low.element_size() >= 4 and low.shape[-1] in RANKS:
+            base.view(-1, base.shape[-1]).addmm_(_rows(low), matrix.t(), alpha=scaling)
+        else:
+            update = F.linear(low, matrix)
+            base.add_(update, alpha=scaling) if exact else base.add_(update.mul_(scaling))
+        return base
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        low, *tensors = ctx.saved_tensors
+        needs_tensors = ctx.needs_input_grad[4:]
+        rows, scaling = _rows(gradient).to(low.dtype), ctx.scaling
+        if not _exact(scaling):
+            # Before the sums, as autograd multiplies.
+            rows, scaling = rows * scaling, 1.0
+        inputs = [tensor.detach().requires_grad_(needed) for tensor, needed in zip(tensors, needs_tensors, strict=True)]
+        with torch.enable_grad(), torch.autocast(gradient.device.type, torch.bfloat16, enabled=ctx.autocast):
+            matrix = (inputs[0] if ctx.up is None else ctx.up(*inputs)).to(low.dtype)
+        of_low = None
+        if ctx.needs_input_grad[1]:
+            of_low = (rows @ matrix.detach()).mul_(scaling).view_as(low)
+        of_tensors: list[Tensor | None] = [None] * len(tensors)
+        if any(needs_tensors):
+            of_matrix = (rows.t() @ _rows(low)).mul_(scaling)
+            wanted = [tensor for tensor in inputs if tensor.requires_grad]
+            found = iter([of_matrix] if matrix is wanted[0] else torch.autograd.grad(matrix, wanted, of_matrix))
+            of_tensors = [next(found) if needed else None for needed in needs_tensors]
+        return gradient, of_low, None, None, *of_tensors

@@ -1,0 +1,117 @@
+"""The update of adapted layers: numbers and gradients of the plain form, and what is kept for the backward pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lilora.methods._update import add_update, project
+from lilora.methods.lilora.layer import BasisStability, LiLoRALinear
+
+TOKENS, K, D, INNER = 37, 48, 64, 3
+#: Switches of a LiLoRA layer: fixed alpha, and the tensors that it has.
+LAYERS: dict[str, tuple[float | None, tuple[str, ...]]] = {
+    "learned": (None, ("A", "B0", "B_task", "A_task", "theta")),
+    "half": (0.5, ("A", "B0", "B_task", "A_task")),
+    "zero": (0.0, ("A", "B0", "B_task", "A_task")),
+    "one": (1.0, ("A", "B0", "B_task", "A_task")),
+    "whole": (None, ("A", "B_task")),
+}
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+def frozen(bias: bool, dtype: torch.dtype) -> nn.Linear:
+    return nn.Linear(K, D, bias=bias, dtype=dtype).requires_grad_(False)
+
+
+def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    weight = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad((output * weight.to(output.dtype)).sum(), inputs)
+    return [output.detach(), *found]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("scaling", [2.0, 0.5, 1.7])
+@pytest.mark.parametrize("rank", [1, 2, 16, 300])
+@pytest.mark.parametrize("bias", [False, True])
+def test_update_and_gradients_are_the_plain_form_s_to_the_bit(
+    dtype: torch.dtype, scaling: float, rank: int, bias: bool
+) -> None:
+    torch.manual_seed(0)
+    own = torch.float64 if dtype == torch.float64 else torch.float32
+    layer = frozen(bias, dtype)
+    x, a, b = drawn(2, TOKENS, K, dtype=dtype), drawn(rank, K, dtype=own), drawn(D, rank, dtype=own)
+    result = layer(x)
+    plain = (result + F.linear(F.linear(x.to(own), a), b) * scaling).to(dtype)
+    update = add_update(layer(x), project(x, a, nn.Identity()), scaling, None, b)
+    for one, other in zip(gradients(plain, [x, a, b]), gradients(update, [x, a, b]), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_a_lilora_layer_are_the_plain_form_s_in_float64(name: str) -> None:
+    torch.manual_seed(0)
+    alpha, names = LAYERS[name]
+    rank, double = 6, torch.float64
+    shapes = {
+        "A": (rank, K), "B0": (D, rank), "B_task": (D, INNER), "A_task": (INNER, rank), "theta": (1,)
+    }  # fmt: skip
+    if "B0" not in names:
+        shapes["B_task"] = (D, rank)
+    tensors = {key: nn.Parameter(drawn(*shapes[key], dtype=double).detach()) for key in names}
+    layer, x = LiLoRALinear(frozen(True, double), tensors, alpha, 1.7, 0.0), drawn(TOKENS, K, dtype=double)
+    if "B0" not in names:
+        up = tensors["B_task"]
+    else:
+        share = torch.sigmoid(tensors["theta"]) if alpha is None else alpha
+        up = share * tensors["B0"] + (1 - share) * tensors["B_task"] @ tensors["A_task"]
+    plain = layer.base_layer(x) + 1.7 * F.linear(F.linear(x, tensors["A"]), up)
+    # At both ends of alpha the other term is not part of the layer, and the plain form's gradient for it is 0.
+    unused = {0.0: ("B0",), 1.0: ("B_task", "A_task")}.get(alpha, ()) if alpha is not None else ()
+    inputs = [x, *(tensor for key, tensor in tensors.items() if key not in unused)]
+    for one, other in zip(gradients(plain, inputs), gradients(layer(x), inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_the_gradient_of_the_stability_loss_is_the_plain_form_s_in_float64() -> None:
+    torch.manual_seed(0)
+    double, layers = torch.float64, []
+    for _ in range(3):
+        shapes = {"A": (6, K), "B0": (D, 6), "B_task": (D, INNER), "A_task": (INNER, 6)}
+        tensors = {key: nn.Parameter(drawn(*shape, dtype=double).detach()) for key, shape in shapes.items()}
+        layers.append(LiLoRALinear(frozen(False, double), tensors, 0.5, 2.0, 0.0))
+    held = {"B0": [drawn(D, 6, dtype=double).detach() for _ in layers]}
+    earlier = [[(drawn(D, INNER, dtype=double).detach(), drawn(INNER, 6, dtype=double).detach()) for _ in layers]]
+    loss = BasisStability(layers, held, earlier)
+    bases = [layer.tensors["B0"] for layer in layers]
+    plain = torch.zeros((), dtype=double)
+    for layer, start, (b, a) in zip(layers, held["B0"], earlier[0], strict=True):
+        one, other = (layer.tensors["B_task"] @ layer.tensors["A_task"]).detach(), b @ a
+        cosine = (one * other).sum() / (one.norm() * other.norm())
+        plain = plain + (1 - cosine) * (layer.tensors["B0"] - start).square().sum()
+    torch.testing.assert_close(loss(), plain, rtol=1e-10, atol=1e-10)
+    for found, wanted in zip(torch.autograd.grad(loss(), bases), torch.autograd.grad(plain, bases), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_a_lilora_layer_over_half_precision_keeps_its_input_as_it_is_and_the_entries_of_a_x() -> None:
+    tensors = {"A": (4, K), "B0": (D, 4), "B_task": (D, 2), "A_task": (2, 4), "theta": (1,)}
+    own = {name: nn.Parameter(drawn(*shape).detach()) for name, shape in tensors.items()}
+    layer, x = LiLoRALinear(frozen(False, torch.bfloat16), own, None, 2.0, 0.0), drawn(TOKENS, K, dtype=torch.bfloat16)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and tensor is not layer.base_layer.weight:
+            kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(x)
+    parameters = {tensor.data_ptr() for tensor in layer.parameters()}
+    found = [(tuple(tensor.shape), tensor.dtype) for tensor in kept if tensor.data_ptr() not in parameters]
+    assert sorted(found, key=str) == [((TOKENS, 4), torch.float32), ((TOKENS, K), torch.bfloat16)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -176,11 +177,17 @@ def fake_store(root: Path, lowered: Lowered, **options: Any) -> Store:
 def count_opens(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     """How often each file is opened by its path from now on."""
     counts: Counter[Path] = Counter()
-    whole = Path.open
+    whole, bare = Path.open, os.open
 
     def counting(path: Path, *arguments: Any, **options: Any) -> Any:
         counts[path] += 1
         return whole(path, *arguments, **options)
 
+    def counting_bare(path: Any, *arguments: Any, **options: Any) -> int:
+        counts[Path(path)] += 1
+        return bare(path, *arguments, **options)
+
     monkeypatch.setattr(Path, "open", counting)
+    # How `lilora.core.files.read_file` reads.
+    monkeypatch.setattr(os, "open", counting_bare)
     return counts

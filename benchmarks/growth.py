@@ -226,9 +226,8 @@ def page(found: Sequence[tuple[Piece, Sequence[Point]]], load: str) -> str:
     """The results as a page."""
     command = " ".join(["python -m benchmarks.growth", *map(shlex.quote, sys.argv[1:])])
     says = (
-        f"Written by `{command}`, {time.strftime('%Y-%m-%d')}. Machine: {load}. **Other work ran beside "
-        "it**, and this at a lower priority: processor time is what the exponents are of, and the clock says "
-        "how long it took so."
+        f"Written by `{command}`, {time.strftime('%Y-%m-%d')}. Machine: {load}. Processor time is what the exponents "
+        "are of; the clock has in it what other work took meanwhile."
     )
     means = (__doc__ or "").split("Measured is, of the piece alone:")[1].split("python -m")[0]
     lines = ["# Growth", "", says, "", "Measured is, of the piece alone:", *means.rstrip().splitlines(), ""]
@@ -247,7 +246,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="where growth.md and growth.svg go")
     asked = parser.parse_args()
     load = machine()
-    chosen = [piece for piece in _pieces() if re.search(asked.only, piece.name)]
+    chosen = [piece for piece in _pieces() if re.search(asked.only, piece.name) and min(piece.sizes) <= asked.largest]
+    if not chosen:
+        parser.error(f"no piece has '{asked.only}' in its name and a size of at most {asked.largest}")
     if any(piece.make.__module__ == stages.__name__ for piece in chosen):
         stages.warm()
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.growth import Piece, Point, page, panels, point, slope, summary
+from benchmarks.growth import Piece, Point, main, page, panels, point, slope, summary
 
 
 def piece(make: Callable[[int, Path], Callable[[], Any]], must: float = 1) -> Piece:
@@ -50,7 +52,7 @@ def test_growth_above_what_must_be_is_said() -> None:
     assert summary(piece(holds), flat)["memory_exponent"] is None
     text = page([(piece(holds), points)], "a machine")
     assert "| a piece | 1e+03 | 4e+03 | 1.6e+04 | 6.4e+04 | **2.00** | 1 (items) |" in text
-    assert "Other work ran beside it" in text and "VmHWM" in text
+    assert "Machine: a machine" in text and "VmHWM" in text
     (panel,) = panels([(piece(holds), points)])
     assert panel.stages == ("1", "2", "4", "8") and panel.lines[0].means == (0, 2, 4, 6)
 
@@ -71,3 +73,19 @@ def test_a_process_that_dies_or_waits_for_ever_is_said_and_not_waited_for(
 ) -> None:
     with pytest.raises(RuntimeError, match=message):
         point(piece(make), 4, seconds)
+
+
+def test_a_piece_without_a_size_so_small_is_left_out_and_nothing_left_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["growth", "--out", str(tmp_path), "--only", "which rows|table, by trials", "--largest"]
+    monkeypatch.setattr(sys, "argv", [*command, "4"])
+    main()
+    assert [each["piece"] for each in json.loads(capsys.readouterr().out.splitlines()[-1])["pieces"]] == [
+        "which rows are there"
+    ]
+    assert (tmp_path / "growth.svg").stat().st_size > 1000
+    monkeypatch.setattr(sys, "argv", [*command, "1"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "a size of at most 1" in capsys.readouterr().err

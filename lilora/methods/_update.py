@@ -83,6 +83,7 @@ class _Update(torch.autograd.Function):
     def forward(
         ctx: Any, base: Tensor, low: Tensor, scaling: float, up: Callable[..., Tensor] | None, *tensors: Tensor
     ) -> Tensor:
+        ctx.mark_dirty(base)
         ctx.save_for_backward(low, *tensors)
         ctx.scaling, ctx.up = scaling, up
         ctx.autocast = torch.is_autocast_enabled(base.device.type)

@@ -113,6 +113,7 @@ class Method:
         takes_bfloat16: whether its layers learn what they should where torch's autocast rounds their products to
             bfloat16 (`lilora.model.precision.take_bfloat16`).
         takes_bits: whether its layers never read the backbone's weights, so that these may be quantised.
+        version: raised by hand when a stage's results may change; it is its training steps' version.
     """
 
     schedule: ClassVar[Schedule] = "sequential"
@@ -120,12 +121,12 @@ class Method:
     mergeable: ClassVar[bool] = True
     takes_bfloat16: ClassVar[bool] = True
     takes_bits: ClassVar[bool] = True
+    version: ClassVar[int] = 1
 
     def stage_method(self, first: bool = False) -> Method:
         """The method that identifies this one's training and prediction steps, so that equal stages are shared.
 
-        Args:
-            first: in the first stage, where fields that only act from the second task on make no difference.
+        `first`: in the first stage, where fields that only act from the second task on make no difference.
         """
         return self
 

@@ -116,7 +116,7 @@ class TrialSteps:
         inputs += tuple((f"embedding-{name}", self.embedding(name)) for name in method.embeds(earlier, task))
         inputs += (("previous", previous),) if previous else ()
         label = f"train {self.group} {place + 1}/{len(self.tasks)} {task}, seed {trial.seed}"
-        return self.once(Step(label, "lilora.stages:train", config, inputs, resources=trial.resources))
+        return self.once(Step(label, "lilora.stages:train", config, inputs, config.method.version, trial.resources))
 
     def train_together(self) -> Step:
         """The one stage that learns all tasks at once; of a single task, the stage that learns it alone.
@@ -133,7 +133,7 @@ class TrialSteps:
         )  # fmt: skip
         inputs = tuple((f"data-{name}", self.data(name)) for name in tasks)
         label = f"train {self.group} on {len(tasks)} tasks, seed {trial.seed}"
-        return self.once(Step(label, "lilora.stages:train", config, inputs, resources=trial.resources))
+        return self.once(Step(label, "lilora.stages:train", config, inputs, config.method.version, trial.resources))
 
     def embedding(self, task: str) -> Step:
         """The task's mean embeddings under the bare backbone; the same for all methods, rates and seeds."""

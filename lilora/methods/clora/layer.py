@@ -20,8 +20,10 @@ from torch.autograd.function import once_differentiable
 from lilora.methods._update import add_update
 from lilora.model.precision import adapter_input
 
-#: Entries of the weight that the penalty holds at a time (16 MiB in float32, for each of three such matrices).
-BLOCK = 2**22
+#: Entries of the weight that the penalty holds at a time, twice: 2 MiB in float32, which a core's cache holds.
+BLOCK = 2**19
+#: Elsewhere than on a CPU, where each small product has its start to pay.
+LARGE_BLOCK = 2**22
 
 
 class CLoRALinear(nn.Module):
@@ -106,25 +108,23 @@ class SelfRegularisation:
 class _Overlap(torch.autograd.Function):
     """||S * (B A)||_F^2 with S = sum of the past products, and its gradients for A and B, block by block of rows.
 
-    With P = S^2 * (B A), entry by entry: the value is sum(P * (B A)), its gradients are 2 B^T P and 2 P A^T. They are
-    taken in the forward pass, while a block is there, so that nothing of size d x k outlives it.
+    With P = S^2 * (B A), entry by entry: the gradients are 2 B^T P and 2 P A^T, and the value sum(P * (B A)), which is
+    sum((P A^T) * B). They are taken in the forward pass, while a block is there, so that nothing of size d x k outlives
+    it.
     """
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, *past: Tensor) -> Tensor:
         pairs = list(zip(past[::2], past[1::2], strict=True))
-        rows = max(1, BLOCK // a.shape[1])
-        total = a.new_zeros(())
-        of_a, of_b = torch.zeros_like(a), torch.zeros_like(b)
+        rows = max(1, (BLOCK if a.device.type == "cpu" else LARGE_BLOCK) // a.shape[1])
+        of_a, of_b = torch.zeros_like(a), torch.empty_like(b)
         for start in range(0, len(b), rows):
             own = slice(start, start + rows)
-            product = b[own] @ a
-            sums = sum_of_products(pairs, own)
-            weighted = sums.square_().mul_(product)
-            total += (weighted * product).sum()
+            weighted = sum_of_products(pairs, own).square_().mul_(b[own] @ a)
             of_a.addmm_(b[own].T, weighted, alpha=2)
-            of_b[own] = 2 * (weighted @ a.T)
-        ctx.save_for_backward(of_a, of_b)
+            of_b[own] = weighted @ a.T
+        total = (of_b * b).sum()
+        ctx.save_for_backward(of_a, of_b.mul_(2))
         return total
 
     @staticmethod

@@ -13,6 +13,7 @@ from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.core.identity import canonical_json, digest_of
 from lilora.methods import Method
+from lilora.methods.clora import CLoRA
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.eproj import Eproj
 from lilora.methods.joint import Joint
@@ -50,6 +51,17 @@ def test_the_order_of_the_stream_makes_no_other_joint_stage() -> None:
 
 def test_joint_training_on_one_task_is_seqloras_stage() -> None:
     assert plan_of(Joint(), TASKS[:1]).stages[0].digest == plan_of(SeqLoRA(), TASKS[:1]).stages[0].digest
+
+
+def test_a_methods_version_is_that_of_the_stages_whose_results_it_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan_of(CLoRA())
+    monkeypatch.setattr(CLoRA, "version", CLoRA.version + 1)
+    after = plan_of(CLoRA())
+    assert [stage.version for stage in after.stages] == [1, CLoRA.version, CLoRA.version]
+    assert [stage.digest for stage in after.stages][:1] == [stage.digest for stage in before.stages][:1]
+    assert {stage.digest for stage in after.stages[1:]}.isdisjoint(stage.digest for stage in before.stages)
+    # What is made of a stage follows its digest, and has no version of its method's.
+    assert after.cells[2, 0][0].version == before.cells[2, 0][0].version == 1
 
 
 def test_a_pools_first_stage_is_shared_with_lora_of_its_rank_and_so_is_lwfs() -> None:

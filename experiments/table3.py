@@ -1,6 +1,6 @@
 """table3: ranks r of the shared matrices and r~ of the tasks' parts (the paper's Table 3; 16 stands for its 128)."""
 
-from experiments._paper import at_paper_scale, beside
+from experiments._paper import at_paper_scale, beside, over_seeds
 from experiments._setting import training_of
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.methods.lilora import LiLoRA
@@ -12,12 +12,12 @@ ROWS = [(f"r {8 * rank}, r~ {8 * inner}", {"r": str(8 * rank), "r_tilde": str(8 
 
 
 def table3() -> Study:
-    """LiLoRA at six pairs of ranks; lora_alpha is twice the rank, so that the update's scale stays."""
+    """LiLoRA at six pairs of ranks, three seeds each; lora_alpha is twice the rank, which keeps the scale."""
     return Study(
         name="table3",
         title="LiLoRA's ranks",
         description=__doc__ or "",
-        trials=tuple(Trial(method, BACKBONE, training=training_of(method)) for method in METHODS),
+        trials=over_seeds([Trial(method, BACKBONE, training=training_of(method)) for method in METHODS]),
         paper=beside("Table 3", "lilora_table3_ranks.csv", ROWS, ROWS[0][0]),
     )
 

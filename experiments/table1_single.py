@@ -4,16 +4,19 @@ Every method gets a search of its rate, and of its weight where it has one (`_se
 validation data of the first two tasks, in the setting that all tables share (`_setting`). SMoLoRA stands there twice.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from experiments._paper import SEEDS, at_paper_scale, beside, over_seeds
+from experiments._paper import at_paper_scale, beside, over_seeds
 from experiments._releases import as_released
 from experiments._search import EQUAL, REAL
 from experiments._setting import TRAINING
 from lilora.backbones.tiny_llava import BACKBONE
 from lilora.benchmarks import Stream
 from lilora.core import registry
+from lilora.methods import Method
 from lilora.methods.smolora import SMoLoRA
+from lilora.training import Training
 from orchestrator.study import Search, Study, Trial
 
 LABELS = {
@@ -22,30 +25,27 @@ LABELS = {
     "lilora": "LiLoRA",
 }  # fmt: skip
 SEARCHED = "Ours searches every method's rate, and its weight where it has one; the paper names the rate 2e-5 alone."
-#: SMoLoRA as one reads the paper, beside the row that is as its release has it.
-ROUTERS = SMoLoRA(routers="every", instruction="whole")
+#: In the paper's order, and SMoLoRA as one reads the paper beside the row that is as its release has it.
+METHODS = (*(registry.load("methods", name)() for name in LABELS), SMoLoRA(routers="every", instruction="whole"))
 
 
-def table1(instructions: str, seeds: tuple[int, ...] = SEEDS[:1]) -> Study:
-    """The twelve methods on the mini benchmark with "single" or "five" instruction templates a task."""
-    rows = [(label, {"method": label, "instructions": f"{instructions}-type"}) for label in LABELS.values()]
-    paper = beside(f"Table 1, {instructions}-type", "lilora_table1_cvit_llava15_7b.csv", rows, "LiLoRA", SEARCHED)
-    stream, training = Stream(instructions=instructions), TRAINING
-    methods = [registry.load("methods", name)() for name in LABELS]
-    trials = [Trial(method, BACKBONE, stream, training) for method in (*methods, ROUTERS)]
+def table1(instructions: str, rows: Iterable[tuple[Method, Training]], caveat: str) -> Study:
+    """The twelve methods with "single" or "five" instruction templates a task, three seeds a row."""
+    known = [(label, {"method": label, "instructions": f"{instructions}-type"}) for label in LABELS.values()]
+    paper = beside(f"Table 1, {instructions}-type", "lilora_table1_cvit_llava15_7b.csv", known, "LiLoRA", caveat)
+    stream = Stream(instructions=instructions)
     return Study(
         name=f"table1_{instructions}",
         title=f"Twelve methods on six tasks, {instructions}-type instructions",
         description=__doc__ or "",
-        trials=over_seeds(trials, seeds),
+        trials=over_seeds([Trial(method, BACKBONE, stream, training) for method, training in rows]),
         paper=replace(paper, rows=(*paper.rows, None)),
-        search=EQUAL,
     )
 
 
 def table1_single() -> Study:
-    """One template a task, three seeds a row."""
-    return table1("single", SEEDS)
+    """One template a task, each method searched."""
+    return replace(table1("single", ((method, TRAINING) for method in METHODS), SEARCHED), search=EQUAL)
 
 
 def paper() -> Study:

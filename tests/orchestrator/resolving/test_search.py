@@ -533,15 +533,17 @@ def test_the_search_is_tracked_as_a_study_of_its_own(seeking: Path, monkeypatch:
 # The studies of the paper's Table 1
 
 
-@pytest.mark.parametrize("name", ["table1_single", "table1_five"])
-def test_table_1_has_the_papers_rows_and_the_same_search_for_each_method(name: str) -> None:
-    study = find_target(name).asked
+PAPER_ROWS = [
+    "Zero-shot", "DirLoRA", "SeqLoRA", "DoRA", "MoeLoRA", "C-LoRA", "Replay", "EWC", "EWC+TIR", "Eproj", "SMoLoRA",
+    "LiLoRA", None,
+]  # fmt: skip
+
+
+def test_table_1_has_the_papers_rows_and_the_same_search_for_each_method() -> None:
+    study = find_target("table1_single").asked
     assert study is not None
     rows = list(dict.fromkeys(method_name(trial.method) for trial in study.trials))
-    assert [row and row.label for row in study.paper.rows] == [
-        "Zero-shot", "DirLoRA", "SeqLoRA", "DoRA", "MoeLoRA", "C-LoRA", "Replay", "EWC", "EWC+TIR", "Eproj",
-        "SMoLoRA", "LiLoRA", None,
-    ]  # fmt: skip
+    assert [row and row.label for row in study.paper.rows] == PAPER_ROWS
     names = [choice.name for choice in choose(questions(study))]
     assert [name.partition(" ")[0] for name in names] == [*rows[1:], "smolora"]
     assert names[-1] == "smolora routers=every instruction=whole"
@@ -554,6 +556,18 @@ def test_table_1_has_the_papers_rows_and_the_same_search_for_each_method(name: s
         # The values listed first are the defaults, so a tie changes nothing.
         assert choice.options[0].values == tuple(bind(trial).parameters[name] for name in choice.fields)
     assert all(item.beyond for item in study.search.candidates)
+
+
+def test_table_1_with_five_templates_has_the_same_rows_at_the_rates_that_all_tables_share() -> None:
+    five, single = find_target("table1_five").asked, find_target("table1_single").asked
+    assert five is not None and single is not None and five.search is None
+    assert [row and row.label for row in five.paper.rows] == PAPER_ROWS
+    kinds = [[(type(trial.method), trial.seed) for trial in study.trials] for study in (five, single)]
+    assert kinds[0] == kinds[1]
+    assert {trial.stream.instructions for trial in five.trials} == {"five"}
+    # With one template these rows are `table5`'s own.
+    rows = {(trial.method, trial.training) for trial in five.trials}
+    assert {(trial.method, trial.training) for trial in find_target("table5").asked.trials} < rows
 
 
 @pytest.mark.parametrize("name", ["table1_single", "table1_five"])

@@ -8,8 +8,8 @@ export OMP_NUM_THREADS ?= 1
 quickstart: setup  ## set up, run the main job, print the table
 	$(BIN)/lilora run quickstart
 
-test: setup check  ## all tests, the slow ones too
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+test: setup check  ## all tests, the slow ones too; .ci/run has the long ones
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not long"
 
 check: setup  ## style and types
 	$(BIN)/ruff check .

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lilora.backbones import Backbone
 from lilora.core.identity import digest_of
 from orchestrator.study.naming import method_name
 from orchestrator.study.sweep import OWNERS, PROTOCOLS, WHOLE_FIELDS, Axis, Point, Sweep
@@ -105,7 +104,7 @@ def name_at(sweep: Sweep, point: Point, seed: bool = True) -> str:
     words = [method_name(values.get("method", sweep.base.method))]
     for axis, number in zip(sweep.axes, point, strict=True):
         if axis.field in values and axis.field not in ("method", "seed"):
-            words.append(_word(axis, number))
+            words.append(axis.word(number))
     # Two values of one class have the same name, so each says which in the list it is.
     several = any(axis.field == "method" for axis in sweep.axes) and len({*map(method_name, _methods(sweep))}) < len(
         _methods(sweep)
@@ -118,25 +117,6 @@ def name_at(sweep: Sweep, point: Point, seed: bool = True) -> str:
     return " ".join(words)
 
 
-def _word(axis: Axis, number: float) -> str:
-    word, others = _plain_word(axis, number), () if axis.is_range else range(len(axis.values))
-    # Two values that are said in the same words say which in the list they are, as two methods of one class do.
-    alike = sum(_plain_word(axis, other) == word for other in others) > 1
-    return f"{word} #{int(number) + 1}" if alike else word
-
-
-def _plain_word(axis: Axis, number: float) -> str:
-    value = axis.at(number)
-    if axis.field == "stream.tasks":
-        return f"order {int(number) + 1}"
-    if isinstance(value, Backbone):
-        return f"{value.name} {value.adapts}".strip()
-    if axis.field in ("stream.instructions", "stream.benchmark"):
-        return str(value)
-    shown = f"{value:g}" if isinstance(value, float) else value
-    return f"{axis.field.partition('.')[2]}={shown}"
-
-
 def shown_at(sweep: Sweep, point: Point) -> dict[str, Any]:
     """Field -> value of a point, as plain values: methods and backbones by their names, an order as its tasks."""
     shown: dict[str, Any] = {}
@@ -147,7 +127,7 @@ def shown_at(sweep: Sweep, point: Point) -> dict[str, Any]:
         elif isinstance(value, tuple):
             value = ",".join(str(item) for item in value)
         elif not isinstance(value, (int, float, str, bool, type(None))):
-            value = _word(axis, number)
+            value = axis.word(number)
         shown[axis.field] = value
     return shown
 

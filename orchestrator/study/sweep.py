@@ -10,10 +10,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from lilora.backbones import Backbone
 from lilora.core.identity import digest_of
 from orchestrator.study.metrics import METRICS
 from orchestrator.study.trial import Trial
@@ -89,6 +92,35 @@ class Axis:
         if not self.is_range:
             return self.values[int(number)]
         return int(number) if self.is_whole else float(number)
+
+    def word(self, number: float) -> str:
+        """What a point's number stands for, in words. Two values that are said in the same words say which in the list
+        they are, as two methods of one class do.
+        """
+        if self.is_range:
+            return self._plain_word(number)
+        word = self._plain_words[int(number)]
+        return f"{word} #{int(number) + 1}" if self._said[word] > 1 else word
+
+    @cached_property
+    def _plain_words(self) -> tuple[str, ...]:
+        """Each listed value in words: made once, since each trial's name is compared with all of them."""
+        return tuple(map(self._plain_word, range(len(self.values))))
+
+    @cached_property
+    def _said(self) -> Counter[str]:
+        return Counter(self._plain_words)
+
+    def _plain_word(self, number: float) -> str:
+        value = self.at(number)
+        if self.field == "stream.tasks":
+            return f"order {int(number) + 1}"
+        if isinstance(value, Backbone):
+            return f"{value.name} {value.adapts}".strip()
+        if self.field in ("stream.instructions", "stream.benchmark"):
+            return str(value)
+        shown = f"{value:g}" if isinstance(value, float) else value
+        return f"{self.field.partition('.')[2]}={shown}"
 
     def tidy(self, number: float) -> float:
         """The number as it stands in a point: in the range, whole or with a few digits."""

@@ -16,6 +16,7 @@ from orchestrator.study import Axis, Candidates, Search, Sweep, Trial
 from orchestrator.study.points import (
     averaged_points,
     first_point,
+    name_at,
     options_of,
     points,
     trial_at,
@@ -99,3 +100,14 @@ def test_a_search_scores_less_where_it_may_and_its_trials_are_the_same(metric: s
     assert sweep is not None and sweep.base.scored == scored
     by_hand = dataclasses.replace(BASE, method=LiLoRA(lam=0.1), stream=Stream(tasks=TASKS[:2]), split="validation")
     assert digest_of(trial_at(sweep, first_point(sweep))) == digest_of(by_hand)
+
+
+def test_the_names_of_all_trials_say_each_listed_value_in_words_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[float] = []
+    plain = Axis._plain_word
+    monkeypatch.setattr(Axis, "_plain_word", lambda axis, number: said.append(number) or plain(axis, number))
+    rates = Axis("training.learning_rate", (1e-3, 2e-3, 1.0000001e-3, 4e-3))
+    sweep = Sweep(Trial(SeqLoRA(), BACKBONE), (rates,))
+    names = [name_at(sweep, (place,)) for place in range(4)]
+    assert said == [0, 1, 2, 3]
+    assert [name.partition("learning_rate=")[2] for name in names] == ["0.001 #1", "0.002", "0.001 #3", "0.004"]

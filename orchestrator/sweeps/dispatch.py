@@ -144,7 +144,7 @@ class Dispatch:
             self.say(events.TrialRetried(self._plan(asked.point).name))
         self._attempts[asked.trial] = asked.key, asked.point
         plan = self._plan(asked.point)
-        if plan.digest != asked.digest:
+        if asked.digest and asked.digest != plan.digest:
             for stop in asked.stops:
                 self.requests.refuse(
                     asked.key,

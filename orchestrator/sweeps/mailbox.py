@@ -37,7 +37,7 @@ class Asked:
         point: of the sweep.
         first: the first row that it wants.
         stops: where it waits: the row after the last of each stretch of rows.
-        digest: of the trial's plan as the trial lowers it.
+        digest: of the trial's plan as the trial lowers it; "" from one that does not.
     """
 
     trial: str

@@ -190,6 +190,7 @@ class _Run:
             self.notes.stopped,
             mailbox.address,
             settings,
+            () if sweep.is_steered else self._sizes(),
         )
         total = (sweep.samples or 0) if of_optuna else len(self.open_points)
         tuning = Tuning(sweep, self.open_points, self.notes, num_live(slots, total), mailbox, orders, self.store)
@@ -202,6 +203,12 @@ class _Run:
         with tuning.running():
             Driver(Ready(), self.store, settings, slots, self.count, dispatch, scale, self.keep).run()
         return dispatch
+
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and tasks of each open point's trial."""
+        plans = dict(zip(self.swept.points, self.swept.plans, strict=True))
+        last = [(plans[point], len(plans[point].after)) for point in self.open_points]
+        return tuple((rows, plan.num_learned(rows - 1)) for plan, rows in last)
 
     def finish(self, interrupted: bool = False) -> SweepOutcome:
         """Count: over the trials as they are known now, each as far as it went."""

@@ -1,10 +1,10 @@
-"""The trial of a sweep, a process of Ray Tune: it lowers its point, asks for its rows, and reports to Tune.
+"""The trial of a sweep, a process of Ray Tune: it asks for the rows of its point, and reports to Tune.
 
 It trains nothing and owns nothing: the executor makes the steps, for all trials at once. With early stopping it asks
 only as far as the next rung, so that what the scheduler ends was not begun, and reports each task that is learned;
 without, nobody would act on a report before the last, and each costs Tune, the mailbox and the driver a round. Nor does
-anybody act on its figures where neither a sampler nor a scheduler goes by them: then it reads none. What a sweep
-chooses is read from the store (`orchestrator.resolving.swept`).
+anybody act on its figures where neither a sampler nor a scheduler goes by them: then it reads none, and lowers nothing,
+since the driver has its steps. What a sweep chooses is read from the store (`orchestrator.resolving.swept`).
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Orders:
         stopped: trials to be ended after so many tasks, since they were before (`orchestrator.resolving.notes`).
         address: of the socket between trials and driver (`orchestrator.sweeps.mailbox`).
         settings: of every worker process.
+        sizes: rows and tasks of each point's trial, where neither a sampler nor a scheduler goes by its figures: it
+            need not be lowered again. Else empty.
     """
 
     study: bytes
@@ -53,6 +55,7 @@ class Orders:
     stopped: Mapping[str, int]
     address: str
     settings: Settings
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 class SweepTrial(tune.Trainable):
@@ -78,22 +81,29 @@ class SweepTrial(tune.Trainable):
         return True
 
     def _begin(self, config: Mapping[str, Any]) -> None:
-        study = _unpack(self.orders.study)
-        self.sweep = sweep_of(study)
         point = point_of(config, self.orders.points)
-        plan = lower_point(study, point)
-        stopped = self.orders.stopped
-        after = stopped.get(trial_digest(self.sweep, point)) if stopped else None
-        if after is not None and after < len(plan.tasks):
-            plan = truncated(plan, after)
-        self.plan, self.row = plan, 0
+        self.size = self.orders.sizes[config[PLACE]] if self.orders.sizes else None
+        digest = "" if self.size else self._lower(point)
+        self.row = 0
         self.asked: tuple[int, ...] = ()
         key = f"{self.trial_id}-{secrets.token_hex(4)}"
-        self.attempt = Attempt(self.orders.address, self.trial_id, key, point, plan.digest)
+        self.attempt = Attempt(self.orders.address, self.trial_id, key, point, digest)
+
+    def _lower(self, point: Point) -> str:
+        """Make the plan, as far as the trial went before if it was stopped; gives its digest."""
+        study = _unpack(self.orders.study)
+        self.sweep = sweep_of(study)
         self.scores: dict[tuple[int, int], dict[str, Any]] = {}
+        plan, stopped = lower_point(study, point), self.orders.stopped
+        after = stopped.get(trial_digest(self.sweep, point)) if stopped else None
+        self.plan = truncated(plan, after) if after is not None and after < len(plan.tasks) else plan
+        return self.plan.digest
 
     def step(self) -> dict[str, Any]:
         """Wait until everything up to the next stop is in the store; gives the figures there, if they decide."""
+        if self.size is not None:
+            rows, tasks = self.size
+            return {RESULT_DUPLICATE: True} if self.attempt.wait(0, (rows,), ask=True) else {TASKS: tasks, DONE: True}
         fresh = not self.asked
         if fresh:
             self.asked = stops(self.sweep, self.plan, self.row)

@@ -26,7 +26,7 @@ from orchestrator.storage.shelf import Shelf
 from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Stopping, Study, Sweep
 from orchestrator.sweeps.dispatch import GATE_SECONDS, StartGate
-from orchestrator.sweeps.mailbox import Answer
+from orchestrator.sweeps.mailbox import Answer, Asked
 from orchestrator.sweeps.requests import OpenRequests, SweepCount
 from orchestrator.sweeps.suggesting import Suggesting
 from orchestrator.sweeps.trial import PLACE, Orders, SweepTrial, stops
@@ -295,6 +295,24 @@ def test_a_trial_reports_the_metric_where_a_sampler_or_a_scheduler_goes_by_it(
         reports.append(trial.step())
     assert [report.get("AP") for report in reports] == reported
     assert reports[-1]["tasks"] == 2
+
+
+def test_a_trial_whose_figures_nobody_goes_by_lowers_nothing_and_is_asks_for_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Asked] = []
+    monkeypatch.setattr(SweepTrial, "trial_id", "trial")
+    monkeypatch.setattr("orchestrator.sweeps.mailbox.wait", lambda address, key, stop, what: asked.append(what) or "")
+    monkeypatch.setattr("orchestrator.sweeps.trial.lower_point", lambda *_: pytest.fail("it was lowered"))
+    trial = SweepTrial.__new__(SweepTrial)
+    orders = Orders(b"", ((0,), (1,)), {}, "nowhere", Settings(str(tmp_path), 30, (), ()), ((2, 2), (2, 2)))
+    trial.setup({PLACE: 1}, orders)
+    assert trial.step() == {"tasks": 2, "done": True}
+    trial.reset_config({PLACE: 0})
+    monkeypatch.setattr("orchestrator.sweeps.mailbox.wait", lambda *_: "a stage failed")
+    assert "tasks" not in trial.step(), "nothing is learned where the driver says so"
+    (what,) = asked
+    assert (what.point, what.first, what.stops, what.digest) == ((1,), 0, (2,), "")
 
 
 def test_a_damaged_artifact_is_found_when_a_trial_asks_for_it(bench: Bench, tmp_path: Path) -> None:

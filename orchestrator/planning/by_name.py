@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.planning.checks import check
+from orchestrator.planning.checks import check, check_figures
 from orchestrator.planning.collector import collector_paused
 from orchestrator.planning.lowering import SCHEDULES, Lowered, lower_bound
 from orchestrator.study import Study
@@ -28,13 +28,14 @@ def lower_row(study: Study, called: str, seed: int | None = None) -> Lowered | N
     to say which trials there are.
 
     Raises:
-        ValueError: see `orchestrator.planning.checks.check`.
+        ValueError: as `lower`: what is wrong elsewhere in the study is said too.
     """
     if study.search is not None or study.sweep is not None:
         return None
     with collector_paused():
         bound = check(study, SCHEDULES)
         names, groups = names_of(study, bound), names_of(study, bound, seed=False)
+        check_figures(study.figures, bound, names)
         seeded = [place for place, each in enumerate(bound) if seed is None or each.trial.seed == seed]
         found = places_called(
             called,

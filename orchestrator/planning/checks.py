@@ -13,7 +13,7 @@ from lilora.methods import Method
 from lilora.stages.configs import ANALYSES
 from lilora.training import check_strategy
 from orchestrator.planning.data import check_splits
-from orchestrator.study import Study, Trial
+from orchestrator.study import Figure, Study, Trial
 from orchestrator.study.naming import method_name
 from orchestrator.study.study import names_of
 from orchestrator.study.trial import BoundTrial, bind
@@ -44,6 +44,23 @@ def check(study: Study, schedules: Collection[str]) -> tuple[BoundTrial, ...]:
             named = f"{len(study.paper.rows)} rows are named for a table of {rows}"
             raise ValueError(f"study '{study.name}', {study.paper.source}: {named}; name each row")
     return trials
+
+
+def check_figures(figures: Sequence[Figure], trials: Sequence[BoundTrial], names: Sequence[str]) -> None:
+    """Whether each figure looks at what a trial of the study has; `names` are the trials'.
+
+    Raises:
+        ValueError: there is no such trial, or it has no such task, or no stages.
+    """
+    for figure in figures:
+        if not 0 <= figure.trial < len(trials):
+            raise ValueError(f"a figure looks at trial {figure.trial}; this study has trials 0 to {len(trials) - 1}")
+        bound, name = trials[figure.trial], names[figure.trial]
+        unknown = [task for task in figure.tasks if task not in bound.tasks]
+        has_stages = bound.trial.method.schedule != "none"
+        if unknown or not has_stages:
+            has = ", ".join(bound.tasks) if has_stages else "no stages"
+            raise ValueError(f"a figure looks at task {(*unknown, '(all)')[0]!r} of trial '{name}', which has: {has}")
 
 
 def _check_lowerable(study: Study) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 from lilora.benchmarks import Stream
 from lilora.core.identity import digest_of
 from lilora.stages.configs import OF_ANSWERS, AnalysisConfig
-from orchestrator.planning.checks import check
+from orchestrator.planning.checks import check, check_figures
 from orchestrator.planning.collector import collector_paused
 from orchestrator.planning.trial_steps import Memo, TrialSteps
 from orchestrator.steps.plan import Plan
@@ -168,7 +168,7 @@ def lower(study: Study) -> Lowered:
     """The steps of a study, each made once whoever asks for it.
 
     Raises:
-        ValueError: see `orchestrator.planning.checks.check`.
+        ValueError: see `check` and `check_figures` of `orchestrator.planning.checks`.
     """
     with collector_paused():
         trials = check(study, SCHEDULES)
@@ -179,7 +179,7 @@ def lower_as(study: Study, names: Sequence[str], groups: Sequence[str]) -> Lower
     """`lower` with a name for each trial, and a group for those that are averaged over seeds.
 
     Raises:
-        ValueError: see `orchestrator.planning.checks.check`.
+        ValueError: see `lower`.
     """
     with collector_paused():
         return _lower(study, check(study, SCHEDULES), names, groups)
@@ -195,6 +195,7 @@ def lower_trials(study: Study, names: Sequence[str], groups: Sequence[str]) -> t
 
 
 def _lower(study: Study, bound: Sequence[BoundTrial], names: Sequence[str], groups: Sequence[str]) -> Lowered:
+    check_figures(study.figures, bound, names)
     trials = lower_bound(bound, names, groups)
     figures = tuple(_analyse(figure, trials) for figure in study.figures)
     return Lowered(study, trials, figures)
@@ -213,13 +214,7 @@ def _analyse(figure: Figure, trials: tuple[TrialPlan, ...]) -> Step:
     """The step that a figure is drawn from: it reads the state after each of its tasks, or the answers to each at the
     end.
     """
-    if not 0 <= figure.trial < len(trials):
-        raise ValueError(f"a figure looks at trial {figure.trial}; this study has trials 0 to {len(trials) - 1}")
     plan = trials[figure.trial]
-    unknown = [task for task in figure.tasks if task not in plan.tasks]
-    if unknown or not plan.stages:
-        has = ", ".join(plan.tasks) if plan.stages else "no stages"
-        raise ValueError(f"a figure looks at task {(*unknown, '(all)')[0]!r} of trial '{plan.name}', which has: {has}")
     tasks = figure.tasks or plan.tasks
     if figure.kind in OF_ANSWERS:
         last = len(plan.after) - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from lilora.backbones.tiny_llava import BACKBONE
@@ -12,7 +14,7 @@ from lilora.training import Training
 from orchestrator.planning import by_name
 from orchestrator.planning.by_name import lower_row
 from orchestrator.planning.lowering import lower
-from orchestrator.study import Study, Trial
+from orchestrator.study import Figure, Paper, Study, Trial
 
 STREAM = Stream(tasks=("ScienceQA", "TextVQA"))
 TRIALS = tuple(
@@ -52,3 +54,19 @@ def test_of_a_row_no_other_trials_steps_are_made(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("called", ["seqlora", "lilora", "ewc", "seqlora learning_rate=0.002 seed 1"])
 def test_what_is_no_one_trials_name_is_no_row(called: str) -> None:
     assert lower_row(STUDY, called) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"figures": (Figure("cka", trial=6),)}, "a figure looks at trial 6; this study has trials 0 to 5"),
+        ({"figures": (Figure("cka", tasks=("GQA",)),)}, "a figure looks at task 'GQA' of trial 'seqlora .*'"),
+        ({"figures": (Figure("ckb"),)}, "no figure of the kind 'ckb'"),
+        ({"paper": Paper("a table", (None,))}, "1 rows are named for a table of 3"),
+    ],
+)
+def test_a_wrong_study_is_refused_by_a_name_as_it_is_whole(wrong: dict[str, object], says: str) -> None:
+    study = dataclasses.replace(STUDY, **wrong)
+    for lowering in (lower, lambda study: lower_row(study, "lilora", 0)):
+        with pytest.raises(ValueError, match=says):
+            lowering(study)

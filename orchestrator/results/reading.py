@@ -15,6 +15,7 @@ from typing import Any
 
 from lilora.adapters.stored import stored_parameters
 from lilora.matrix import Matrix
+from orchestrator.planning.collector import collector_paused
 from orchestrator.planning.lowering import Cell, Lowered, TrialPlan
 from orchestrator.results.artifacts import Items, read_items, read_object, read_record, read_scores
 from orchestrator.storage.record import Record
@@ -170,6 +171,7 @@ class ResultReader:
         self._analyses: dict[str, dict[str, Any]] = {}
         self._items: dict[str, Items] = {}
 
+    @collector_paused()
     def study(self, lowered: Lowered) -> StudyResults:
         """Everything of a study."""
         present = self.store.digests()
@@ -179,6 +181,7 @@ class ResultReader:
         figures = tuple(self._analysis(step.digest, present) for step in lowered.figures)
         return StudyResults(lowered, trials, records, figures, partial(self.last_items, trials))
 
+    @collector_paused()
     def trials(self, lowered: Lowered) -> tuple[TrialResult, ...]:
         """The study's trials alone: the records of their data and predictions stay unread."""
         present = self.store.digests()
@@ -228,6 +231,7 @@ class ResultReader:
             self._stored[key] = sum(count or 0 for count in counts)
         return self._stored[key]
 
+    @collector_paused()
     def last_items(self, trials: Sequence[TrialResult]) -> dict[str, Items]:
         """The items of all cells of last rows that are there, by the digest of their scores."""
         unread: dict[str, dict[str, Any]] = {}

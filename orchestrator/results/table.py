@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lilora.matrix import Matrix, forgetting_by_task, forward_transfer_before, unseen_change, zero_shot_change
+from orchestrator.planning.collector import collector_paused
 from orchestrator.results.reading import TrialResult
 from orchestrator.study.metrics import ALIASES, METRICS, UNLEARNED, Stat
 from orchestrator.study.paper import PAPER_METRICS, Paper
@@ -81,9 +82,9 @@ def metrics_after(result: TrialResult, row: int | None = None) -> dict[str, floa
     row = len(result.plan.after) - 1 if row is None else row
     count = result.plan.num_learned(row)
     alone = result.alone_scores(result.plan.tasks[:count])
-    return {
-        name: function(_beginning(result.matrices[key], row, count), alone) for name, (key, function) in METRICS.items()
-    }
+    # Several metrics are read off one matrix.
+    known = {key: _beginning(result.matrices[key], row, count) for key in {key for key, _ in METRICS.values()}}
+    return {name: function(known[key], alone) for name, (key, function) in METRICS.items()}
 
 
 def forgetting_after(result: TrialResult, row: int) -> dict[str, float | None]:
@@ -114,10 +115,13 @@ def columns(rows: Sequence[TableRow], paper: Paper | None = None) -> tuple[str, 
 
 
 def _beginning(matrix: Matrix, row: int, count: int) -> Matrix:
+    if row + 1 == len(matrix.rows) and count == len(matrix.tasks):
+        return matrix
     rows = tuple(cells[:count] for cells in matrix.rows[: row + 1])
     return Matrix(matrix.tasks[:count], rows, matrix.after[: row + 1])
 
 
+@collector_paused()
 def table(results: Sequence[TrialResult]) -> tuple[TableRow, ...]:
     """Rows in the order of the study, seeds averaged."""
     groups: dict[str, dict[tuple[str, ...], TrialResult]] = {}

@@ -92,16 +92,19 @@ def _cells(plans: Sequence[TrialPlan], stages: Stages) -> polars.DataFrame:
     rows = []
     streams: dict[tuple[Any, ...], int] = {}
     for number, plan in enumerate(plans):
+        # A task's data are those of each of its cells.
         of_tasks = {
-            plan.tasks[column]: dict(predict.inputs)["data"] for (_, column), (predict, _) in plan.cells.items()
+            column: dict(plan.cells[cell][0].inputs)["data"].digest
+            for column, cell in {column: (row, column) for row, column in plan.cells}.items()
         }
-        stream = streams.setdefault((plan.tasks, *(data.digest for data in of_tasks.values())), len(streams))
-        for (row, column), (predict, score) in sorted(plan.cells.items(), key=lambda cell: cell[0][::-1]):
-            own, last = row == learned_row(plan, column), row == len(plan.after) - 1
+        stream = streams.setdefault((plan.tasks, *of_tasks.values()), len(streams))
+        learned = {column: learned_row(plan, column) for column in of_tasks}
+        for row, column in sorted(plan.cells, key=lambda cell: cell[::-1]):
+            own, last = row == learned[column], row == len(plan.after) - 1
             if stages == "all" or last or (stages == "ends" and own):
-                task = plan.tasks[column]
-                place = (number, stream, task, column, row, plan.after[row], own, last)
-                rows.append((*place, of_tasks[task].digest, score.config.split, predict.digest, score.digest))
+                predict, score = plan.cells[row, column]
+                place = (number, stream, plan.tasks[column], column, row, plan.after[row], own, last)
+                rows.append((*place, of_tasks[column], score.config.split, predict.digest, score.digest))
     schema = {
         "trial": pl.Int32, "stream": pl.Int32, "task": pl.String, "column": pl.Int32, "row": pl.Int32,
         "after": pl.String, "own": pl.Boolean, "last": pl.Boolean,

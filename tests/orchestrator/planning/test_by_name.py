@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_what_is_no_one_trials_name_is_no_row(called: str) -> None:
         ({"paper": Paper("a table", (None,))}, "1 rows are named for a table of 3"),
     ],
 )
-def test_a_wrong_study_is_refused_by_a_name_as_it_is_whole(wrong: dict[str, object], says: str) -> None:
+def test_a_wrong_study_is_refused_by_a_name_as_it_is_whole(wrong: dict[str, Any], says: str) -> None:
     study = dataclasses.replace(STUDY, **wrong)
     for lowering in (lower, lambda study: lower_row(study, "lilora", 0)):
         with pytest.raises(ValueError, match=says):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import shutil
@@ -9,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from lilora.benchmarks import Stream
+from lilora.matrix import Matrix
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.joint import Joint
 from lilora.methods.lilora import LiLoRA
@@ -22,7 +24,7 @@ from orchestrator.report.style import styles
 from orchestrator.resolving.swept import figure_of
 from orchestrator.results.answers.form import following_after
 from orchestrator.results.exports import table_csv, trial_json
-from orchestrator.results.reading import read_results
+from orchestrator.results.reading import ResultReader, read_results
 from orchestrator.results.table import columns, mean_matrix, metrics_after, table
 from orchestrator.storage.store import Store
 from orchestrator.study import Study, Trial
@@ -66,6 +68,27 @@ def test_the_metrics_of_a_row_are_those_worked_by_hand(tmp_path):
     assert (row.metric("ACC"), row.metric("MAA")) == (row.metrics["AP"], row.metrics["MAP"])
     assert means["BWT lenient"] == pytest.approx(-15 * 0.6)
     assert {task: stat.mean for task, stat in row.accuracy.items()} == dict(zip(TASKS, (60, 70, 80), strict=True))
+
+
+def test_the_metrics_after_the_last_row_are_read_off_the_trials_own_matrices(tmp_path, monkeypatch):
+    lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
+    (result,) = read_results(lowered, fake_store(tmp_path, lowered)).trials
+    made, as_before = [], Matrix.__post_init__
+    monkeypatch.setattr(Matrix, "__post_init__", lambda matrix: made.append(matrix) or as_before(matrix))
+    metrics_after(result)
+    assert sorted(map(id, made)) == sorted(map(id, result.matrices.values()))
+    made.clear()
+    metrics_after(result, 1)
+    assert [matrix.tasks for matrix in made] == [TASKS[:2]] * len({key for key, _ in METRICS.values()})
+
+
+def test_no_cycles_are_looked_for_while_results_are_read_and_after_an_error_they_are(tmp_path, monkeypatch):
+    lowered = lower(fake_study((SeqLoRA(),), tasks=TASKS))
+    store, found = fake_store(tmp_path, lowered), []
+    monkeypatch.setattr(Store, "read", lambda *_: found.append(gc.isenabled()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ResultReader(store).trials(lowered)
+    assert found == [False] and gc.isenabled()
 
 
 def test_table_mlflow_report_and_sweep_say_the_same_after_each_stage(tmp_path):

@@ -222,9 +222,9 @@ def _line(place: int, piece: Piece, points: Sequence[Point]) -> Line:
     return Line(piece.name, look, tuple(range(len(points))), doublings)
 
 
-def page(found: Sequence[tuple[Piece, Sequence[Point]]], load: str) -> str:
-    """The results as a page."""
-    command = " ".join(["python -m benchmarks.growth", *map(shlex.quote, sys.argv[1:])])
+def page(found: Sequence[tuple[Piece, Sequence[Point]]], load: str, chosen: Sequence[str] = ()) -> str:
+    """The results as a page; `chosen`: the options that choose pieces and sizes."""
+    command = " ".join(["python -m benchmarks.growth", *map(shlex.quote, chosen)])
     says = (
         f"Written by `{command}`, {time.strftime('%Y-%m-%d')}. Machine: {load}. Processor time is what the exponents "
         "are of; the clock has in it what other work took meanwhile."
@@ -251,6 +251,7 @@ def main() -> None:
         parser.error(f"no piece has '{asked.only}' in its name and a size of at most {asked.largest}")
     if any(piece.make.__module__ == stages.__name__ for piece in chosen):
         stages.warm()
+    options = [f"--only={asked.only}"] * bool(asked.only) + [f"--largest={asked.largest}"] * (asked.largest < 10**9)
     asked.out.mkdir(parents=True, exist_ok=True)
     found: list[tuple[Piece, list[Point]]] = []
     for piece in chosen:
@@ -262,7 +263,7 @@ def main() -> None:
                   f"{1000 * last.clock:.3g} ms, {last.memory:.1f} MiB", flush=True)  # fmt: skip
         found.append((piece, points))
         # After each piece, since all take long: what ends before has a page too.
-        (asked.out / "growth.md").write_text(page(found, load), encoding="utf-8")
+        (asked.out / "growth.md").write_text(page(found, load, options), encoding="utf-8")
     (asked.out / "growth.svg").write_bytes(lines_file(panels(found), "svg"))
     said = [summary(piece, points) for piece, points in found]
     print(json.dumps({"load": os.getloadavg()[0], "holds": all(each["holds"] for each in said), "pieces": said}))

@@ -5,7 +5,7 @@ SeqLoRA and what derives from it are PEFT's own layers, so that their exports lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -30,7 +30,7 @@ def attach_lora(
     `dora`: with a magnitude too, `SITE.magnitude` (d). Where `values` has none, it is the row norms that PEFT's forward
     divides by, taken from PEFT: their ratio is then 1 to the bit, and new adapters change nothing.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig
 
     originals = {site: model.get_submodule(site) for site in sites}
     config = LoraConfig(
@@ -40,11 +40,7 @@ def attach_lora(
         target_modules=list(sites),
         use_dora=dora,
     )
-    training = model.training
-    inject_adapter_in_model(config, model)
-    # PEFT's new layers come in training mode, their dropout on.
-    model.train(training)
-    layers = {site: model.get_submodule(site) for site in sites}
+    layers = _inject(model, originals, config)
     tensors: dict[str, nn.Parameter] = {}
     for site, layer in layers.items():
         like = layer.base_layer.weight
@@ -58,6 +54,33 @@ def attach_lora(
     adapters = Adapters(model, originals, layers, tensors, delta=_dora_delta if dora else _lora_delta, fold=_lora_pair)
     adapters.declare(())
     return adapters
+
+
+def _inject(model: Any, originals: Mapping[str, nn.Linear], config: Any) -> dict[str, Any]:
+    """PEFT's layers in place of `originals`, in the mode (training or not) that the model is in.
+
+    PEFT goes through all modules and parameters of what it is given, several times for each layer: it is given a
+    skeleton, which has these layers at their names and nothing else.
+    """
+    from peft import inject_adapter_in_model
+
+    skeleton: Any = nn.Module()
+    for flag in ("is_loaded_in_8bit", "is_loaded_in_4bit"):  # by which PEFT chooses the kind of layer
+        setattr(skeleton, flag, getattr(model, flag, False))
+    for site, original in originals.items():
+        place = skeleton
+        *above, name = site.split(".")
+        for part in above:
+            if not hasattr(place, part):
+                place.add_module(part, nn.Module())
+            place = getattr(place, part)
+        place.add_module(name, original)
+    inject_adapter_in_model(config, skeleton)
+    layers = {site: skeleton.get_submodule(site) for site in originals}
+    for site, layer in layers.items():
+        # PEFT's new layers come in training mode, their dropout on.
+        model.set_submodule(site, layer.train(model.training))
+    return layers
 
 
 def _lora_delta(layer: Any) -> Tensor:

@@ -103,6 +103,7 @@ def _answer(
                 run,
                 before_forward=partial(config.method.before_forward, adapters),
                 rows=group,
+                by_row=not shortened,
             )
     finally:
         adapters.remove()

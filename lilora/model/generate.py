@@ -88,13 +88,13 @@ class Reserved(DynamicLayer):  # type: ignore[misc,unused-ignore]  # transformer
         super().__init__()
         self.room, self.whole = room, torch.empty(0)
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write behind what is there; give all."""
         start = self.get_seq_length()
         stop = start + key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            rows, heads, _, width = key_states.shape
+            rows, heads, _length, width = key_states.shape
             self.whole = key_states.new_empty(2, rows, heads, stop + self.room, width)
         self.whole[0, :, :, start:stop] = key_states
         self.whole[1, :, :, start:stop] = value_states

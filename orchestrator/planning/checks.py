@@ -9,8 +9,8 @@ from lilora.backbones import Backbone
 from lilora.benchmarks import Stream
 from lilora.core import registry
 from lilora.core.identity import digest_of
-from lilora.methods import Method
-from lilora.stages.configs import ANALYSES
+from lilora.methods import AT_ONCE, Method
+from lilora.stages.configs import ANALYSES, OF_ANSWERS
 from lilora.training import check_strategy
 from orchestrator.planning.data import check_splits
 from orchestrator.study import Figure, Study, Trial
@@ -50,16 +50,18 @@ def check_figures(figures: Sequence[Figure], trials: Sequence[BoundTrial], names
     """Whether each figure looks at what a trial of the study has; `names` are the trials'.
 
     Raises:
-        ValueError: there is no such trial, or it has no such task, or no stages.
+        ValueError: there is no such trial, or it has no such task, or no stages of single tasks.
     """
     for figure in figures:
         if not 0 <= figure.trial < len(trials):
             raise ValueError(f"a figure looks at trial {figure.trial}; this study has trials 0 to {len(trials) - 1}")
         bound, name = trials[figure.trial], names[figure.trial]
         unknown = [task for task in figure.tasks if task not in bound.tasks]
-        has_stages = bound.trial.method.schedule != "none"
+        # Of a stage on all tasks at once there is one state, which no figure can set beside another.
+        without = ("none",) if figure.kind in OF_ANSWERS else AT_ONCE
+        has_stages = bound.trial.method.schedule not in without
         if unknown or not has_stages:
-            has = ", ".join(bound.tasks) if has_stages else "no stages"
+            has = ", ".join(bound.tasks) if has_stages else "no stages of single tasks"
             raise ValueError(f"a figure looks at task {(*unknown, '(all)')[0]!r} of trial '{name}', which has: {has}")
 
 

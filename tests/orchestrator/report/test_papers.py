@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from lilora.methods.dirlora import DirLoRA
+from lilora.methods.joint import Joint
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.seqlora import SeqLoRA
 from lilora.methods.zeroshot import ZeroShot
@@ -77,7 +78,7 @@ def test_a_figure_is_a_step_that_reads_the_state_after_each_of_its_tasks() -> No
     ("figure", "message"),
     [
         (Figure("cka", trial=3), "this study has trials 0 to 1"),
-        (Figure("cka", trial=0), "which has: no stages"),
+        (Figure("cka", trial=0), "which has: no stages of single tasks"),
         (Figure("cka", trial=1, tasks=("GQA",)), "'GQA' of trial 'seqlora', which has: ScienceQA, TextVQA, Flickr30k"),
     ],
 )
@@ -85,6 +86,14 @@ def test_a_figure_of_what_is_not_there_is_refused(figure: Figure, message: str) 
     study = fake_study((ZeroShot(), SeqLoRA()), tasks=TASKS)
     with pytest.raises(ValueError, match=message):
         lower(dataclasses.replace(study, figures=(figure,)))
+
+
+def test_a_figure_of_states_is_refused_where_one_stage_learns_all_tasks() -> None:
+    study = fake_study((Joint(),), tasks=TASKS)
+    with pytest.raises(ValueError, match="of trial 'joint', which has: no stages of single tasks"):
+        lower(dataclasses.replace(study, figures=(Figure("cka"),)))
+    (step,) = lower(dataclasses.replace(study, figures=(Figure("allocation"),))).figures
+    assert [name for name, _ in step.inputs] == [f"predictions-{task}" for task in TASKS]
 
 
 def test_a_map_of_blocks_weights_is_read_off_the_answers_after_the_last_stage(

@@ -105,7 +105,12 @@ def test_a_search_scores_less_where_it_may_and_its_trials_are_the_same(metric: s
 def test_the_names_of_all_trials_say_each_listed_value_in_words_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[float] = []
     plain = Axis._plain_word
-    monkeypatch.setattr(Axis, "_plain_word", lambda axis, number: said.append(number) or plain(axis, number))
+
+    def spoken(axis: Axis, number: float) -> str:
+        said.append(number)
+        return plain(axis, number)
+
+    monkeypatch.setattr(Axis, "_plain_word", spoken)
     rates = Axis("training.learning_rate", (1e-3, 2e-3, 1.0000001e-3, 4e-3))
     sweep = Sweep(Trial(SeqLoRA(), BACKBONE), (rates,))
     names = [name_at(sweep, (place,)) for place in range(4)]

@@ -302,7 +302,12 @@ def test_a_trial_whose_figures_nobody_goes_by_lowers_nothing_and_is_asks_for_eve
 ) -> None:
     asked: list[Asked] = []
     monkeypatch.setattr(SweepTrial, "trial_id", "trial")
-    monkeypatch.setattr("orchestrator.sweeps.mailbox.wait", lambda address, key, stop, what: asked.append(what) or "")
+
+    def granted(address: str, key: str, stop: int, what: Asked) -> str:
+        asked.append(what)
+        return ""
+
+    monkeypatch.setattr("orchestrator.sweeps.mailbox.wait", granted)
     monkeypatch.setattr("orchestrator.sweeps.trial.lower_point", lambda *_: pytest.fail("it was lowered"))
     trial = SweepTrial.__new__(SweepTrial)
     orders = Orders(b"", ((0,), (1,)), {}, "nowhere", Settings(str(tmp_path), 30, (), ()), ((2, 2), (2, 2)))

@@ -10,7 +10,8 @@ Each piece that could grow is run at a series of sizes, each point in a process 
 
 The exponent of a piece is the slope of log2 processor time over log2 size by least squares over the last `LAST` points.
 A constant part pulls it down, so that it says what is seen at these sizes. Beside it stands the exponent that the piece
-must have at most, by what it writes or is given, and why. Memory has an exponent where it rises by `LEAST_MIB` or more.
+may have at most, by what it writes or is given, and why; it holds within `SLACK` of that. Memory has an exponent where
+it rises by `LEAST_MIB` MiB or more.
 
     python -m benchmarks.growth                                  # all; minutes of processor time
     python -m benchmarks.growth --only "needs|table" --largest 16        # some pieces, at small sizes
@@ -233,9 +234,11 @@ def page(found: Sequence[tuple[Piece, Sequence[Point]]], load: str, chosen: Sequ
         f"Written by `{command}`, {time.strftime('%Y-%m-%d')}. Machine: {load}. Processor time is what the exponents "
         "are of; the clock has in it what other work took meanwhile."
     )
-    means = (__doc__ or "").split("Measured is, of the piece alone:")[1].split("python -m")[0]
+    means = (__doc__ or "").split("Measured is, of the piece alone:\n")[1].split("python -m")[0]
+    for name, value in {"`LAST`": f"{LAST}", "`LEAST_MIB`": f"{LEAST_MIB:g}", "`SLACK`": f"{SLACK:g}"}.items():
+        means = means.replace(name, value)
     lines = ["# Growth", "", says, "", "Measured is, of the piece alone:", *means.rstrip().splitlines(), ""]
-    lines += ["Times are milliseconds of processor time. An exponent in bold is above what it may be.", ""]
+    lines += ["Times are milliseconds of processor time. An exponent in bold does not hold.", ""]
     lines += ["![Doublings of processor time over size, by axis](growth.svg)", ""]
     for axis in dict.fromkeys(piece.axis for piece, _ in found):
         lines += [f"## By {axis}", "", *rows_of([each for each in found if each[0].axis == axis]), ""]

@@ -18,6 +18,8 @@ from orchestrator.report import write_report
 from orchestrator.report.evidence import read_evidence
 from orchestrator.report.formats.pdf import print_page
 from orchestrator.results.reading import read_results
+from orchestrator.study import Paper
+from orchestrator.study.paper import PaperRow
 from tests.orchestrator.fake_answers import RIGHT, answer_store
 from tests.orchestrator.fake_results import fake_study
 
@@ -41,7 +43,9 @@ def answer(plan: TrialPlan, row: int, column: int, item: int) -> str:
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     study = fake_study((ZeroShot(), SeqLoRA(), LiLoRA()), seeds=(0, 1), tasks=TASKS)
-    lowered = lower(dataclasses.replace(study, title="A title that is long enough to be broken into several lines"))
+    rows = tuple(PaperRow(label, (("AP", 46.21), ("BWT", -3.0))) for label in ("Zero-shot", "SeqLoRA", "LiLoRA"))
+    title = "A title that is long enough to be broken into several lines"
+    lowered = lower(dataclasses.replace(study, title=title, paper=Paper("a table", rows, "LiLoRA")))
     store = answer_store(folder / "store", lowered, answer)
     results = read_results(lowered, store)
     return write_report(results, folder / "report", evidence=read_evidence(results, store))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,10 @@ def test_the_page_shows_the_papers_figures_beside_ours_and_judges_its_claims(tmp
     assert "2 holds. A claim is decided where p of Welch" in html
     assert "3 seeds a row are asked for; 2 of the claims are about a row of fewer." in html
     assert "holds, told against not told" in html
+    # The page's script looks for a button in each heading of what can be sorted.
+    tables = re.findall(r"<table data-sortable>.*?</thead>", html, re.DOTALL)
+    assert len(tables) > 1
+    assert all(table.count("<th ") == table.count('<button class="sort"') for table in tables)
 
 
 def test_the_terminal_shows_them_too(tmp_path: Path) -> None:

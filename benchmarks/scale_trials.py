@@ -27,7 +27,7 @@ from orchestrator.storage.store import Store
 from orchestrator.study import Axis, Study, Sweep, Trial
 from orchestrator.study.trial import trial_tasks
 
-TUNE_SHARE = 0.15
+TUNE_SHARE = 0.05
 #: Of runs that wait: a wait that began before a run is stopped is over when it goes on.
 WAITING_TURN_SECONDS = 10.0
 NOTHING = f"{nothing.__module__}:{nothing.__name__}"

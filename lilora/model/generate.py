@@ -3,7 +3,7 @@
 Rows are sorted by (prompt length, id) before they are cut into batches, so an answer does not depend on the order of
 the file. transformers' own `generate` does the decoding; where no layer goes by row and language model and tower are
 called apart, a loop over the language model does (`decode`), which gives the same tokens without what `generate` does
-around each of them: a small model spends as much time there as in its layers.
+around each of them.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _answer(
     before_forward: BeforeForward,
     by_row: bool,
 ) -> tuple[list[list[int]], list[list[float]] | None]:
-    """The tokens that follow each row's prompt, the end token and padding behind it among them, and rows' weights."""
+    """The tokens that follow each row's prompt, maybe with the end token and padding behind it, and rows' weights."""
     batch = data.prompt_batch(rows).to(device)
     images = features.of(batch.images)
     weights = before_forward(batch, images)

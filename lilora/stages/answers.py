@@ -103,7 +103,7 @@ def _answer(
                 run,
                 before_forward=partial(config.method.before_forward, adapters),
                 rows=group,
-                by_row=not shortened,
+                by_row=not merged,
             )
     finally:
         adapters.remove()

@@ -20,9 +20,9 @@ from torch.autograd.function import once_differentiable
 from lilora.methods._update import add_update
 from lilora.model.precision import adapter_input
 
-#: Entries of the weight that the penalty holds at a time, twice: 2 MiB in float32, which a core's cache holds.
+#: Entries of the weight that the penalty holds at a time, twice (2 MiB in float32): larger blocks took longer on a CPU.
 BLOCK = 2**19
-#: Elsewhere than on a CPU, where each small product has its start to pay.
+#: On other devices, where small blocks were not tried and each product has its start to pay.
 LARGE_BLOCK = 2**22
 
 

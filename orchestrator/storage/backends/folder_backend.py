@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -91,11 +90,7 @@ class FolderBackend:
 
     def has(self, digest: str) -> bool:
         """True if the artifact was installed."""
-        # Asked for each step of each plan: no path is made for it.
-        try:
-            return stat.S_ISDIR(os.stat(f"{self.root}/artifacts/{digest}").st_mode)  # noqa: PTH116
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        return self._artifact(digest).is_dir()
 
     def digests(self) -> frozenset[str]:
         """Every installed artifact; see `Store.digests`."""

@@ -297,7 +297,7 @@ def test_a_trial_reports_the_metric_where_a_sampler_or_a_scheduler_goes_by_it(
     assert reports[-1]["tasks"] == 2
 
 
-def test_a_trial_whose_figures_nobody_goes_by_lowers_nothing_and_is_asks_for_everything(
+def test_a_trial_whose_figures_nobody_goes_by_lowers_nothing_and_asks_for_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Asked] = []

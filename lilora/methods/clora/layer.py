@@ -1,15 +1,16 @@
 """C-LoRA's linear layer, and its penalty on changing entries of the weight that earlier tasks have changed (Eq. 2-3).
 
 Legend: k inputs and d outputs of a layer, r rank, t tasks so far, s = lora_alpha / r.
-Shapes: W (d, k); A_t (r, k) and B_t (d, r) of each task t. No dense (d, k) matrix is kept. The layer adds a task after
-another, so a new task whose B is still 0 leaves every bit of the output; the penalty forms both products anew in each
-step, a block of rows at a time, and drops them. For LLaVA-1.5-7B at r = 128 and the sixth task that is a hundredth of
-the operations of a step of 64 rows; keeping the past update would take 17.6 GB in float32.
+Shapes: W (d, k); A_t (r, k) and B_t (d, r) of each task t. The layer adds a task after another, so a new task whose B
+is still 0 leaves every bit of the output. The penalty goes through blocks of rows, forms the new product in each step
+and drops it. The square of the past one stays the same for a whole stage and is kept where the backbone is small
+(`CLoRA.keeps_squares`); else it is formed in each step too. For LLaVA-1.5-7B at r = 128 and the sixth task that is a
+hundredth of the operations of a step of 64 rows, and to keep it would take 17.6 GB in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -91,15 +92,19 @@ class SelfRegularisation:
     The absolute value is the paper's and changes nothing under the square.
     """
 
-    def __init__(self, layers: list[CLoRALinear]) -> None:
-        self.layers = layers
+    def __init__(self, layers: list[CLoRALinear], keep: bool = False) -> None:
+        """`keep`: hold each module's (sum B_t' A_t')^2 (d, k) from the first call on; the numbers are the same."""
+        self.layers, self.keep = layers, keep
+        self.kept: list[list[Tensor]] = []
 
     def __call__(self) -> Tensor:
         """L_forget (scalar)."""
+        if self.keep and not self.kept:
+            self.kept = [list(squares_of_past(layer)) for layer in self.layers]
         terms = []
-        for layer in self.layers:
-            past = [tensor for pair in layer.past() for tensor in pair]
-            overlap: Tensor = _Overlap.apply(layer.tensors["A"], layer.tensors["B"], *past)
+        for place, layer in enumerate(self.layers):
+            squares = self.kept[place] if self.keep else squares_of_past(layer)
+            overlap: Tensor = _Overlap.apply(layer.tensors["A"], layer.tensors["B"], squares)
             # s is in both factors of the entrywise product, and the norm is squared.
             terms.append(overlap * layer.scaling**4)
         return torch.stack(terms).sum()
@@ -109,35 +114,39 @@ class _Overlap(torch.autograd.Function):
     """||S * (B A)||_F^2 with S = sum of the past products, and its gradients for A and B, block by block of rows.
 
     With P = S^2 * (B A), entry by entry: the gradients are 2 B^T P and 2 P A^T, and the value sum(P * (B A)), which is
-    sum((P A^T) * B). They are taken in the forward pass, while a block is there, so that nothing of size d x k outlives
-    it.
+    sum((P A^T) * B). They are taken in the forward pass, while a block of P is there.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, *past: Tensor) -> Tensor:
-        pairs = list(zip(past[::2], past[1::2], strict=True))
-        rows = max(1, (BLOCK if a.device.type == "cpu" else LARGE_BLOCK) // a.shape[1])
+    def forward(ctx: Any, a: Tensor, b: Tensor, squares: Iterable[Tensor]) -> Tensor:
+        """`squares`: S^2, block after block of rows."""
         of_a, of_b = torch.zeros_like(a), torch.empty_like(b)
-        for start in range(0, len(b), rows):
-            own = slice(start, start + rows)
-            weighted = sum_of_products(pairs, own).square_().mul_(b[own] @ a)
+        start = 0
+        for square in squares:
+            own = slice(start, start + len(square))
+            weighted = (b[own] @ a).mul_(square)
             of_a.addmm_(b[own].T, weighted, alpha=2)
             of_b[own] = weighted @ a.T
+            start = own.stop
         total = (of_b * b).sum()
         ctx.save_for_backward(of_a, of_b.mul_(2))
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         of_a, of_b = ctx.saved_tensors
-        return gradient * of_a, gradient * of_b, *(None for _ in ctx.needs_input_grad[2:])
+        return gradient * of_a, gradient * of_b, None
 
 
-def sum_of_products(pairs: list[tuple[Tensor, Tensor]], rows: slice) -> Tensor:
-    """Rows of the sum of B A over the pairs (A, B); there is at least one."""
-    (a, b), *others = pairs
-    total = b[rows] @ a
-    for a, b in others:
-        total.addmm_(b[rows], a)
-    return total
+@torch.no_grad()
+def squares_of_past(layer: CLoRALinear) -> Iterator[Tensor]:
+    """(sum B_t' A_t')^2, entry by entry, over the tasks before: block after block of rows; there is at least one."""
+    (a, b), *others = layer.past()
+    rows = max(1, (BLOCK if a.device.type == "cpu" else LARGE_BLOCK) // a.shape[1])
+    for start in range(0, len(b), rows):
+        own = slice(start, start + rows)
+        total = b[own] @ a
+        for other_a, other_b in others:
+            total.addmm_(other_b[own], other_a)
+        yield total.square_()

@@ -33,6 +33,7 @@ from lilora.costs.memory import (
 from lilora.costs.sizes import model_sizes
 from lilora.methods import Method
 from lilora.methods.clora import CLoRA
+from lilora.methods.clora.layer import SelfRegularisation
 from lilora.methods.dirlora import DirLoRA
 from lilora.methods.lilora import LiLoRA
 from lilora.methods.lilora.layer import BasisStability
@@ -197,6 +198,9 @@ def test_a_second_stage_holds_as_many_parameters_as_the_closed_form(lab: Lab, na
         stability = adapters.regulariser
         held += [tensor for tensors in stability.held.values() for tensor in tensors]
         held += [tensor for parts in stability.earlier_parts for pair in parts for tensor in pair]
+    if isinstance(adapters.regulariser, SelfRegularisation):
+        adapters.regulariser()
+        held += [tensor for squares in adapters.regulariser.kept for tensor in squares]
     sizes = {id(tensor): tensor.numel() for tensor in held if id(tensor) not in backbone}
     assert sum(sizes.values()) == method.num_held(lab.sites, 1)
 

@@ -59,20 +59,50 @@ def test_dropout_hides_the_input_from_the_new_task_alone() -> None:
     torch.testing.assert_close(output, whole + seen @ dense_update(pairs[1:], SCALING).T)
 
 
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("block", [1, 2 * K, 2**22])
 def test_the_penalty_is_equation_3_of_the_dense_matrices_summed_over_modules(
-    monkeypatch: pytest.MonkeyPatch, block: int
+    monkeypatch: pytest.MonkeyPatch, block: int, keep: bool
 ) -> None:
     monkeypatch.setattr("lilora.methods.clora.layer.BLOCK", block)
     layers = [_layer(num_past, seed)[0] for seed, num_past in enumerate((1, 3))]
-    assert SelfRegularisation(layers)().item() == pytest.approx(_penalty_of(layers), rel=1e-12)
+    assert SelfRegularisation(layers, keep)().item() == pytest.approx(_penalty_of(layers), rel=1e-12)
 
 
+def test_squares_that_are_kept_change_no_bit_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lilora.methods.clora.layer.BLOCK", 2 * K)
+    layer = _layer(3)[0].float()
+    formed, kept = SelfRegularisation([layer]), SelfRegularisation([layer], keep=True)
+    for _ in range(3):
+        found = []
+        for regulariser in (formed, kept):
+            value = regulariser()
+            found.append((value, *torch.autograd.grad(value, list(layer.tensors.values()))))
+        assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        with torch.no_grad():
+            layer.tensors["B"].add_(torch.randn(D, R))
+    assert not formed.kept
+    assert sum(square.numel() for square in kept.kept[0]) == D * K
+
+
+def test_squares_are_kept_of_a_small_backbone_alone() -> None:
+    assert METHOD.keeps_squares(2**28)
+    assert not METHOD.keeps_squares(2**28 + 1)
+    assert not replace(METHOD, lam=0).keeps_squares(1)
+    sites, blocks = {"one": (2**14, 2**13), "two": (2**14, 2**13)}, 4 * 2 * (2**14 + 2**13)
+    assert METHOD.num_held(sites, 0) == blocks, "nothing is held in the first stage"
+    assert METHOD.num_held(sites, 2) == 3 * blocks + 2**28
+    assert METHOD.num_held(sites | {"three": (1, 1)}, 2) == 3 * (blocks + 4 * 2)
+
+
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("block", [2 * K, 2**22])
-def test_gradients_of_the_penalty_are_those_of_finite_differences(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_gradients_of_the_penalty_are_those_of_finite_differences(
+    monkeypatch: pytest.MonkeyPatch, block: int, keep: bool
+) -> None:
     monkeypatch.setattr("lilora.methods.clora.layer.BLOCK", block)
     layer, _ = _layer(2)
-    regulariser = SelfRegularisation([layer])
+    regulariser = SelfRegularisation([layer], keep)
     value = regulariser()
     value.backward()
     step = 1e-5

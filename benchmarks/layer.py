@@ -9,7 +9,7 @@ thread. A round's figure is the quotient of two steps' processor seconds; the me
 quartiles, and the clock's beside it.
 
 Activations are the bytes of all tensors that autograd keeps for the backward pass, each storage once, without
-what is there before; `--dtype bfloat16` is how a GPU has them (adapters stay in float32; its times mean little on a
+what is there before it; `--dtype bfloat16` is how a GPU has them (adapters stay in float32; its times mean little on a
 CPU).
 
     python -m benchmarks.layer                              # three shapes, minutes on one core
@@ -24,7 +24,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,22 +146,33 @@ def side(name: str, shape: Shape, shared: Any) -> tuple[Callable[[], torch.Tenso
     return loss, step, there
 
 
+def kept_for_backward(result: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensors that the graph of `result` holds for its backward pass, some of them several times.
+
+    Read off the graph and not by hooks, under which `lilora.methods._update` keeps more than it does without.
+    """
+    nodes: list[Any] = [result.grad_fn]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += (following for following, _ in node.next_functions)
+        # A node written in Python has `saved_tensors`, one of torch's own an attribute for each.
+        values = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        for value in (*getattr(node, "saved_tensors", ()), *values):
+            yield from (item for item in (value if isinstance(value, tuple) else (value,)) if torch.is_tensor(item))
+
+
 def activations(forward: Callable[[], torch.Tensor], there: Sequence[torch.Tensor]) -> int:
     """Bytes that autograd keeps for a backward pass of `forward`, each storage once, without those of `there`."""
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        # Held, so that no other tensor takes the address.
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = forward()
+    result = forward()
+    storages = [tensor.untyped_storage() for tensor in kept_for_backward(result)]
+    kept = {storage.data_ptr(): storage.nbytes() for storage in storages}
     # By storage: of a parameter a transposed view is kept, which is no parameter.
     before = {tensor.untyped_storage().data_ptr() for tensor in there}
-    del result
-    return sum(storage.nbytes() for address, storage in kept.items() if address not in before)
+    return sum(size for address, size in kept.items() if address not in before)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

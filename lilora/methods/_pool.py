@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lilora.methods._update import add_update
+from lilora.methods._update import add_update, project
 from lilora.model.families import Images
 from lilora.model.precision import adapter_input
 from lilora.model.tokens import Batch
@@ -103,7 +103,8 @@ class PoolLinear(nn.Module):
         base = self.base_layer(x)
         a, b = self.tensors["A"], self.tensors["B"]
         seen = self.dropout(adapter_input(x, a))
-        own = F.linear(seen, a)
+        # As it came where nothing is dropped: `project` then keeps no float32 copy.
+        own = project(seen if isinstance(self.dropout, nn.Dropout) else x, a, nn.Identity())
         if not self.num_past:
             # A single block has the weight 1 in both forms.
             return add_update(base, own, self.scaling, None, b)

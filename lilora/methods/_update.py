@@ -25,12 +25,37 @@ RANKS = range(2, 257)
 
 
 def project(x: Tensor, down: Tensor, dropout: nn.Module) -> Tensor:
-    """A dropout(x) (..., r) in the dtype of A; without dropout, no float32 copy of an x in half precision is kept."""
+    """A dropout(x) (..., r) in the dtype of A.
+
+    Without dropout little is kept of x for the backward pass: no float32 copy of one in half precision, and nothing of
+    one that is the entrywise product of two tensors that autograd keeps anyway, as the input of a gated feed-forward
+    layer's last matrix is: it is formed again.
+    """
     seen = adapter_input(x, down)
-    if seen is x or (dropout.training and isinstance(dropout, nn.Dropout)):
+    factors = _factors(x)
+    if (seen is x and factors is None) or (dropout.training and isinstance(dropout, nn.Dropout)):
         return F.linear(dropout(seen), down)
-    low: Tensor = _Project.apply(x, down)
+    if torch.is_autocast_enabled(x.device.type):
+        # Here, where autograd sees it: the backward pass is outside of autocast.
+        down = down.to(torch.get_autocast_dtype(x.device.type))
+    low: Tensor = _Project.apply(x, down, *(factors or (None, None)))
     return low
+
+
+def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The two tensors whose entrywise product x is, where autograd keeps them, as they are, for their own gradients.
+
+    None where what is kept goes through hooks: under gradient checkpointing a look would compute the block again.
+    """
+    node: Any = x.grad_fn
+    if node is None or node.name() != "MulBackward0":
+        return None
+    if any(getattr(kept, "unpack_hook", None) is not None for kept in (node._raw_saved_self, node._raw_saved_other)):
+        return None
+    one, other = node._saved_self, node._saved_other
+    if any(kept is None or kept.shape != x.shape or kept.dtype != x.dtype for kept in (one, other)):
+        return None
+    return one.detach(), other.detach()
 
 
 def add_update(base: Tensor, low: Tensor, scaling: float, up: Callable[..., Tensor] | None, *tensors: Tensor) -> Tensor:
@@ -60,22 +85,24 @@ def _exact(scaling: float) -> bool:
 
 
 class _Project(torch.autograd.Function):
+    """A x; its backward pass takes x as it came, or as the product of two factors."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, down: Tensor) -> Tensor:
-        ctx.save_for_backward(x, down)
+    def forward(ctx: Any, x: Tensor, down: Tensor, one: Tensor | None, other: Tensor | None) -> Tensor:
+        ctx.save_for_backward(down, *((x,) if one is None else (one, other)))
         return F.linear(x.to(down.dtype), down)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, down = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        down, x, *others = ctx.saved_tensors
         rows = _rows(gradient)
         of_x = of_down = None
         if ctx.needs_input_grad[0]:
             of_x = (rows @ down).to(x.dtype).view_as(x)
         if ctx.needs_input_grad[1]:
-            of_down = rows.t() @ _rows(x).to(down.dtype)
-        return of_x, of_down
+            of_down = rows.t() @ _rows(x * others[0] if others else x).to(down.dtype)
+        return of_x, of_down, None, None
 
 
 class _Update(torch.autograd.Function):

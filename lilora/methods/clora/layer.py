@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lilora.methods._update import add_update
+from lilora.methods._update import add_update, project
 from lilora.model.precision import adapter_input
 
 #: Entries of the weight that the penalty holds at a time, twice (2 MiB in float32): larger blocks took longer on a CPU.
@@ -82,7 +82,7 @@ class CLoRALinear(nn.Module):
         result, seen = adapter_input(base, down), adapter_input(x, down)
         for a, b in self.past():
             result = add_update(result, F.linear(seen, a), self.scaling, None, b)
-        own = F.linear(self.dropout(seen), down)
+        own = project(x, down, self.dropout)
         return add_update(result, own, self.scaling, None, self.tensors["B"]).to(base.dtype)
 
 

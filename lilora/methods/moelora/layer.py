@@ -8,11 +8,10 @@ experts, at the cost of one LoRA of rank r.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lilora.methods._update import add_update
-from lilora.model.precision import adapter_input, in_float32
+from lilora.methods._update import add_update, project
+from lilora.model.precision import in_float32
 
 
 class MoeLoRALinear(nn.Module):
@@ -37,14 +36,13 @@ class MoeLoRALinear(nn.Module):
         """Weights (..., E) of the experts for tokens x (..., k); they sum to 1."""
         router = self.tensors["router"]
         with in_float32(x):
-            return F.linear(x.to(router.dtype), router).softmax(-1)
+            return project(x, router, nn.Identity()).softmax(-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., k) to (..., d)."""
         result = self.base_layer(x)
         down, up = self.tensors["A"], self.tensors["B"]
-        x = adapter_input(x, down)
-        low = F.linear(self.dropout(x), down)
+        low = project(x, down, self.dropout)
         if "router" in self.tensors:
             # (..., E, 1) over the (..., E, r / E) entries of A x.
             gates = self.gates(x).unsqueeze(-1)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lilora.methods._update import add_update
-from lilora.model.precision import adapter_input, in_float32
+from lilora.methods._update import add_update, project
+from lilora.model.precision import in_float32
 
 
 class Routing:
@@ -105,8 +105,7 @@ class SMoLoRALinear(nn.Module):
         """
         result = self.base_layer(x)
         down, up, fusion = (self.tensors[name] for name in ("A", "B", "fusion"))
-        x = adapter_input(x, down)
-        low = F.linear(self.dropout(x), down)
+        low = project(x, down, self.dropout)
         if self.routing is not None:
             with in_float32(x):
                 gates = self._gates(x.to(down.dtype), self.routing)

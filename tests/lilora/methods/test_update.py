@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from benchmarks.layer import kept_for_backward
 from lilora.methods._update import add_update, project
 from lilora.methods.lilora.layer import BasisStability, LiLoRALinear
 
@@ -115,3 +119,68 @@ def test_a_lilora_layer_over_half_precision_keeps_its_input_as_it_is_and_the_ent
     parameters = {tensor.data_ptr() for tensor in layer.parameters()}
     found = [(tuple(tensor.shape), tensor.dtype) for tensor in kept if tensor.data_ptr() not in parameters]
     assert sorted(found, key=str) == [((TOKENS, 4), torch.float32), ((TOKENS, K), torch.bfloat16)]
+
+
+def gated(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
+    """What a gated feed-forward layer hands to its last matrix, as transformers' Llama writes it."""
+    return F.silu(F.linear(x, gate)) * F.linear(x, up)
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rank", [1, 4, 16])
+def test_a_product_that_is_formed_again_gives_the_same_bits(dtype: torch.dtype, rank: int, autocast: bool) -> None:
+    torch.manual_seed(0)
+    x, gate, up = (drawn(*shape, dtype=dtype) for shape in ((2, TOKENS, K), (D, K), (D, K)))
+    down = drawn(rank, D)
+    found = []
+    for project_it in (lambda seen: F.linear(seen.to(seen.dtype if autocast else down.dtype), down),
+                       lambda seen: project(seen, down, nn.Identity())):  # fmt: skip
+        seen = gated(x, gate, up)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            low = project_it(seen)
+        found.append((low.dtype, gradients(low, [x, gate, up, down])))
+    (one_dtype, one), (other_dtype, other) = found
+    assert one_dtype == other_dtype
+    assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_of_a_product_of_tensors_that_are_kept_anyway_nothing_is_kept(dtype: torch.dtype) -> None:
+    x, gate, up, down = drawn(TOKENS, K, dtype=dtype), drawn(D, K, dtype=dtype), drawn(D, K, dtype=dtype), drawn(4, D)
+    seen = gated(x, gate, up)
+    before = {tensor.untyped_storage().data_ptr() for tensor in kept_for_backward(seen)}
+    low = project(seen, down, nn.Identity())
+    after = {tensor.untyped_storage().data_ptr() for tensor in kept_for_backward(low)}
+    assert after - before == {down.untyped_storage().data_ptr()}
+    assert seen.untyped_storage().data_ptr() not in after
+
+
+@pytest.mark.parametrize("factor", ["one that trains nothing", "a number", "a row"])
+def test_a_product_of_other_things_is_kept_as_it_is(factor: str) -> None:
+    other: Any = {"one that trains nothing": torch.randn(TOKENS, K), "a number": 3.0, "a row": torch.randn(K)}[factor]
+    x, down = drawn(TOKENS, K), drawn(4, K)
+    found = []
+    for make in (lambda seen: F.linear(seen, down), lambda seen: project(seen, down, nn.Identity())):
+        seen = torch.sin(x) * other
+        low = make(seen)
+        kept = {tensor.untyped_storage().data_ptr() for tensor in kept_for_backward(low)}
+        assert seen.untyped_storage().data_ptr() in kept
+        found.append(gradients(low, [x, down]))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_under_gradient_checkpointing_a_block_is_computed_again_once() -> None:
+    x, gate, up, down = drawn(TOKENS, K), drawn(D, K), drawn(D, K), drawn(4, D)
+    runs = 0
+
+    def block(x: Tensor) -> Tensor:
+        nonlocal runs
+        runs += 1
+        return project(gated(x, gate, up), down, nn.Identity())
+
+    found = []
+    for output in (block(x), checkpoint(block, x, use_reentrant=False)):
+        found.append(gradients(output, [x, gate, up, down]))
+    assert runs == 3
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))

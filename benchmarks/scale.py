@@ -9,6 +9,7 @@ printed with them, and where there is something to compare with, both sides run 
               the same steps: both at once, in turns of two seconds (`turns.py`), with the interval of a few such pairs
     short     the same with trials of one task, 3 steps
     waiting   the same as "trials", with stages and answers that wait 50 ms, as for an accelerator
+    empty     trials of Ray Tune alone that do nothing, to say what no sweep through it can do without
     tracking  32 trials whose results come at the same time, to one MLflow; every metric is read back and compared
 
     python -m benchmarks.scale                    # all parts: hours, most of them 1,000 trials
@@ -32,6 +33,7 @@ from typing import Any
 from benchmarks.scale_steps import steps_part
 from benchmarks.scale_tracking import tracking_part
 from benchmarks.scale_trials import trials_part
+from benchmarks.scale_tune import empty_part
 from lilora.benchmarks import Stream
 from lilora.core import registry
 from orchestrator.planning.lowering import Lowered, lower
@@ -85,6 +87,7 @@ PARTS: Mapping[str, tuple[Callable[[int, int], Any], Callable[[], Any]]] = {
     "trials": (lambda trials, pairs: trials_part(trials, 6, 0.0, pairs), lambda: trials_part(6, 2)),
     "short": (lambda trials, pairs: trials_part(trials, 1, 0.0, pairs), lambda: trials_part(6, 1)),
     "waiting": (lambda trials, pairs: trials_part(trials, 6, 0.05, pairs), lambda: trials_part(6, 1, 0.05)),
+    "empty": (lambda trials, pairs: empty_part(trials), lambda: empty_part(6)),
     "tracking": (lambda *_: tracking_part(32, 6), lambda: tracking_part(8, 2)),
 }
 

@@ -182,9 +182,13 @@ class Tuning:
             error = f"{type(problem).__name__}: {problem}"
         self.messages.put(TuneEnded(error))
 
+    def trainable(self) -> Any:
+        """What a trial is."""
+        return tune.with_parameters(SweepTrial, orders=self.orders)
+
     def _tuner(self) -> tune.Tuner:
         trainable = tune.with_resources(
-            tune.with_parameters(SweepTrial, orders=self.orders),
+            self.trainable(),
             tune.PlacementGroupFactory([{"CPU": 0, _address(): SHARE}], bundle_label_selector=[{NODE_LABEL: here()}]),
         )
         # What Ray calls the trial's process while it waits; Tune names its wrapper by `__name__` alone.

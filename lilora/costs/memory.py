@@ -96,12 +96,14 @@ class Activations:
 
     Attributes:
         layer: of a decoder layer; last: of the last one, whose feed-forward runs at the answers alone.
+        products: adapters' inputs that are products, kept of a layer that checkpointing computes again, and else not.
         input: of a layer, which is all that checkpointing keeps of it.
         outside: of projector and embeddings.
         layers: how many there are.
     """
 
     layer: float
+    products: float
     last: float
     input: float
     outside: float
@@ -115,7 +117,8 @@ class Activations:
     @property
     def recomputed(self) -> float:
         """With checkpointing, when the backward pass has come to a layer and computed it again."""
-        return min((self.layers - 1) * self.input + max(self.layer, self.last) + self.outside, self.kept)
+        again = max(self.layer + self.products, self.last)
+        return min((self.layers - 1) * self.input + again + self.outside, self.kept)
 
 
 def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting: Setting) -> Activations:
@@ -123,8 +126,8 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
 
     A layer keeps, for each token, with b bytes an element: two norms' float32 inputs; q, k, v, the attention's output
     (b each) and its log-sum-exp; silu's input and output and the other factor (3 b intermediate); and for each adapter
-    a copy of its input in the dtype of its products, and what the method says that it keeps beside it
-    (`Method.keeps`). With checkpointing a layer keeps its input.
+    its input, in the dtype of its products or as `lilora.methods._update.project` keeps it, and what the method says
+    that it keeps beside it (`Method.keeps`). With checkpointing a layer keeps its input.
     """
     b = BYTES[setting.dtype]
     pictures = setting.micro_batch * math.ceil(work.pictures) * sizes.image_tokens
@@ -132,19 +135,24 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
     answers = setting.micro_batch * work.answer_tokens
     by_layer: dict[str, float] = {}
     once_by_layer: dict[str, float] = {}
+    products_by_layer: dict[str, float] = {}
     projector = projector_once = 0.0
     for site, (d, k) in sizes.sites.items():
         if not method.count({site: (d, k)}).trainable:
             continue
         found = method.keeps(d, k, b)
-        # In float32 nothing is copied, so a tensor that two adapters are given is kept once.
-        shared = b == 4 and not found.own_input and site in sizes.same_input
-        kept = (0 if shared else BYTES[setting.products] * k) + found.a_token
+        # Where nothing is copied, a tensor that two adapters are given is kept once; in float32 nothing ever is.
+        shared = (b == 4 or found.as_given) and not found.own_input and site in sizes.same_input
+        own_input = 0 if shared else (b if found.as_given else BYTES[setting.products]) * k
+        kept = own_input + found.a_token
         if is_projector(site):
             projector += kept
             projector_once += found.once
         else:
             layer = site.partition(".layers.")[2].partition(".")[0]
+            if found.as_given and site in sizes.product_input:
+                kept -= own_input
+                products_by_layer[layer] = products_by_layer.get(layer, 0.0) + own_input
             by_layer[layer] = by_layer.get(layer, 0.0) + kept
             once_by_layer[layer] = once_by_layer.get(layer, 0.0) + found.once
     attention = 4 * sizes.hidden + b * (2 * sizes.hidden + 2 * sizes.keys) + 4 * sizes.heads
@@ -152,6 +160,7 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
     weights = max(once_by_layer.values(), default=0.0)
     return Activations(
         layer=tokens * (attention + feed_forward) + weights,
+        products=tokens * max(products_by_layer.values(), default=0.0),
         last=tokens * attention + answers * feed_forward + weights,
         input=tokens * b * sizes.hidden,
         outside=pictures * (projector + 2 * b * sizes.hidden) + projector_once + tokens * b * sizes.hidden,

@@ -24,6 +24,7 @@ class ModelSizes:
         parameters: of the whole model.
         sites: linear layers that adapters may sit on, by name.
         same_input: those of them that are given the same tensor as a site before them: `up_proj` beside `gate_proj`.
+        product_input: those that are given the product of two tensors: `down_proj` behind them.
         layers, hidden, intermediate: of the language model.
         keys: width of its keys, and of its values; below `hidden` where `heads` share them.
         attention_weights, feed_forward_weights: in one layer's linears.
@@ -42,6 +43,7 @@ class ModelSizes:
     parameters: int
     sites: Sites
     same_input: frozenset[str]
+    product_input: frozenset[str]
     layers: int
     hidden: int
     intermediate: int
@@ -97,6 +99,7 @@ def model_sizes(backbone: Backbone) -> ModelSizes:
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         sites=sites,
         same_input=frozenset(site for site in sites if site.endswith(".up_proj")),
+        product_input=frozenset(site for site in sites if site.endswith(".down_proj")),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,

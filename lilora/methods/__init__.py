@@ -1,8 +1,7 @@
 """The contract of a continual-learning method: hyper-parameters are fields, behaviour methods, state an argument.
 
 A method says which adapters a stage trains, which it holds still, and what it adds to the loss. It never sees the
-training loop. Sequential, independent, joint and zero-shot are schedules - ways to lower a study to stages - and no
-methods.
+training loop. Sequential, independent, joint and zero-shot are schedules (ways to lower a study), and no methods.
 """
 
 from __future__ import annotations
@@ -53,23 +52,24 @@ class ParameterCount:
 
 @dataclass(frozen=True)
 class Kept:
-    """What an adapted layer keeps for the backward pass beside a float32 copy of its input, in bytes.
+    """What an adapted layer keeps for the backward pass beside its input, in bytes.
 
     Attributes:
         a_token: for each token.
         once: whatever the tokens.
-        own_input: whether its adapter is given a tensor of its own, as dropout makes one, even where another layer has
-            the same input.
+        own_input: whether dropout makes a tensor of its own of an input that another layer has too.
+        as_given: whether its input is kept as `_update.project` does; else as a copy in the dtype of its products.
     """
 
     a_token: float = 0.0
     once: float = 0.0
     own_input: bool = False
+    as_given: bool = False
 
     @classmethod
-    def by_lora(cls, rank: int, dropout: float, k: int) -> Kept:
-        """Of a pair of factors on k inputs: the r float32 values between them and, with dropout, its mask of bytes."""
-        return cls(4.0 * rank + (k if dropout else 0), own_input=bool(dropout))
+    def by_lora(cls, rank: int, dropout: float, k: int, as_given: bool = False) -> Kept:
+        """Of a pair of factors on k inputs: r float32 values between them and, with dropout, its mask of bytes."""
+        return cls(4.0 * rank + (k if dropout else 0), own_input=bool(dropout), as_given=as_given and not dropout)
 
 
 @dataclass(frozen=True)

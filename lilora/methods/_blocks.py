@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lilora.methods import ParameterCount, Sites
+from lilora.methods import Kept, ParameterCount, Sites
 from lilora.methods.seqlora import SeqLoRA
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class BlockPerTask(SeqLoRA):
         """Sum of r (d + k), trainable; shared after the first stage, per task after a later one."""
         total = sum(self.rank * (d + k) for d, k in sites.values())
         return ParameterCount(trainable=total, shared=total if first else 0, per_task=0 if first else total)
+
+    def keeps(self, d: int, k: int, element: int) -> Kept:
+        """LoRA's, of the block that is trained, and the dropout's mask."""
+        return Kept.by_lora(self.rank, self.dropout, k, as_given=True)
 
     def num_written(self, sites: Sites, earlier: int) -> int:
         """A task's block; the second stage writes the first task's too, which was stored as shared until then."""

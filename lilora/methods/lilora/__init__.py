@@ -217,7 +217,7 @@ class LiLoRA(Routed):
 
     def keeps(self, d: int, k: int, element: int) -> Kept:
         """LoRA's: what is between A and the fused B, and the dropout's mask."""
-        return Kept.by_lora(self.rank, self.dropout, k)
+        return Kept.by_lora(self.rank, self.dropout, k, as_given=True)
 
     def num_held(self, sites: Sites, earlier: int) -> int:
         """With what the basis stability loss compares: what it holds and the tasks' B~ and A~ as the stage found them.

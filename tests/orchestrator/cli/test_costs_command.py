@@ -173,7 +173,7 @@ def test_a_stage_takes_the_largest_micro_batch_that_fits_and_says_which_does_not
         assert stage["asked"] == 16 and 16 % taken == 0  # of a share of 64 / 4
         assert taken < 16 and stage["memory"]["total"] <= capacity < stage["asked_bytes"]
     text = call(*asked).output
-    assert "micro-batch of 2 on qwen2-vl-2b: LiLoRA, 1 stage (ScienceQA); 16 would take " in text
+    assert "micro-batch of 4 on qwen2-vl-2b: LiLoRA, 1 stage (ScienceQA); 16 would take " in text
     assert "the rtx4090 has 23" in text
 
 

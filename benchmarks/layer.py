@@ -4,9 +4,12 @@ Decoder blocks of transformers' Llama carry adapters on their feed-forward layer
 step is what the loop does with one micro-batch: forward, the method's penalty, backward down to the blocks' input,
 clipping and AdamW. Each method is in its second stage, so that LiLoRA's penalty, C-LoRA's earlier module and ProgLoRA's
 earlier block of the same rank are there. "peft" is SeqLoRA, whose layers are PEFT's own; "frozen" is forward and
-backward of the bare blocks. All sides share the frozen weights and take turns, step by step, in one process with one
-thread. A round's figure is the quotient of two steps' processor seconds; the median of rounds is printed with its
-quartiles, and the clock's beside it.
+backward of the bare blocks. "products" is a floor: beside the bare blocks' passes it has the six products of each
+adapted layer that every LoRA takes (A x, B (A x), and the gradients of A, B, A x and x), on drawn matrices that lie
+ready, and PEFT's optimiser; no graph, no casts, nothing of a method's own.
+
+All sides share the frozen weights and take turns, step by step, in one process with one thread. A round's figure is the
+quotient of two steps' processor seconds; the median of rounds is printed with its quartiles, and the clock's beside it.
 
 Activations are the bytes of all tensors that autograd keeps for the backward pass, each storage once, without
 what is there before it; `--dtype bfloat16` is how a GPU has them (adapters stay in float32; its times mean little on a
@@ -41,10 +44,10 @@ from lilora.training.ddp import Worker
 
 #: Hidden size, width of the feed-forward layers, rank, tokens.
 SHAPES = ("1024x2752x64x1024", "1024x2752x64x256", "2048x5504x128x512")
-#: Each side's method; "frozen" has none.
+#: Each side's method; the first two have none.
 SIDES = {
-    "frozen": "", "peft": "seqlora", "lilora": "lilora", "moelora": "moelora", "smolora": "smolora", "clora": "clora",
-    "proglora_static": "proglora_static", "proglora_dynamic": "proglora_dynamic",
+    "frozen": "", "products": "", "peft": "seqlora", "lilora": "lilora", "moelora": "moelora", "smolora": "smolora",
+    "clora": "clora", "proglora_static": "proglora_static", "proglora_dynamic": "proglora_dynamic",
 }  # fmt: skip
 #: At most so many times PEFT's LoRA; LiLoRA at most so many times the frozen blocks, and PEFT's activations.
 WANTED = {"lilora": 0.94} | dict.fromkeys(("moelora", "smolora", "clora", "proglora_static", "proglora_dynamic"), 1.3)
@@ -112,6 +115,30 @@ def tell_rows(shape: Shape, adapters: Adapters, rows: int, tokens: int) -> None:
         layer.allocation.weights = router(torch.ones(rows, shape.hidden))
 
 
+def products_of(shape: Shape, model: Any) -> Callable[[], None]:
+    """The products of a LoRA on each of the layers with adapters, and the step of its optimiser."""
+    adapters = second_stage(shape, model, registry.load("methods", "seqlora")(rank=shape.rank))
+    worker = Worker(adapters, Training(), Placement())
+    sizes = {(linear.out_features, linear.in_features) for linear in adapters.originals.values()}
+    ready = {(d, k): (torch.randn(shape.tokens, k), torch.randn(shape.tokens, d)) for d, k in sizes}
+    sums = {(d, k): (torch.zeros(shape.tokens, k), torch.zeros(shape.tokens, d)) for d, k in sizes}
+
+    @torch.no_grad()
+    def products() -> None:
+        for site, linear in adapters.originals.items():
+            a, b = adapters.tensors[f"{site}.A"], adapters.tensors[f"{site}.B"]
+            x, of_y = ready[linear.out_features, linear.in_features]
+            of_x, y = sums[linear.out_features, linear.in_features]
+            low = x @ a.t()
+            y.addmm_(low, b.t(), alpha=2.0)
+            of_low = of_y @ b
+            b.grad, a.grad = of_y.t() @ low, of_low.t() @ x
+            of_x.addmm_(of_low, a)
+        worker.step(1e-5)
+
+    return products
+
+
 def side(name: str, shape: Shape, shared: Any) -> tuple[Callable[[], torch.Tensor], Callable[[], None], list[Any]]:
     """The forward and penalty of a side, its whole step, and the tensors that are there before a forward."""
     # Modules of its own around the same weights.
@@ -124,7 +151,13 @@ def side(name: str, shape: Shape, shared: Any) -> tuple[Callable[[], torch.Tenso
         return (model(inputs_embeds=x, use_cache=False).last_hidden_state * weight).sum()
 
     if not SIDES[name]:
-        return outputs, lambda: outputs().backward(), list(model.parameters())
+        products = products_of(shape, copy.deepcopy(model)) if name == "products" else lambda: None
+
+        def bare() -> None:
+            outputs().backward()
+            products()
+
+        return outputs, bare, list(model.parameters())
     known: dict[str, Any] = {"rank": shape.rank, "lora_alpha": 2.0 * shape.rank}
     if name.startswith("proglora"):
         known["recall"] = "none"  # replayed rows are more rows, and not more of a layer

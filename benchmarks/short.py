@@ -31,6 +31,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "evaluation": ("--items", "20"),
     "reading_ahead": ("--rounds", "2"),
     "layer": ("--shapes", "512x1376x32x256", "--blocks", "2", "--rounds", "7"),
+    "trainer_step": ("--rounds", "3"),
     "comparing": ("--trials", "100", "--items", "50"),
 }
 

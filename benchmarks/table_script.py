@@ -50,6 +50,12 @@ def ask(processor: Any, row: Mapping[str, Any]) -> tuple[str, Any]:
 
 def stage(job: Job, processor: Any, model: Any) -> None:
     """Train the adapter for the job's steps, and write it."""
+    trainer(job, processor, model, use_cpu=True).train()
+    model.save_pretrained(job["out"])
+
+
+def trainer(job: Job, processor: Any, model: Any, **more: Any) -> Any:
+    """transformers' Trainer for the job's rows and steps; `more` are arguments of its own."""
     import polars
     from transformers import Trainer, TrainingArguments
 
@@ -76,15 +82,14 @@ def stage(job: Job, processor: Any, model: Any) -> None:
         lr_scheduler_type="cosine",
         warmup_steps=round(0.05 * job["steps"]),
         seed=job["seed"],
-        use_cpu=True,
         remove_unused_columns=False,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        **more,
     )
-    Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate).train()
-    model.save_pretrained(job["out"])
+    return Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
 
 
 def cell(job: Job, processor: Any, model: Any) -> None:

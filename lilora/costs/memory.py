@@ -2,7 +2,8 @@
 
 Weights and optimiser are as in ZeRO (Rajbhandari et al. 2020, section 3), with float32 adapters and AdamW's two
 moments. Activations are counted tensor by tensor, in the manner of Korthikanti et al. 2022 (section 4) but for what
-this loop keeps: a frozen linear layer keeps no input, a float32 adapter keeps a float32 copy of its own.
+this loop keeps: a frozen linear layer keeps no input, a float32 adapter keeps a float32 copy of its own, unless it
+projects as `lilora.methods._update.project` does.
 `tests/lilora/costs/test_costs.py` holds them against what torch keeps. Not in them: what a method keeps beside linear
 layers, but for what it names (`Method.keeps`, `Method.num_held`).
 """
@@ -117,8 +118,8 @@ class Activations:
     @property
     def recomputed(self) -> float:
         """With checkpointing, when the backward pass has come to a layer and computed it again."""
-        again = max(self.layer + self.products, self.last)
-        return min((self.layers - 1) * self.input + again + self.outside, self.kept)
+        again = max(self.layer + self.products, self.last) if self.layers > 1 else self.last
+        return (self.layers - 1) * self.input + again + self.outside
 
 
 def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting: Setting) -> Activations:
@@ -150,7 +151,7 @@ def activation_bytes(sizes: ModelSizes, work: Workload, method: Method, setting:
             projector_once += found.once
         else:
             layer = site.partition(".layers.")[2].partition(".")[0]
-            if found.as_given and site in sizes.product_input:
+            if found.as_given and site in sizes.product_input and setting.zero != 3:
                 kept -= own_input
                 products_by_layer[layer] = products_by_layer.get(layer, 0.0) + own_input
             by_layer[layer] = by_layer.get(layer, 0.0) + kept

@@ -103,8 +103,7 @@ class PoolLinear(nn.Module):
         base = self.base_layer(x)
         a, b = self.tensors["A"], self.tensors["B"]
         seen = self.dropout(adapter_input(x, a))
-        # As it came where nothing is dropped: `project` then keeps no float32 copy.
-        own = project(seen if isinstance(self.dropout, nn.Dropout) else x, a, nn.Identity())
+        own = project(seen, a, nn.Identity())
         if not self.num_past:
             # A single block has the weight 1 in both forms.
             return add_update(base, own, self.scaling, None, b)

@@ -45,12 +45,14 @@ def project(x: Tensor, down: Tensor, dropout: nn.Module) -> Tensor:
 def _factors(x: Tensor) -> tuple[Tensor, Tensor] | None:
     """The two tensors whose entrywise product x is, where autograd keeps them, as they are, for their own gradients.
 
-    None where what is kept goes through hooks: under gradient checkpointing a look would compute the block again.
+    None where x was written to since, which autograd need not see; and where what is kept goes through hooks, or torch
+    does not say: under gradient checkpointing a look would compute the block again. Under DeepSpeed's ZeRO-3, which
+    gives each module inputs of its own, nothing is a product.
     """
     node: Any = x.grad_fn
-    if node is None or node.name() != "MulBackward0":
+    if node is None or node.name() != "MulBackward0" or x._version:
         return None
-    if any(getattr(kept, "unpack_hook", None) is not None for kept in (node._raw_saved_self, node._raw_saved_other)):
+    if any(getattr(kept, "unpack_hook", kept) is not None for kept in (node._raw_saved_self, node._raw_saved_other)):
         return None
     one, other = node._saved_self, node._saved_other
     if any(kept is None or kept.shape != x.shape or kept.dtype != x.dtype for kept in (one, other)):
@@ -89,19 +91,22 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, down: Tensor, one: Tensor | None, other: Tensor | None) -> Tensor:
-        ctx.save_for_backward(down, *((x,) if one is None else (one, other)))
+        needed = (x,) if one is None else (one, other)
+        ctx.save_for_backward(down, *(needed if ctx.needs_input_grad[1] else ()))
+        ctx.dtype = x.dtype
         return F.linear(x.to(down.dtype), down)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        down, x, *others = ctx.saved_tensors
+        down, *factors = ctx.saved_tensors
         rows = _rows(gradient)
         of_x = of_down = None
         if ctx.needs_input_grad[0]:
-            of_x = (rows @ down).to(x.dtype).view_as(x)
+            of_x = (rows @ down).to(ctx.dtype).view(*gradient.shape[:-1], -1)
         if ctx.needs_input_grad[1]:
-            of_down = rows.t() @ _rows(x * others[0] if others else x).to(down.dtype)
+            x = factors[0] * factors[1] if len(factors) == 2 else factors[0]
+            of_down = rows.t() @ _rows(x).to(down.dtype)
         return of_x, of_down, None, None
 
 

@@ -119,7 +119,7 @@ class CLoRA(BlockPerTask):
         return self.put_blocks(model, sites, past, own, layer)
 
     def num_held(self, sites: Sites, earlier: int) -> int:
-        """The blocks of all tasks so far, and the squares that the penalty keeps."""
+        """The blocks of all tasks so far, and the squares that the penalty keeps, though answering has no penalty."""
         squares = sum(d * k for d, k in sites.values())
         return super().num_held(sites, earlier) + (squares if earlier and self.keeps_squares(squares) else 0)
 

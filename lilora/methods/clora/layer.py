@@ -82,7 +82,7 @@ class CLoRALinear(nn.Module):
         result, seen = adapter_input(base, down), adapter_input(x, down)
         for a, b in self.past():
             result = add_update(result, F.linear(seen, a), self.scaling, None, b)
-        own = project(x, down, self.dropout)
+        own = project(seen, down, self.dropout)
         return add_update(result, own, self.scaling, None, self.tensors["B"]).to(base.dtype)
 
 

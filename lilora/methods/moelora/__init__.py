@@ -103,7 +103,7 @@ class MoeLoRA(Method):
 
     def keeps(self, d: int, k: int, element: int) -> Kept:
         """LoRA's, of all experts together, and the dropout's mask."""
-        return Kept.by_lora(self.rank, self.dropout, k, as_given=True)
+        return Kept.by_lora(self.rank, self.dropout, k, as_given=element == 4)
 
     @property
     def _names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lilora.methods._update import add_update, project
-from lilora.model.precision import in_float32
+from lilora.model.precision import adapter_input, in_float32
 
 
 class MoeLoRALinear(nn.Module):
@@ -42,6 +42,8 @@ class MoeLoRALinear(nn.Module):
         """(..., k) to (..., d)."""
         result = self.base_layer(x)
         down, up = self.tensors["A"], self.tensors["B"]
+        # One copy in float32 for both uses: gradients of two would each be rounded to half precision.
+        x = adapter_input(x, down)
         low = project(x, down, self.dropout)
         if "router" in self.tensors:
             # (..., E, 1) over the (..., E, r / E) entries of A x.

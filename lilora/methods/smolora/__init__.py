@@ -222,7 +222,7 @@ class SMoLoRA(Method):
 
     def keeps(self, d: int, k: int, element: int) -> Kept:
         """LoRA's, of all experts together, and the dropout's mask."""
-        return Kept.by_lora(self.rank, self.dropout, k, as_given=True)
+        return Kept.by_lora(self.rank, self.dropout, k, as_given=element == 4)
 
     @property
     def _routes(self) -> bool:

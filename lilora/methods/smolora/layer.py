@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lilora.methods._update import add_update, project
-from lilora.model.precision import in_float32
+from lilora.model.precision import adapter_input, in_float32
 
 
 class Routing:
@@ -105,6 +105,8 @@ class SMoLoRALinear(nn.Module):
         """
         result = self.base_layer(x)
         down, up, fusion = (self.tensors[name] for name in ("A", "B", "fusion"))
+        # One copy in float32 for experts and routers: gradients of two would each be rounded to half precision.
+        x = adapter_input(x, down)
         low = project(x, down, self.dropout)
         if self.routing is not None:
             with in_float32(x):

@@ -24,6 +24,7 @@ from lilora.costs.gpus import GIB, find_gpu, largest_that_fits, nearest_that_fit
 from lilora.costs.memory import (
     CONTEXT,
     MARGIN,
+    Activations,
     Answering,
     Setting,
     activation_bytes,
@@ -71,14 +72,16 @@ class Kept:
         self.tensor = tensor
 
 
-def measure(lab: Lab, name: str, dtype: str, recompute: bool, **fields: Any) -> Measured:
+def measure(lab: Lab, name: str, dtype: str, recompute: bool, stage: int = 0, **fields: Any) -> Measured:
     """From features on: a forward for what is kept, and a step for the FLOPs."""
     method, model, sizes = small(name, **fields), lab.backbone.load_model(dtype), model_sizes(lab.backbone)
     data = load_task(lab.backbone, lab.data["Caption"], "train")
     features = load_features(model, lab.backbone.load_processor(), data)
     batch = data.training_batch(range(ROWS))
     images: Any = features.of(batch.images)
-    adapters, language = method.attach(model, list(lab.sites), None, "Colour", 0), model.model.language_model
+    method = method.stage_method(first=not stage)
+    state = lab.prepared(method, stage) if stage else None
+    adapters, language = method.attach(model, list(lab.sites), state, "Place", 0), model.model.language_model
     adapters.train(True)
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     alive: weakref.WeakSet[Kept] = weakref.WeakSet()  # what a forward saves for a result that it drops, goes with it
@@ -148,6 +151,29 @@ def test_flops_are_within_5_percent_and_activations_within_15_of_what_torch_coun
     found = measure(lab, name, dtype, recompute)
     assert found.flops_by_formula == pytest.approx(found.flops, rel=0.05)
     assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["clora", "proglora_static"])
+def test_activations_of_a_second_stage_are_within_15_percent_of_what_torch_counts(
+    lab: Lab, name: str, dtype: str
+) -> None:
+    found = measure(lab, name, dtype, recompute=False, stage=1)
+    assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)
+
+
+def test_checkpointing_keeps_of_one_layer_all_and_of_more_a_product_too() -> None:
+    parts = Activations(layer=5.0, products=2.0, last=4.0, input=1.0, outside=10.0, layers=3)
+    assert (parts.kept, parts.recomputed) == (2 * 5 + 4 + 10, 2 * 1 + 7 + 10)
+    assert replace(parts, layers=1).recomputed == replace(parts, layers=1).kept == 14
+
+
+def test_under_zero_3_a_product_is_kept() -> None:
+    sizes, method = model_sizes(LLAVA), LiLoRA(rank=128, lora_alpha=256)
+    two, three = (Setting(workers=4, strategy=f"zero{stage}", micro_batch=8) for stage in (2, 3))
+    parts = activation_bytes(sizes, TEXTVQA, method, two)
+    more = activation_bytes(sizes, TEXTVQA, method, three).layer - parts.layer
+    assert more == parts.products == 8 * (TEXTVQA.longest + 576) * 2 * 11008
 
 
 def test_with_dropout_dora_keeps_a_float32_copy_of_each_weight(lab: Lab) -> None:

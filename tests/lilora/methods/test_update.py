@@ -12,7 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.layer import kept_for_backward
 from lilora.methods._update import add_update, project
+from lilora.methods.clora.layer import CLoRALinear
 from lilora.methods.lilora.layer import BasisStability, LiLoRALinear
+from lilora.methods.moelora.layer import MoeLoRALinear
+from lilora.methods.smolora import SMoLoRA
+from lilora.model.precision import adapter_input
+from lilora.training import Training
+from tests.lilora.lab import Lab, files, small
 
 TOKENS, K, D, INNER = 37, 48, 64, 3
 #: Switches of a LiLoRA layer: fixed alpha, and the tensors that it has.
@@ -184,3 +190,70 @@ def test_under_gradient_checkpointing_a_block_is_computed_again_once() -> None:
         found.append(gradients(output, [x, gate, up, down]))
     assert runs == 3
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_a_product_that_was_written_to_is_kept_as_it_is() -> None:
+    found = []
+    torch.manual_seed(0)
+    x, gate, up, down = drawn(TOKENS, K), drawn(D, K), drawn(D, K), drawn(4, D)
+    for make in (lambda seen: F.linear(seen, down), lambda seen: project(seen, down, nn.Identity())):
+        seen = gated(x, gate, up)
+        with torch.no_grad():
+            seen.clamp_(-0.1, 0.1)
+        found.append(gradients(make(seen), [x, down]))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_below_a_frozen_matrix_no_input_is_kept(dtype: torch.dtype) -> None:
+    x, down = drawn(TOKENS, K, dtype=dtype), drawn(4, K).detach()
+    seen = torch.sin(x)
+    low = project(seen, down, nn.Identity())
+    kept = {tensor.untyped_storage().data_ptr() for tensor in kept_for_backward(low)}
+    assert seen.untyped_storage().data_ptr() not in kept
+
+
+PROJECTING = {
+    "lilora": small("lilora"), "moelora": small("moelora"), "clora": small("clora"), "static": small("proglora_static"),
+    "dynamic": small("proglora_dynamic"), "smolora": SMoLoRA(rank=4, experts=4, routers="every", balance=0.1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", PROJECTING)
+def test_a_stage_has_the_bytes_that_the_plain_product_gives(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, name: str, dtype: str
+) -> None:
+    def plain(x: Tensor, down: Tensor, dropout: nn.Module) -> Tensor:
+        return F.linear(dropout(adapter_input(x, down)), down)
+
+    method, training = PROJECTING[name], Training(max_steps=3, batch_size=8, learning_rate=1e-2, dtype=dtype)
+    previous, found = lab.stage(method, 0), []
+    for kind in (project, plain):
+        for module in ("_pool", "lilora.layer", "moelora.layer", "smolora.layer", "clora.layer"):
+            monkeypatch.setattr(f"lilora.methods.{module}.project", kind)
+        out = lab.folder()
+        lab.train(lab.config(method, 1, training), previous, out)
+        found.append(files(out))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["moelora", "clora"])
+def test_uses_of_one_input_share_its_float32_copy_so_that_their_gradients_are_rounded_once(name: str) -> None:
+    torch.manual_seed(0)
+    dtype = torch.bfloat16
+    base, x = frozen(False, dtype), drawn(TOKENS, K, dtype=dtype)
+    a, b, router, past_a, past_b = drawn(4, K), drawn(D, 4), drawn(2, K), drawn(4, K).detach(), drawn(D, 4).detach()
+    own = {key: nn.Parameter(value.detach()) for key, value in {"A": a, "B": b, "router": router}.items()}
+    wide = x.float()
+    low, result = F.linear(wide, a), base(x).float()
+    layer: nn.Module
+    if name == "moelora":
+        layer = MoeLoRALinear(base, own, 2.0, 0.0)
+        low = low * F.linear(wide, router).softmax(-1).repeat_interleave(2, -1)
+    else:
+        layer = CLoRALinear(base, [(past_a, past_b)], own["A"], own["B"], 2.0, 0.0)
+        result = result + F.linear(F.linear(wide, past_a), past_b) * 2.0
+    plain = (result + F.linear(low, b) * 2.0).to(dtype)
+    wanted, found = gradients(plain, [x, a, b]), gradients(layer(x), [x, own["A"], own["B"]])
+    assert all(torch.equal(*both) for both in zip(wanted, found, strict=True))

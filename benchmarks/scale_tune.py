@@ -63,8 +63,10 @@ def run_empty(store: Store, num_trials: int) -> float:
         orders = Orders(b"", points, {}, mailbox.address, Settings(store.url, 30.0, (), ()))
         tuning = EmptyTuning(sweep, points, Notes(), num_live(SLOTS, num_trials), mailbox, orders, store)
         with tuning.running():
-            while not isinstance(tuning.messages.get(), TuneEnded):
+            while not isinstance(message := tuning.messages.get(), TuneEnded):
                 pass
+    if message.error:
+        raise RuntimeError(f"Ray Tune ended with {message.error}")
     return processor_seconds() - before
 
 

@@ -1,10 +1,12 @@
 """A training step of our loop against transformers' Trainer with PEFT: same model, rows, batch and LoRA, in turn.
 
-Ours is the step `train` with SeqLoRA, whose layers are PEFT's own. Theirs is what people write: the stock processor in
-the collator, `Trainer` over `get_peft_model`. Rounds of a few steps go to each side in turn, in one process; a round's
-figure is the quotient of its two median steps, without each side's first two. Weights are random, in the model's real
-architecture (`benchmarks.gpu`); pictures are noise, from Parquet. On a GPU both are in bfloat16 with float32 adapters,
-theirs under its `bf16=True` and with four loading processes.
+Ours is the step `train` with SeqLoRA, whose layers are PEFT's own: pictures went through processor and tower once,
+before its steps, and the head sees answers' tokens alone. Theirs is what people write: the stock processor in the
+collator, `Trainer` over `get_peft_model`, so that each step decodes its pictures, has the tower look at them, and has
+logits of all tokens. Rounds of a few steps go to each side in turn, in one process; a round's figure is the quotient of
+its two median steps, without each side's first two. Weights are random, in the model's real architecture
+(`benchmarks.gpu`); pictures are noise, from Parquet. On a GPU both are in bfloat16 with float32 adapters, theirs under
+its `bf16=True` and with four loading processes.
 
     python -m benchmarks.trainer_step                                        # the tiny LLaVA on the CPU: minutes
     python -m benchmarks.trainer_step --backbone llava-1.5-7b --device cuda:0 --rank 128 --batch 16 --micro-batch 8
@@ -66,11 +68,11 @@ class Theirs:
         with tempfile.TemporaryDirectory(dir=bench.root) as out:
             job = {
                 "out": out, "rows": str(bench.data["First"] / "train.parquet"), "steps": choice.steps, "seed": 0,
-                "batch": min(choice.micro_batch, choice.batch), "rate": bench.training.learning_rate,
+                "batch": choice.micro_batch, "rate": bench.training.learning_rate,
             }  # fmt: skip
             found = trainer(
                 job, self.processor, self.model,
-                gradient_accumulation_steps=max(1, choice.batch // choice.micro_batch),
+                gradient_accumulation_steps=choice.batch // choice.micro_batch,
                 gradient_checkpointing=choice.checkpointing, use_cpu=not bench.cuda, bf16=bench.cuda,
                 dataloader_num_workers=4 if bench.cuda else 0,
             )  # fmt: skip
@@ -100,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--steps: more than {WARM + 1}, as the first {WARM} are not counted")
     if choice.rounds < 2:
         parser.error("--rounds: at least 2, for a spread")
+    if choice.batch % choice.micro_batch:
+        parser.error("--micro-batch: a divisor of --batch, since the Trainer drops the rest")
     if choice.device == "cpu":
         torch.set_num_threads(1)
     method = SeqLoRA(rank=choice.rank, lora_alpha=2.0 * choice.rank)
@@ -117,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     others.append(theirs.step())
                 else:
                     ours.append(bench.stage(method, 0, None)[1])
+                    assert f"micro-batch {choice.micro_batch}" in ours[-1]["setting"], "no room: ask for a smaller one"
             print(f"round {number + 1}: {ours[-1]['step']:.3f} s a step beside {others[-1]:.3f}", flush=True)
     ratio = spread([one["step"] / other for one, other in zip(ours, others, strict=True)])
     rate = statistics.median(row["rate"] for row in ours)

@@ -13,7 +13,7 @@ def test_the_median_lap_leaves_the_first_steps_out() -> None:
     assert trainer_step.median_lap([0.0, 90.0, 91.0, 93.0, 96.0]) == 2.0
 
 
-@pytest.mark.parametrize("wrong", [["--steps", "3"], ["--rounds", "1"]])
+@pytest.mark.parametrize("wrong", [["--steps", "3"], ["--rounds", "1"], ["--micro-batch", "3"]])
 def test_too_few_steps_or_rounds_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         trainer_step.main(wrong)
@@ -22,7 +22,8 @@ def test_too_few_steps_or_rounds_are_refused(wrong: list[str], capsys: pytest.Ca
 
 @pytest.mark.slow
 def test_both_sides_take_their_steps(capsys: pytest.CaptureFixture[str]) -> None:
-    trainer_step.main("--rounds 2 --steps 4 --rows 16 --batch 4 --micro-batch 2 --rank 4".split())
+    small = {"rounds": 2, "steps": 4, "rows": 16, "batch": 4, "micro-batch": 2, "rank": 4}
+    trainer_step.main([word for name, value in small.items() for word in (f"--{name}", str(value))])
     said = capsys.readouterr().out.splitlines()
     found = json.loads(said[-1])
     assert len(found["ours"]) == len(found["theirs"]) == 2

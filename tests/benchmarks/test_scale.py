@@ -94,10 +94,11 @@ def test_trivial_steps_are_planned_one_by_one() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_script_runs_steps_and_trials_and_each_is_there_once() -> None:
-    command = [sys.executable, "-m", "benchmarks.scale", "--quick", "--parts", "steps", "short"]
+    command = [sys.executable, "-m", "benchmarks.scale", "--quick", "--parts", "steps", "short", "empty"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=220, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "steps: 100 asked, 100 run, 0 failed, 100 in the store" in done.stdout
+    assert "empty: 3 and 6 trials that do nothing: " in done.stdout
     assert "trials: 6 of 3 steps\n" in done.stdout and "the same artifacts on both sides: True" in done.stdout
     for side in ("through Tune and the executor", "through the executor alone"):
         assert re.search(rf"{side}: .* of processor time; 18 steps, 0 failed", done.stdout), done.stdout

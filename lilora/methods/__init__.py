@@ -69,7 +69,7 @@ class Kept:
     @classmethod
     def by_lora(cls, rank: int, dropout: float, k: int, as_given: bool = False) -> Kept:
         """Of a pair of factors on k inputs: r float32 values between them and, with dropout, its mask of bytes."""
-        return cls(4.0 * rank + (k if dropout else 0), own_input=bool(dropout), as_given=as_given and not dropout)
+        return cls(4.0 * rank + (k if dropout else 0), own_input=bool(dropout) and not as_given, as_given=as_given)
 
 
 @dataclass(frozen=True)

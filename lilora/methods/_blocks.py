@@ -32,7 +32,7 @@ class BlockPerTask(SeqLoRA):
 
     def keeps(self, d: int, k: int, element: int) -> Kept:
         """LoRA's, of the block that is trained, and the dropout's mask."""
-        return Kept.by_lora(self.rank, self.dropout, k, as_given=element == 4)
+        return Kept.by_lora(self.rank, self.dropout, k, as_given=element == 4 and not self.dropout)
 
     def num_written(self, sites: Sites, earlier: int) -> int:
         """A task's block; the second stage writes the first task's too, which was stored as shared until then."""

@@ -27,18 +27,18 @@ RANKS = range(2, 257)
 def project(x: Tensor, down: Tensor, dropout: nn.Module) -> Tensor:
     """A dropout(x) (..., r) in the dtype of A.
 
-    Without dropout little is kept of x for the backward pass: no float32 copy of one in half precision, and nothing of
-    one that is the entrywise product of two tensors that autograd keeps anyway, as the input of a gated feed-forward
-    layer's last matrix is: it is formed again.
+    Little is kept of x for the backward pass: no float32 copy of one in half precision, of what dropout leaves its mask
+    (a byte an entry), and nothing of one that is the entrywise product of two tensors that autograd keeps anyway, as
+    the input of a gated feed-forward layer's last matrix is: it is formed again.
     """
+    factors, share = _factors(x), dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
     seen = adapter_input(x, down)
-    factors = _factors(x)
-    if (seen is x and factors is None) or (dropout.training and isinstance(dropout, nn.Dropout)):
-        return F.linear(dropout(seen), down)
+    if seen is x and factors is None and not share:
+        return F.linear(x, down)
     if torch.is_autocast_enabled(x.device.type):
         # Here, where autograd sees it: the backward pass is outside of autocast.
         down = down.to(torch.get_autocast_dtype(x.device.type))
-    low: Tensor = _Project.apply(x, down, *(factors or (None, None)))
+    low: Tensor = _Project.apply(x, down, share, seen.dtype, *(factors or (None, None)))
     return low
 
 
@@ -86,28 +86,51 @@ def _exact(scaling: float) -> bool:
     return math.frexp(scaling)[0] == 0.5
 
 
+def _dropped(x: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """What dropout leaves of x, as torch has it to the bit, and where it left something."""
+    if x.device.type != "cpu":
+        left, mask = torch.native_dropout(x, share, True)
+        return left, mask
+    # On a CPU torch multiplies by a tensor of 0 and 1 / (1 - p), which is what it makes of ones.
+    noise = F.dropout(torch.ones_like(x), share)
+    return x * noise, noise.bool()
+
+
+def _masked(x: Tensor, mask: Tensor, share: float) -> Tensor:
+    """x where the mask left something, scaled as `_dropped` scales."""
+    if x.device.type != "cpu":
+        scaled: Tensor = torch.ops.aten.native_dropout_backward(x, mask, 1 / (1 - share))
+        return scaled
+    return x * mask.to(x.dtype).div_(1 - share)
+
+
 class _Project(torch.autograd.Function):
-    """A x; its backward pass takes x as it came, or as the product of two factors."""
+    """A dropout(x), dropped in `dtype`; its backward pass takes x as it came, or two factors of it, and the mask."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, down: Tensor, one: Tensor | None, other: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, down: Tensor, share: float, dtype: torch.dtype, one: Tensor | None, other: Tensor | None
+    ) -> Tensor:
         needed = (x,) if one is None else (one, other)
-        ctx.save_for_backward(down, *(needed if ctx.needs_input_grad[1] else ()))
-        ctx.dtype = x.dtype
-        return F.linear(x.to(down.dtype), down)
+        seen, mask = _dropped(x.to(dtype), share) if share else (x, None)
+        ctx.save_for_backward(down, mask, *(needed if ctx.needs_input_grad[1] else ()))
+        ctx.of_x, ctx.dtype, ctx.share = x.dtype, dtype, share
+        return F.linear(seen.to(down.dtype), down)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        down, *factors = ctx.saved_tensors
+        down, mask, *factors = ctx.saved_tensors
         rows = _rows(gradient)
         of_x = of_down = None
         if ctx.needs_input_grad[0]:
-            of_x = (rows @ down).to(ctx.dtype).view(*gradient.shape[:-1], -1)
+            of_seen = (rows @ down).view(*gradient.shape[:-1], -1)
+            of_x = (of_seen if mask is None else _masked(of_seen.to(ctx.dtype), mask, ctx.share)).to(ctx.of_x)
         if ctx.needs_input_grad[1]:
             x = factors[0] * factors[1] if len(factors) == 2 else factors[0]
-            of_down = rows.t() @ _rows(x).to(down.dtype)
-        return of_x, of_down, None, None
+            seen = x if mask is None else _masked(x.to(ctx.dtype), mask, ctx.share)
+            of_down = rows.t() @ _rows(seen).to(down.dtype)
+        return of_x, of_down, None, None, None, None
 
 
 class _Update(torch.autograd.Function):

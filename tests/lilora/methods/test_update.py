@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.layer import kept_for_backward
-from lilora.methods._update import add_update, project
+from lilora.methods._update import _masked, add_update, project
 from lilora.methods.clora.layer import CLoRALinear
 from lilora.methods.lilora.layer import BasisStability, LiLoRALinear
 from lilora.methods.moelora.layer import MoeLoRALinear
@@ -132,23 +132,50 @@ def gated(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(F.linear(x, gate)) * F.linear(x, up)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("product", [True, False], ids=["product", "as it comes"])
 @pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("rank", [1, 4, 16])
-def test_a_product_that_is_formed_again_gives_the_same_bits(dtype: torch.dtype, rank: int, autocast: bool) -> None:
+def test_what_is_formed_again_has_the_same_bits(
+    dtype: torch.dtype, rank: int, autocast: bool, product: bool, share: float
+) -> None:
     torch.manual_seed(0)
     x, gate, up = (drawn(*shape, dtype=dtype) for shape in ((2, TOKENS, K), (D, K), (D, K)))
-    down = drawn(rank, D)
+    with torch.no_grad():
+        x[0, 0] = 0  # zeros that dropout does not make
+    down, dropout = drawn(rank, D), nn.Dropout(share)
     found = []
-    for project_it in (lambda seen: F.linear(seen.to(seen.dtype if autocast else down.dtype), down),
-                       lambda seen: project(seen, down, nn.Identity())):  # fmt: skip
-        seen = gated(x, gate, up)
+    for project_it in (lambda seen: F.linear(dropout(seen.to(seen.dtype if autocast else down.dtype)), down),
+                       lambda seen: project(seen, down, dropout)):  # fmt: skip
+        seen = gated(x, gate, up) if product else torch.sin(F.linear(x, up))
+        torch.manual_seed(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             low = project_it(seen)
-        found.append((low.dtype, gradients(low, [x, gate, up, down])))
+        found.append((low.dtype, gradients(low, [x, up, down, *([gate] if product else [])])))
     (one_dtype, one), (other_dtype, other) = found
     assert one_dtype == other_dtype
     assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_of_what_dropout_leaves_a_mask_of_bytes_is_kept(dtype: torch.dtype) -> None:
+    x, down = drawn(TOKENS, K, dtype=dtype), drawn(4, K)
+    seen = torch.sin(x)
+    before = {tensor.untyped_storage().data_ptr() for tensor in (*kept_for_backward(seen), down)}
+    low = project(seen, down, nn.Dropout(0.3))
+    kept = {t.untyped_storage().data_ptr(): t for t in kept_for_backward(low)}
+    found = {(tuple(tensor.shape), tensor.dtype) for place, tensor in kept.items() if place not in before}
+    assert found == {((TOKENS, K), torch.bool), ((TOKENS, K), dtype)}
+    assert seen.untyped_storage().data_ptr() in kept
+
+
+def test_a_mask_scales_as_a_gpus_dropout_does() -> None:
+    """On a GPU torch's own kernels do it, which are there on a CPU too."""
+    x = drawn(TOKENS, K).detach()
+    left, mask = torch.native_dropout(x, 0.3, True)
+    assert torch.equal(torch.ops.aten.native_dropout_backward(x, mask, 1 / 0.7), left)
+    torch.testing.assert_close(_masked(x, mask, 0.3), left)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -214,7 +241,8 @@ def test_below_a_frozen_matrix_no_input_is_kept(dtype: torch.dtype) -> None:
 
 
 PROJECTING = {
-    "lilora": small("lilora"), "moelora": small("moelora"), "clora": small("clora"), "static": small("proglora_static"),
+    "lilora": small("lilora"), "dropout": small("lilora", dropout=0.2), "experts": small("moelora", dropout=0.2),
+    "moelora": small("moelora"), "clora": small("clora"), "static": small("proglora_static"),
     "dynamic": small("proglora_dynamic"), "smolora": SMoLoRA(rank=4, experts=4, routers="every", balance=0.1),
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from lilora.adapters import adapters as adapters_module
 from lilora.adapters.state import load_state
 from lilora.core.stage_run import Placement
 from lilora.methods import Method
+from lilora.methods._update import project
 from lilora.methods.lilora import LiLoRA
 from lilora.training import Training
 from lilora.training import loop as loop_module
@@ -174,3 +175,16 @@ def test_deepspeed_under_nccl_has_the_losses_of_a_worker_alone(
         assert row["loss"] == pytest.approx(expected["loss"], rel=0.02, abs=0.01)
     if strategy == "zero3":  # it has let the divided model go
         gpu.model = gpu.backbone.load_model(device=DEVICE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_a_layer_forms_again_is_what_torch_drops_here(dtype: torch.dtype) -> None:
+    x = torch.randn(64, 96, device=DEVICE, dtype=dtype, requires_grad=True)
+    down, dropout = torch.randn(8, 96, device=DEVICE, requires_grad=True), torch.nn.Dropout(0.3)
+    found = []
+    for make in (lambda: torch.nn.functional.linear(dropout(x.float()), down), lambda: project(x, down, dropout)):
+        torch.manual_seed(0)
+        low = make()
+        found.append((low, *torch.autograd.grad(low.square().sum(), [x, down])))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

@@ -31,7 +31,7 @@ class BlockPerTask(SeqLoRA):
         return ParameterCount(trainable=total, shared=total if first else 0, per_task=0 if first else total)
 
     def keeps(self, d: int, k: int, element: int) -> Kept:
-        """LoRA's, of the block that is trained, and the dropout's mask."""
+        """LoRA's, of the block that is trained, and what dropout leaves of its input."""
         return Kept.by_lora(self.rank, self.dropout, k, as_given=element == 4 and not self.dropout)
 
     def num_written(self, sites: Sites, earlier: int) -> int:

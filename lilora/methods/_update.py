@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lilora.model.precision import adapter_input
-
 #: Ranks at which a product added to what is there rounds as one added afterwards: at rank 1 a sum has one term, which
 #: is added unrounded, and a long one is cut into parts, each added on its own.
 RANKS = range(2, 257)
@@ -32,13 +30,15 @@ def project(x: Tensor, down: Tensor, dropout: nn.Module) -> Tensor:
     the input of a gated feed-forward layer's last matrix is: it is formed again.
     """
     factors, share = _factors(x), dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-    seen = adapter_input(x, down)
-    if seen is x and factors is None and not share:
+    autocast = torch.is_autocast_enabled(x.device.type)
+    # What `adapter_input` would make of it, without a copy.
+    dtype = x.dtype if autocast else down.dtype
+    if dtype == x.dtype and factors is None and not share:
         return F.linear(x, down)
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast:
         # Here, where autograd sees it: the backward pass is outside of autocast.
         down = down.to(torch.get_autocast_dtype(x.device.type))
-    low: Tensor = _Project.apply(x, down, share, seen.dtype, *(factors or (None, None)))
+    low: Tensor = _Project.apply(x, down, share, dtype, *(factors or (None, None)))
     return low
 
 
@@ -88,20 +88,20 @@ def _exact(scaling: float) -> bool:
 
 def _dropped(x: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """What dropout leaves of x, as torch has it to the bit, and where it left something."""
-    if x.device.type != "cpu":
+    if x.is_cuda:
         left, mask = torch.native_dropout(x, share, True)
         return left, mask
-    # On a CPU torch multiplies by a tensor of 0 and 1 / (1 - p), which is what it makes of ones.
+    # Elsewhere torch multiplies by a tensor of 0 and 1 / (1 - p), which is what it makes of ones.
     noise = F.dropout(torch.ones_like(x), share)
     return x * noise, noise.bool()
 
 
-def _masked(x: Tensor, mask: Tensor, share: float) -> Tensor:
-    """x where the mask left something, scaled as `_dropped` scales."""
-    if x.device.type != "cpu":
-        scaled: Tensor = torch.ops.aten.native_dropout_backward(x, mask, 1 / (1 - share))
+def _masked(x: Tensor, mask: Tensor, kept: float) -> Tensor:
+    """x / `kept`, the share of entries that dropout keeps, where the mask left something."""
+    if x.is_cuda:
+        scaled: Tensor = torch.ops.aten.native_dropout_backward(x, mask, 1 / kept)
         return scaled
-    return x * mask.to(x.dtype).div_(1 - share)
+    return x * mask.to(x.dtype).div_(kept)
 
 
 class _Project(torch.autograd.Function):
@@ -125,10 +125,13 @@ class _Project(torch.autograd.Function):
         of_x = of_down = None
         if ctx.needs_input_grad[0]:
             of_seen = (rows @ down).view(*gradient.shape[:-1], -1)
-            of_x = (of_seen if mask is None else _masked(of_seen.to(ctx.dtype), mask, ctx.share)).to(ctx.of_x)
+            of_x = (of_seen if mask is None else _masked(of_seen.to(ctx.dtype), mask, 1 - ctx.share)).to(ctx.of_x)
+            del of_seen
         if ctx.needs_input_grad[1]:
             x = factors[0] * factors[1] if len(factors) == 2 else factors[0]
-            seen = x if mask is None else _masked(x.to(ctx.dtype), mask, ctx.share)
+            # A GPU's forward pass divides by the share as float32 has it, its backward pass by the share.
+            kept = float(torch.tensor(1 - ctx.share, dtype=torch.float32))
+            seen = x if mask is None else _masked(x.to(ctx.dtype), mask, kept)
             of_down = rows.t() @ _rows(seen).to(down.dtype)
         return of_x, of_down, None, None, None, None
 

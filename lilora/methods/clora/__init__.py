@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lilora.methods import Method, Sites
+from lilora.methods import Kept, Method, Sites
 from lilora.methods._blocks import BlockPerTask, blocks_of
 
 if TYPE_CHECKING:
@@ -117,6 +117,10 @@ class CLoRA(BlockPerTask):
             return CLoRALinear(original, below, a, b, self.lora_alpha / self.rank, self.dropout)
 
         return self.put_blocks(model, sites, past, own, layer)
+
+    def keeps(self, d: int, k: int, element: int) -> Kept:
+        """LoRA's, of the last block, and the dropout's mask."""
+        return Kept.by_lora(self.rank, self.dropout, k, as_given=element == 4)
 
     def num_held(self, sites: Sites, earlier: int) -> int:
         """The blocks of all tasks so far, and the squares that the penalty keeps, though answering has no penalty."""

@@ -181,15 +181,18 @@ def test_with_dropout_dora_keeps_a_float32_copy_of_each_weight(lab: Lab) -> None
     assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("lilora", "float32"), ("lilora", "bfloat16"), ("smolora", "float32")])
-def test_with_dropout_a_mask_is_kept_beside_the_input_as_it_comes(lab: Lab, name: str, dtype: str) -> None:
-    found, without = (measure(lab, name, dtype, recompute=False, dropout=dropout) for dropout in (0.1, 0.0))
+@pytest.mark.parametrize(
+    ("name", "dtype", "stage"),
+    [("lilora", "float32", 0), ("lilora", "bfloat16", 0), ("smolora", "float32", 0), ("clora", "float32", 1)],
+)
+def test_with_dropout_a_mask_is_kept_beside_the_input_as_it_comes(lab: Lab, name: str, dtype: str, stage: int) -> None:
+    found, without = (measure(lab, name, dtype, False, stage, dropout=dropout) for dropout in (0.1, 0.0))
     assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)
     more = found.kept_by_formula - without.kept_by_formula
     assert more == pytest.approx(found.kept - without.kept, rel=0.05)
 
 
-def test_with_dropout_gate_and_up_no_longer_share_their_input(lab: Lab) -> None:
+def test_with_dropout_peft_s_gate_and_up_no_longer_share_their_input(lab: Lab) -> None:
     """Shared, the formula would be 18 % below; it is 14 %, since the CPU keeps a mask in float32 and a GPU in bytes."""
     found = measure(lab, "seqlora", "float32", recompute=False, dropout=0.1)
     assert found.kept_by_formula == pytest.approx(found.kept, rel=0.15)

@@ -30,6 +30,8 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, TrainerCa
 from benchmarks.gpu import Bench, random_backbone
 from benchmarks.layer import spread
 from benchmarks.table_script import trainer
+from lilora.core import registry
+from lilora.costs.memory import Setting
 from lilora.methods.seqlora import SeqLoRA
 
 #: Ours at most so many times theirs, and the share of a GPU's peak that a step is to reach.
@@ -89,14 +91,14 @@ def median_lap(clock: Sequence[float]) -> float:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="tiny_llava", help="of the family llava (default: %(default)s)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--device", default="cpu", help="cpu (one thread), or cuda:0")
+    parser.add_argument("--rank", type=int, default=16, help="r of both sides' LoRA (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=64, help="pictures to train on (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=8, help="of a round, %(default)s by default; two are not counted")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--micro-batch", type=int, default=8)
-    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5, help="of each side, in turn (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="rows of a step (default: %(default)s)")
+    parser.add_argument("--micro-batch", type=int, default=8, help="rows at a time (default: %(default)s)")
+    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, on both sides")
     choice = parser.parse_args(arguments)
     if choice.steps <= WARM + 1:
         parser.error(f"--steps: more than {WARM + 1}, as the first {WARM} are not counted")
@@ -104,8 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--rounds: at least 2, for a spread")
     if choice.batch % choice.micro_batch:
         parser.error("--micro-batch: a divisor of --batch, since the Trainer drops the rest")
+    if (family := registry.load("backbones", choice.backbone).family) != "llava":
+        parser.error(f"--backbone: {choice.backbone} is of the family {family}, and theirs loads a LLaVA")
     if choice.device == "cpu":
         torch.set_num_threads(1)
+    asked = str(Setting(micro_batch=choice.micro_batch, gradient_checkpointing=choice.checkpointing))
     method = SeqLoRA(rank=choice.rank, lora_alpha=2.0 * choice.rank)
     with tempfile.TemporaryDirectory() as folder:
         backbone = random_backbone(choice.backbone, Path(folder) / "weights", choice.device)
@@ -121,7 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     others.append(theirs.step())
                 else:
                     ours.append(bench.stage(method, 0, None)[1])
-                    assert f"micro-batch {choice.micro_batch}" in ours[-1]["setting"], "no room: ask for a smaller one"
+                    setting = ours[-1]["setting"]
+                    if setting != asked:
+                        raise SystemExit(f"'{asked}' does not fit this GPU, but '{setting}' does: ask for that")
             print(f"round {number + 1}: {ours[-1]['step']:.3f} s a step beside {others[-1]:.3f}", flush=True)
     ratio = spread([one["step"] / other for one, other in zip(ours, others, strict=True)])
     rate = statistics.median(row["rate"] for row in ours)

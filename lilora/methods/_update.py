@@ -1,7 +1,7 @@
 """The two products of a low-rank update, with little kept for the backward pass and no pass over outputs but one.
 
-`project` is A x and `add_update` adds s B (A x) to the frozen layer's output where it lies. The numbers are those of
-PEFT's order, `result + F.linear(F.linear(x, A), B) * s`, to the bit; gradients too.
+`project` is A dropout(x) and `add_update` adds s B (A dropout(x)) to the frozen layer's output where it lies. The
+numbers are those of PEFT's order, `result + F.linear(F.linear(dropout(x), A), B) * s`, to the bit; gradients too.
 
 Legend: k inputs and d outputs of a layer, r rank, s scale. Shapes: x (..., k), A (r, k), low (..., r), B (d, r).
 """
